@@ -1,0 +1,3 @@
+//! Benchmark programs that report.
+
+fn main() {}

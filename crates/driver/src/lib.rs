@@ -1,0 +1,1 @@
+//! Drivers: the trait, and the built-in multi-raft and memory drivers.

@@ -1,0 +1,1 @@
+//! The storage node: hosts Raft partitions and serves the Node, peer and driver protocols.

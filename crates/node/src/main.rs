@@ -1,0 +1,3 @@
+//! The storage node: hosts Raft partitions and serves the Node, peer and driver protocols.
+
+fn main() {}

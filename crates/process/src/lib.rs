@@ -1,0 +1,1 @@
+//! What every program of Atomix shares: logging, admin server, supervised tasks, shutdown.

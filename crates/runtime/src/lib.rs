@@ -1,0 +1,1 @@
+//! The runtime sidecar: control API, routing and the application API.

@@ -1,0 +1,3 @@
+//! The runtime sidecar: control API, routing and the application API.
+
+fn main() {}

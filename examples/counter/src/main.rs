@@ -1,0 +1,3 @@
+//! A sample application that counts through its runtime sidecar.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The operator of Atomix: Store, Session and Driver controllers.

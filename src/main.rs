@@ -1,0 +1,3 @@
+//! Wires the operator together.
+
+fn main() {}
