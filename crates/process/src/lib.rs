@@ -1,1 +1,8 @@
-//! What every program of Atomix shares: logging, admin server, supervised tasks, shutdown.
+//! What every program of Atomix shares: logging, the admin server, supervised tasks, shutdown.
+//!
+//! Not for anything that knows about stores, sessions or partitions.
+
+pub mod admin;
+pub mod logging;
+pub mod shutdown;
+pub mod tasks;

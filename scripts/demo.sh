@@ -1,0 +1,155 @@
+#!/usr/bin/env bash
+# The demo: a real cluster, the chart, a Store of 3 nodes and 4 partitions, a Session, two replicas
+# of an application that count together; one storage pod is deleted while they count, and the count
+# is checked. `scripts/demo.sh down` removes it all. Safe to repeat.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/steps.sh
+
+namespace=atomix-demo
+system_namespace=atomix-system
+
+if [[ ${CLUSTER:-} == existing ]]; then
+    : "${CONTEXT:?CLUSTER=existing needs CONTEXT=<name of a context of your kubeconfig>}"
+    kubectl=(kubectl --context "$CONTEXT")
+    helm=(helm --kube-context "$CONTEXT")
+    registry=${IMAGE_REGISTRY:-localhost/atomix}
+    echo "using your cluster '$CONTEXT' at $("${kubectl[@]}" config view --minify -o jsonpath='{.clusters[0].cluster.server}'):"
+    echo "namespaces $namespace and $system_namespace, the Atomix CRDs and roles, nothing else"
+else
+    kubeconfig=$PWD/.cluster/kubeconfig
+    tools=$(tests/cluster/cluster tools --print-bin 2>/dev/null || echo "")
+    kubectl=("$tools/kubectl" --kubeconfig "$kubeconfig")
+    helm=("$tools/helm" --kubeconfig "$kubeconfig")
+    registry=localhost/atomix
+fi
+
+remove_demo() {
+    if [[ ${CLUSTER:-} != existing ]]; then
+        tests/cluster/cluster down
+        return
+    fi
+    "${kubectl[@]}" delete namespace "$namespace" --ignore-not-found
+    "${helm[@]}" uninstall atomix --namespace "$system_namespace" --ignore-not-found
+    "${kubectl[@]}" delete namespace "$system_namespace" --ignore-not-found
+}
+
+if [[ ${1:-} == down ]]; then
+    remove_demo
+    exit 0
+fi
+
+start_cluster() {
+    if [[ ${CLUSTER:-} == existing ]]; then
+        "${kubectl[@]}" get --raw /readyz >/dev/null
+        return
+    fi
+    tests/cluster/cluster tools
+    tests/cluster/cluster up --kubeconfig "$kubeconfig"
+    tools=$(tests/cluster/cluster tools --print-bin)
+    kubectl=("$tools/kubectl" --kubeconfig "$kubeconfig")
+    helm=("$tools/helm" --kubeconfig "$kubeconfig")
+}
+
+build_and_load_images() {
+    tag=$(scripts/images.sh)
+}
+
+install_chart() {
+    "${kubectl[@]}" apply --server-side --force-conflicts -f crds/ >/dev/null
+    "${helm[@]}" upgrade --install atomix charts/atomix --namespace "$system_namespace" --create-namespace \
+        --set image.registry="$registry" --set image.tag="$tag" --wait --timeout 3m
+}
+
+apply_samples() {
+    # A count from an earlier demo would hide a loss in this one.
+    "${kubectl[@]}" delete namespace "$namespace" --ignore-not-found --timeout 3m
+    "${kubectl[@]}" create namespace "$namespace"
+    local sample
+    for sample in store session application; do
+        sed -E "s#ghcr.io/atomix/(atomix-[a-z-]+):[0-9.]+#$registry/\\1:$tag#" "deploy/samples/$sample.yaml" |
+            "${kubectl[@]}" apply --namespace "$namespace" -f -
+    done
+    "${kubectl[@]}" wait --namespace "$namespace" --for=condition=Ready store/counts --timeout 3m
+    "${kubectl[@]}" wait --namespace "$namespace" --for=condition=Ready session/visits --timeout 2m
+    "${kubectl[@]}" rollout status --namespace "$namespace" deployment/visits --timeout 2m
+}
+
+# Prints each replica's tally, one a line: acknowledged=… unknown=… refused=… value=…
+tallies() {
+    local pod
+    for pod in $("${kubectl[@]}" get pods --namespace "$namespace" -l app=visits -o jsonpath='{.items[*].metadata.name}'); do
+        "${kubectl[@]}" get --raw "/api/v1/namespaces/$namespace/pods/$pod:8080/proxy/"
+    done
+}
+
+# Sums one field over the tallies on standard input; `value` is a maximum, since it is shared.
+sum() { sed -nE "s/.*\\b$1=(-?[0-9]+).*/\\1/p" | awk '{ total += $1 } END { print total + 0 }'; }
+highest() { sed -nE "s/.*\\bvalue=(-?[0-9]+).*/\\1/p" | sort -n | tail -1; }
+
+# Waits until the applications have acknowledged more than $1 increments.
+wait_for_more_than() {
+    local deadline=$((SECONDS + 60))
+    until (($(tallies | sum acknowledged) > $1)); do
+        if ((SECONDS > deadline)); then
+            echo "the application did not count beyond $1 within 60 s:" >&2
+            tallies >&2
+            return 1
+        fi
+    done
+}
+
+count_through_a_failure() {
+    wait_for_more_than 100
+    echo "the application counts:"
+    tallies | sed 's/^/    /'
+    local acknowledged
+    acknowledged=$(tallies | sum acknowledged)
+
+    local victim=counts-0
+    echo "deleting storage pod $victim while it counts"
+    "${kubectl[@]}" delete pod --namespace "$namespace" "$victim" --wait=false
+    wait_for_more_than $((acknowledged + 200))
+    "${kubectl[@]}" wait --namespace "$namespace" --for=condition=Ready store/counts --timeout 2m
+
+    # Read in this order, what was acknowledged before is a lower bound of the value, and what is
+    # acknowledged or unknown after, with one increment in flight per replica, an upper one.
+    local before value after upper
+    before=$(tallies | sum acknowledged)
+    wait_for_more_than "$before"
+    value=$(tallies | highest)
+    after=$(tallies)
+    upper=$(($(sum acknowledged <<<"$after") + $(sum unknown <<<"$after") + 2))
+    printf '%s\n' "$after" | sed 's/^/    /'
+    if ((value < before)); then
+        echo "LOST: the counter shows $value, but $before increments had been acknowledged" >&2
+        return 1
+    fi
+    if ((value > upper)); then
+        echo "COUNTED TWICE: the counter shows $value, but at most $upper increments were sent" >&2
+        return 1
+    fi
+    echo "nothing lost: $before acknowledged <= $value counted <= $upper sent"
+}
+
+show_what_runs() {
+    "${kubectl[@]}" get stores,sessions,drivers --namespace "$namespace"
+    "${kubectl[@]}" get pods --namespace "$namespace" -o wide
+    cat <<END
+
+Next:
+    ${kubectl[*]} -n $namespace get stores,sessions -o wide
+    ${kubectl[*]} -n $namespace describe store counts
+    ${kubectl[*]} -n $namespace logs deployment/visits -c application --tail 5
+    ${kubectl[*]} -n $namespace delete pod counts-1        # and watch the count go on
+    make demo-down                                         # remove all of it
+END
+}
+
+trap print_steps EXIT
+step "cluster" start_cluster
+step "images" build_and_load_images
+step "chart" install_chart
+step "Store, Session and application" apply_samples
+step "count while a storage pod is deleted" count_through_a_failure
+step "what runs now" show_what_runs
