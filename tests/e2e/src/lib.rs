@@ -1,1 +1,12 @@
-//! End-to-end tests against a real cluster.
+//! Support for the end-to-end tests: a real cluster, the chart installed in it, and objects applied
+//! as a user would apply them.
+//!
+//! The tests know the custom resources only by their YAML, as a user does; they share no type with
+//! the operator.
+
+pub mod application;
+pub mod cluster;
+pub mod manifests;
+pub mod objects;
+pub mod processes;
+pub mod wait;

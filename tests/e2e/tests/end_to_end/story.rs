@@ -1,0 +1,126 @@
+//! What the demo shows, checked.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use atomix_e2e::cluster::Cluster;
+use atomix_e2e::manifests::sample;
+use atomix_e2e::wait::until;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::api::{DeleteParams, ListParams};
+use kube::{Api, ResourceExt as _};
+
+const SOON: Duration = Duration::from_secs(120);
+
+#[tokio::test]
+async fn an_application_counts_through_the_deletion_of_a_storage_pod_and_nothing_is_lost()
+-> anyhow::Result<()> {
+    let cluster = Cluster::with_chart().await?;
+    let namespace = cluster.namespace("story").await?;
+    namespace
+        .clone()
+        .run(async {
+            for name in ["store", "session", "application"] {
+                namespace.apply(&sample(&cluster, name)?).await?;
+            }
+            namespace
+                .condition("Store", "counts", "Ready", "True", None, SOON)
+                .await?;
+            namespace
+                .condition("Session", "visits", "Ready", "True", None, SOON)
+                .await?;
+            let counted = namespace.counts_beyond("visits", 50, SOON).await?;
+            ensure!(
+                counted.replicas == 2,
+                "two replicas count, but {} answered",
+                counted.replicas
+            );
+
+            let pods: Api<Pod> = Api::namespaced(cluster.client(), namespace.name());
+            let first = pods.get("counts-0").await?;
+            pods.delete("counts-0", &DeleteParams::default()).await?;
+            namespace
+                .counts_beyond("visits", counted.acknowledged + 100, SOON)
+                .await?;
+            until(
+                "storage pod counts-0 is a new one and ready",
+                SOON,
+                async || {
+                    let pod = pods.get_opt("counts-0").await?;
+                    Ok(pod
+                        .filter(|pod| pod.uid() != first.uid() && is_ready(pod))
+                        .map(|_| ()))
+                },
+            )
+            .await?;
+            namespace
+                .condition("Store", "counts", "Ready", "True", None, SOON)
+                .await?;
+            namespace.nothing_lost("visits").await?;
+
+            let store = namespace
+                .get("Store", "counts")
+                .await?
+                .context("the Store is gone")?;
+            ensure!(
+                store["status"]["partitions"]["ready"] == 4,
+                "{:#}",
+                store["status"]
+            );
+            let session = namespace
+                .get("Session", "visits")
+                .await?
+                .context("the Session is gone")?;
+            ensure!(
+                session["status"]["pods"]["connected"] == 2,
+                "{:#}",
+                session["status"]
+            );
+            ensure!(
+                session["status"]["state"] == "OPENED",
+                "{:#}",
+                session["status"]
+            );
+            let driver = namespace.get("Driver", "multi-raft").await?;
+            ensure!(
+                driver.is_some(),
+                "the operator created no Driver multi-raft"
+            );
+
+            // A Session that goes disconnects its pods; a Store that goes keeps its disks.
+            namespace.delete_object("Session", "visits").await?;
+            until("the Session is gone", SOON, async || {
+                Ok(namespace
+                    .get("Session", "visits")
+                    .await?
+                    .is_none()
+                    .then_some(()))
+            })
+            .await?;
+            namespace.delete_object("Store", "counts").await?;
+            let sets: Api<StatefulSet> = Api::namespaced(cluster.client(), namespace.name());
+            until("Store and StatefulSet are gone", SOON, async || {
+                let gone = namespace.get("Store", "counts").await?.is_none()
+                    && sets.get_opt("counts").await?.is_none();
+                Ok(gone.then_some(()))
+            })
+            .await?;
+            let disks: Api<PersistentVolumeClaim> =
+                Api::namespaced(cluster.client(), namespace.name());
+            let left = disks.list(&ListParams::default()).await?.items.len();
+            ensure!(
+                left == 3,
+                "three disks outlive their Store, but {left} are left"
+            );
+            Ok(())
+        })
+        .await
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    pod.status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten())
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
