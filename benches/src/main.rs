@@ -1,3 +1,37 @@
-//! Benchmark programs that report.
+//! Benchmark programs: they measure and report, and never judge.
+//!
+//! Each prints one section of docs/benchmarks.md in Markdown on standard output and its progress on
+//! standard error. `make bench` runs them all.
 
-fn main() {}
+mod atomix;
+mod etcd;
+mod load;
+mod operator;
+mod servers;
+mod throughput;
+
+use clap::{Parser, Subcommand};
+
+/// Measures Atomix, next to its alternatives in the same run.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Options {
+    #[command(subcommand)]
+    benchmark: Benchmark,
+}
+
+#[derive(Debug, Subcommand)]
+enum Benchmark {
+    /// Durable increments through the sidecar next to etcd puts, on this machine's loopback.
+    Throughput(throughput::Options),
+    /// Times and costs of the operator on a real cluster.
+    Operator(operator::Options),
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    match Options::parse().benchmark {
+        Benchmark::Throughput(options) => throughput::run(&options).await,
+        Benchmark::Operator(options) => operator::run(&options).await,
+    }
+}

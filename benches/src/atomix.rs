@@ -1,0 +1,207 @@
+//! Three storage nodes and one runtime sidecar, connected as the operator connects them, and the
+//! one call that is measured: Counter.Increment at the sidecar's application port.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use atomix_proto::multiraft::v1 as multiraft;
+use atomix_proto::runtime::counter::v1 as counter;
+use atomix_proto::runtime::v1 as runtime;
+use counter::counter_client::CounterClient;
+use multiraft::node_client::NodeClient;
+use runtime::runtime_client::RuntimeClient;
+use tokio::time::Instant;
+use tonic::transport::Endpoint;
+
+use crate::load::Call;
+use crate::servers::{Server, free_port, listening};
+
+const STORE_UID: &str = "benchmark";
+
+/// Three nodes and a sidecar.
+#[derive(Debug)]
+pub(crate) struct Atomix {
+    _servers: Vec<Server>,
+    /// host:port of the sidecar's application port.
+    pub(crate) application: String,
+}
+
+impl Atomix {
+    pub(crate) async fn start(
+        binaries: &Path,
+        folder: &Path,
+        partitions: u32,
+    ) -> anyhow::Result<Self> {
+        let mut servers = Vec::new();
+        let mut controls = Vec::new();
+        let mut peers = Vec::new();
+        for index in 0..3 {
+            let (control, peer, admin) = (free_port()?, free_port()?, free_port()?);
+            let arguments = [
+                format!(
+                    "--data-dir={}",
+                    folder.join(format!("node{index}")).display()
+                ),
+                format!("--control-addr=127.0.0.1:{control}"),
+                format!("--peer-addr=127.0.0.1:{peer}"),
+                format!("--admin-addr=127.0.0.1:{admin}"),
+            ];
+            let log = folder.join(format!("node{index}.log"));
+            servers.push(Server::start(
+                &binaries.join("atomix-node"),
+                &arguments,
+                &log,
+            )?);
+            controls.push(format!("127.0.0.1:{control}"));
+            peers.push(format!("127.0.0.1:{peer}"));
+        }
+        bootstrap(&controls, &peers, partitions).await?;
+
+        let (control, application, admin) = (free_port()?, free_port()?, free_port()?);
+        let arguments = [
+            format!("--control-addr=127.0.0.1:{control}"),
+            format!("--app-addr=127.0.0.1:{application}"),
+            format!("--admin-addr=127.0.0.1:{admin}"),
+            format!("--state-dir={}", folder.join("runtime").display()),
+        ];
+        let log = folder.join("runtime.log");
+        servers.push(Server::start(
+            &binaries.join("atomix-runtime"),
+            &arguments,
+            &log,
+        )?);
+        connect_runtime(&format!("127.0.0.1:{control}"), &peers, partitions).await?;
+        let application = format!("127.0.0.1:{application}");
+        first_increment(&application).await?;
+        Ok(Self {
+            _servers: servers,
+            application,
+        })
+    }
+}
+
+/// One increment: each client counts in counters of its own, spread over the partitions.
+pub(crate) fn increment() -> &'static Call {
+    &|channel, client, round| {
+        Box::pin(async move {
+            let request = counter::IncrementRequest {
+                id: Some(runtime::PrimitiveId {
+                    id: format!("counter-{client:04}-{:02}", round % 64),
+                }),
+                delta: 1,
+            };
+            CounterClient::new(channel).increment(request).await?;
+            Ok(())
+        })
+    }
+}
+
+async fn bootstrap(controls: &[String], peers: &[String], partitions: u32) -> anyhow::Result<()> {
+    let mut clients = Vec::new();
+    let mut node_ids = Vec::new();
+    for control in controls {
+        listening(control).await?;
+        let channel = Endpoint::from_shared(format!("http://{control}"))?
+            .connect()
+            .await?;
+        let mut client = NodeClient::new(channel);
+        let status = client
+            .get_status(multiraft::GetStatusRequest {})
+            .await?
+            .into_inner();
+        node_ids.push(status.node_id);
+        clients.push(client);
+    }
+    for (index, client) in clients.iter_mut().enumerate() {
+        let configurations = (1..=partitions)
+            .map(|partition| configuration(partition, index, peers, &node_ids))
+            .collect();
+        client
+            .bootstrap(multiraft::BootstrapRequest {
+                partitions: configurations,
+            })
+            .await
+            .with_context(|| format!("node {index} refused its bootstrap"))?;
+    }
+    Ok(())
+}
+
+/// The part of the plan that one node gets: member ids are 1, 2, 3 within each partition.
+fn configuration(
+    partition: u32,
+    receiver: usize,
+    peers: &[String],
+    node_ids: &[u64],
+) -> multiraft::PartitionConfig {
+    let member_ids = || (1_u64..).map(|member| member + u64::from(partition) * 1000);
+    let members: HashMap<u64, String> = member_ids().zip(peers.iter().cloned()).collect();
+    let nodes: HashMap<u64, u64> = member_ids().zip(node_ids.iter().copied()).collect();
+    let member_of = |index: usize| member_ids().nth(index).unwrap_or_default();
+    multiraft::PartitionConfig {
+        partition_id: partition,
+        members,
+        store_uid: STORE_UID.to_owned(),
+        member_id: member_of(receiver),
+        node_id: node_ids.get(receiver).copied().unwrap_or_default(),
+        incarnation: 1,
+        initializer: member_of(partition as usize % peers.len()),
+        node_ids: nodes,
+        ..multiraft::PartitionConfig::default()
+    }
+}
+
+async fn connect_runtime(control: &str, peers: &[String], partitions: u32) -> anyhow::Result<()> {
+    listening(control).await?;
+    let channel = Endpoint::from_shared(format!("http://{control}"))?
+        .connect()
+        .await?;
+    let mut client = RuntimeClient::new(channel);
+    let store_id = runtime::StoreId {
+        namespace: "bench".to_owned(),
+        name: "bench".to_owned(),
+    };
+    let config = serde_json::json!({"nodes": peers, "partitions": partitions});
+    client
+        .connect(runtime::ConnectRequest {
+            store_id: Some(store_id.clone()),
+            driver_id: Some(runtime::DriverId {
+                name: "multi-raft".to_owned(),
+                version: "v1".to_owned(),
+            }),
+            config: config.to_string().into(),
+        })
+        .await
+        .context("the sidecar does not connect")?;
+    let everything = runtime::Service {
+        name: "*".to_owned(),
+        ..runtime::Service::default()
+    };
+    client
+        .program(runtime::ProgramRequest {
+            routes: vec![runtime::Route {
+                store_id: Some(store_id),
+                services: vec![everything],
+                ..runtime::Route::default()
+            }],
+        })
+        .await
+        .context("the sidecar does not take its routes")?;
+    Ok(())
+}
+
+async fn first_increment(application: &str) -> anyhow::Result<()> {
+    listening(application).await?;
+    let channel = Endpoint::from_shared(format!("http://{application}"))?
+        .connect()
+        .await?;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        match increment()(channel.clone(), 0, 0).await {
+            Ok(()) => return Ok(()),
+            Err(status) if Instant::now() > deadline => bail!("no increment within 30 s: {status}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}

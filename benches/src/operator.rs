@@ -1,0 +1,382 @@
+//! The operator on a real cluster: a Store until Ready next to a bare StatefulSet of the same image,
+//! a sidecar's start until its store is connected, and what the operator costs at rest.
+//!
+//! Needs a cluster in which the chart is installed and the images are loaded.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, LogParams, PostParams,
+};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config, ResourceExt as _};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+const LIMIT: Duration = Duration::from_secs(180);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+const SYSTEM_NAMESPACE: &str = "atomix-system";
+
+/// Which cluster and images.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    #[arg(long)]
+    kubeconfig: PathBuf,
+    /// <registry>/atomix-node:<tag> and so on are the images.
+    #[arg(long)]
+    registry: String,
+    #[arg(long)]
+    tag: String,
+    /// Alternating runs of the Store and the bare StatefulSet.
+    #[arg(long, default_value_t = 3)]
+    runs: usize,
+    /// Application pods whose connection is timed.
+    #[arg(long, default_value_t = 10)]
+    pods: usize,
+}
+
+struct Bench {
+    client: Client,
+    namespace: String,
+    registry: String,
+    tag: String,
+}
+
+pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
+    let config = Config::from_custom_kubeconfig(
+        Kubeconfig::read_from(&options.kubeconfig)?,
+        &KubeConfigOptions::default(),
+    )
+    .await?;
+    let client = Client::try_from(config)?;
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let wanted = serde_json::from_value(json!({"metadata": {"generateName": "atomix-bench-"}}))?;
+    let created = namespaces.create(&PostParams::default(), &wanted).await?;
+    let bench = Bench {
+        client,
+        namespace: created.name_any(),
+        registry: options.registry.clone(),
+        tag: options.tag.clone(),
+    };
+    let outcome = bench.measure(options).await;
+    namespaces
+        .delete(&bench.namespace, &DeleteParams::default())
+        .await?;
+    outcome
+}
+
+impl Bench {
+    async fn measure(&self, options: &Options) -> anyhow::Result<()> {
+        println!("| what | median | all |");
+        println!("|---|---|---|");
+        let mut stores = Vec::new();
+        let mut bare = Vec::new();
+        for run in 0..options.runs {
+            eprintln!("run {}: Store, then bare StatefulSet", run + 1);
+            stores.push(self.store_until_ready(run).await?);
+            bare.push(self.bare_until_ready(run).await?);
+        }
+        let ratio = median(&stores) / median(&bare);
+        print_times(
+            "Store of 3 nodes, 8 partitions: apply to Ready",
+            "s",
+            &stores,
+        );
+        print_times(
+            "bare StatefulSet of 3, same image: apply to Ready",
+            "s",
+            &bare,
+        );
+        println!("| ratio of the medians | {ratio:.2} | |");
+
+        eprintln!("{} application pods", options.pods);
+        let connected = self.sidecars_until_connected(options.pods).await?;
+        print_times("sidecar started to Session connected", "ms", &connected);
+        self.operator_at_rest().await
+    }
+
+    fn api(&self, group: &str, version: &str, kind: &str) -> Api<DynamicObject> {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
+    }
+
+    async fn create(&self, api: &Api<DynamicObject>, object: Value) -> anyhow::Result<Instant> {
+        let object: DynamicObject = serde_json::from_value(object)?;
+        let asked = Instant::now();
+        api.create(&PostParams::default(), &object).await?;
+        Ok(asked)
+    }
+
+    async fn store_until_ready(&self, run: usize) -> anyhow::Result<f64> {
+        let name = format!("store-{run}");
+        let stores = self.api("atomix.io", "v1beta1", "Store");
+        let store = json!({
+            "apiVersion": "atomix.io/v1beta1", "kind": "Store", "metadata": {"name": name},
+            "spec": {
+                "driver": {"name": "multi-raft"},
+                "multiRaft": {"replicas": 3, "partitions": 8, "storage": {"size": "64Mi"}},
+            },
+        });
+        let asked = self.create(&stores, store).await?;
+        let ready = until_ready(asked, &stores, &name, is_condition_true).await?;
+        stores.delete(&name, &DeleteParams::default()).await?;
+        self.until_no_pods(&format!("atomix.io/store={name}"))
+            .await?;
+        Ok(ready)
+    }
+
+    async fn bare_until_ready(&self, run: usize) -> anyhow::Result<f64> {
+        let name = format!("bare-{run}");
+        let sets = self.api("apps", "v1", "StatefulSet");
+        let labels = json!({"app": name});
+        let set = json!({
+            "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": name},
+            "spec": {
+                "replicas": 3, "serviceName": name, "podManagementPolicy": "Parallel",
+                "selector": {"matchLabels": labels},
+                "template": {
+                    "metadata": {"labels": labels},
+                    "spec": {
+                        "securityContext": {"runAsUser": 65532, "fsGroup": 65532},
+                        "containers": [{
+                            "name": "node",
+                            "image": format!("{}/atomix-node:{}", self.registry, self.tag),
+                            "args": ["--data-dir=/var/lib/atomix"],
+                            "readinessProbe": {
+                                "httpGet": {"path": "/readyz", "port": 9090}, "periodSeconds": 1,
+                            },
+                            "volumeMounts": [{"name": "data", "mountPath": "/var/lib/atomix"}],
+                        }],
+                    },
+                },
+                "volumeClaimTemplates": [{
+                    "metadata": {"name": "data"},
+                    "spec": {
+                        "accessModes": ["ReadWriteOnce"],
+                        "resources": {"requests": {"storage": "64Mi"}},
+                    },
+                }],
+            },
+        });
+        let asked = self.create(&sets, set).await?;
+        let ready = until_ready(asked, &sets, &name, |object| {
+            object["status"]["readyReplicas"] == 3
+        })
+        .await?;
+        sets.delete(&name, &DeleteParams::default()).await?;
+        self.until_no_pods(&format!("app={name}")).await?;
+        Ok(ready)
+    }
+
+    async fn until_no_pods(&self, labels: &str) -> anyhow::Result<()> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let deadline = Instant::now() + LIMIT;
+        while !pods
+            .list(&ListParams::default().labels(labels))
+            .await?
+            .items
+            .is_empty()
+        {
+            if Instant::now() > deadline {
+                bail!("pods with {labels} do not go away");
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+        Ok(())
+    }
+
+    /// Milliseconds from each sidecar's first log line to the line that says it is connected.
+    async fn sidecars_until_connected(&self, count: usize) -> anyhow::Result<Vec<f64>> {
+        let stores = self.api("atomix.io", "v1beta1", "Store");
+        let store = json!({
+            "apiVersion": "atomix.io/v1beta1", "kind": "Store", "metadata": {"name": "connected"},
+            "spec": {
+                "driver": {"name": "multi-raft"},
+                "multiRaft": {"replicas": 1, "partitions": 1, "ephemeral": {}},
+            },
+        });
+        let asked = self.create(&stores, store).await?;
+        until_ready(asked, &stores, "connected", is_condition_true).await?;
+        let session = json!({
+            "apiVersion": "atomix.io/v1beta1", "kind": "Session", "metadata": {"name": "connected"},
+            "spec": {
+                "store": {"name": "connected"}, "kind": "*",
+                "selector": {"matchLabels": {"app": "connected"}},
+            },
+        });
+        self.create(&self.api("atomix.io", "v1beta1", "Session"), session)
+            .await?;
+        let pods = self.api("", "v1", "Pod");
+        for index in 0..count {
+            let pod = json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {
+                    "name": format!("connected-{index}"),
+                    "labels": {"app": "connected", "atomix.io/runtime": "true"},
+                },
+                "spec": {
+                    "terminationGracePeriodSeconds": 1,
+                    "containers": [{
+                        "name": "atomix-runtime",
+                        "image": format!("{}/atomix-runtime:{}", self.registry, self.tag),
+                        "args": ["--state-dir=/tmp/atomix-runtime"],
+                        "readinessProbe": {
+                            "httpGet": {"path": "/readyz", "port": 5677}, "periodSeconds": 1,
+                        },
+                    }],
+                },
+            });
+            self.create(&pods, pod).await?;
+        }
+        let mut times = Vec::new();
+        for index in 0..count {
+            times.push(self.connection_time(&format!("connected-{index}")).await?);
+        }
+        Ok(times)
+    }
+
+    async fn connection_time(&self, pod: &str) -> anyhow::Result<f64> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let with_time = LogParams {
+            timestamps: true,
+            ..LogParams::default()
+        };
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let log = pods.logs(pod, &with_time).await.unwrap_or_default();
+            let first = log.lines().next();
+            let connected = log.lines().find(|line| line.contains("store connected"));
+            if let (Some(first), Some(connected)) = (first, connected) {
+                return Ok((moment(connected)? - moment(first)?) * 1e3);
+            }
+            if Instant::now() > deadline {
+                bail!("sidecar {pod} did not connect; its log:\n{log}");
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+    }
+
+    async fn operator_at_rest(&self) -> anyhow::Result<()> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
+        let operators = ListParams::default().labels("app.kubernetes.io/name=atomix-operator");
+        let operator = pods
+            .list(&operators)
+            .await?
+            .items
+            .into_iter()
+            .next()
+            .context("no operator runs")?;
+        let node = operator
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.node_name.clone())
+            .context("the operator's pod has no node")?;
+        // The kubelet's figures are averages over its own sampling period; two samples a minute
+        // apart give the CPU time between them.
+        let before = self.usage(&node, &operator.name_any()).await?;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let after = self.usage(&node, &operator.name_any()).await?;
+        println!(
+            "| operator, resident memory | {:.0} MiB | |",
+            after.memory_bytes / 1024.0 / 1024.0
+        );
+        println!(
+            "| operator, CPU at rest | {:.2} % of a core | |",
+            (after.cpu_seconds - before.cpu_seconds) / 60.0 * 100.0
+        );
+        Ok(())
+    }
+
+    async fn usage(&self, node: &str, pod: &str) -> anyhow::Result<Usage> {
+        let path = format!("/api/v1/nodes/{node}/proxy/stats/summary");
+        let summary: Value = self
+            .client
+            .request(http::Request::get(path).body(Vec::new())?)
+            .await?;
+        let container = summary["pods"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|entry| entry["podRef"]["name"] == pod)
+            .map(|entry| entry["containers"][0].clone())
+            .with_context(|| format!("the kubelet of {node} has no figures of pod {pod}"))?;
+        Ok(Usage {
+            cpu_seconds: container["cpu"]["usageCoreNanoSeconds"]
+                .as_f64()
+                .unwrap_or_default()
+                / 1e9,
+            memory_bytes: container["memory"]["rssBytes"].as_f64().unwrap_or_default(),
+        })
+    }
+}
+
+struct Usage {
+    cpu_seconds: f64,
+    memory_bytes: f64,
+}
+
+async fn until_ready(
+    asked: Instant,
+    api: &Api<DynamicObject>,
+    name: &str,
+    ready: impl Fn(&Value) -> bool,
+) -> anyhow::Result<f64> {
+    loop {
+        let object = serde_json::to_value(api.get(name).await?)?;
+        let passed = Instant::now().saturating_duration_since(asked);
+        if ready(&object) {
+            return Ok(passed.as_secs_f64());
+        }
+        if passed > LIMIT {
+            bail!(
+                "{name} is not ready within {LIMIT:?}: {:#}",
+                object["status"]
+            );
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    }
+}
+
+fn is_condition_true(object: &Value) -> bool {
+    object["status"]["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .any(|condition| {
+            condition["type"] == "Ready"
+                && condition["status"] == "True"
+                && condition["observedGeneration"] == object["metadata"]["generation"]
+        })
+}
+
+/// Seconds of the day of a log line that begins with an RFC 3339 time.
+fn moment(line: &str) -> anyhow::Result<f64> {
+    let time = line
+        .split(['T', 'Z', '+'])
+        .nth(1)
+        .with_context(|| format!("a log line without time: {line}"))?;
+    let mut seconds = 0.0;
+    for part in time.split(':') {
+        seconds = seconds * 60.0 + part.parse::<f64>()?;
+    }
+    Ok(seconds)
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn print_times(what: &str, unit: &str, values: &[f64]) {
+    let all: Vec<String> = values.iter().map(|value| format!("{value:.2}")).collect();
+    println!(
+        "| {what} | {:.2} {unit} | {} |",
+        median(values),
+        all.join(", ")
+    );
+}
