@@ -7,6 +7,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
+
+	"atomix.io/cluster/internal/cluster"
+	"atomix.io/cluster/internal/process"
 )
 
 const usage = `usage: cluster COMMAND [options]
@@ -47,6 +50,20 @@ func run(arguments []string) error {
 	switch command {
 	case "tools":
 		return tools(rest)
+	case "up":
+		return up(rest)
+	case "down":
+		return down(rest)
+	case "list":
+		return list(rest)
+	case "image":
+		return buildImage(rest)
+	case "load":
+		return load(rest)
+	case process.EnterCommand:
+		return process.Enter(rest)
+	case cluster.ProvisionCommand:
+		return provision(rest)
 	case "help", "-h", "--help":
 		fmt.Print(usage)
 		return nil

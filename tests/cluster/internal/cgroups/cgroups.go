@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -119,20 +120,6 @@ func Remove(path string) error {
 	return nil
 }
 
-// Exists says whether any hierarchy still has the cgroup.
-func Exists(path string) (bool, error) {
-	hierarchies, err := mounted()
-	if err != nil {
-		return false, err
-	}
-	for _, hierarchy := range hierarchies {
-		if _, err := os.Stat(filepath.Join(hierarchy.mount, path)); err == nil {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
 // prepareParent lets children of a v2 cgroup use every controller that it has.
 // Where v1 is mounted as well, v2 has no controllers and nothing happens.
 func (h hierarchy) prepareParent(folder string) error {
@@ -145,11 +132,18 @@ func (h hierarchy) prepareParent(folder string) error {
 	}
 	for controller := range strings.FieldsSeq(string(content)) {
 		file := filepath.Join(folder, "cgroup.subtree_control")
-		if err := os.WriteFile(file, []byte("+"+controller), 0); err != nil {
+		err := os.WriteFile(file, []byte("+"+controller), 0)
+		if err != nil && isNeeded(controller) {
 			return fmt.Errorf("enable controller %s in %s: %w", controller, folder, err)
 		}
 	}
 	return nil
+}
+
+// isNeeded says whether kubelet and runc fail without the controller. Some of the
+// others cannot be handed down on every machine.
+func isNeeded(controller string) bool {
+	return slices.Contains([]string{"cpu", "cpuset", "memory", "pids"}, controller)
 }
 
 // inherit copies the processors and memory nodes of a v1 cpuset, which start empty.
@@ -232,4 +226,28 @@ func removeIfEmpty(folder, mount string) {
 	if folder != mount {
 		_ = syscall.Rmdir(folder)
 	}
+}
+
+// IsMember says whether the process is in the cgroup or below it.
+func IsMember(id int, path string) bool {
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", id))
+	if err != nil {
+		return false
+	}
+	return mentions(string(content), path)
+}
+
+// mentions looks for the cgroup in proc(5) cgroup: HIERARCHY:CONTROLLERS:PATH.
+func mentions(content, path string) bool {
+	for line := range strings.Lines(content) {
+		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(fields) < 3 {
+			continue
+		}
+		member := strings.TrimPrefix(fields[2], "/")
+		if member == path || strings.HasPrefix(member, path+"/") {
+			return true
+		}
+	}
+	return false
 }

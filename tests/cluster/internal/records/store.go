@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
-	"syscall"
 
 	"atomix.io/cluster/internal/instance"
 )
@@ -117,24 +116,6 @@ func MarkReady(cluster instance.Instance) error {
 func IsReady(cluster instance.Instance) bool {
 	_, err := os.Stat(filepath.Join(cluster.RecordsFolder(), readyFile))
 	return err == nil
-}
-
-// Lock keeps other runs away from the cluster of that name until unlock is
-// called or this process ends. The name may be "" for what all clusters share.
-func Lock(name string) (unlock func(), err error) {
-	if err := os.MkdirAll(instance.RecordsRoot, 0o755); err != nil {
-		return nil, fmt.Errorf("make the folder of records: %w; the cluster needs root", err)
-	}
-	path := filepath.Join(instance.RecordsRoot, "."+name+".lock")
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("lock %s: %w", path, err)
-	}
-	return func() { file.Close() }, nil
 }
 
 func writeJSON(path string, value any) error {
