@@ -29,7 +29,7 @@ test: ## Pass all tests; starts and stops a cluster of its own
 
 .PHONY: unit
 unit: ## Only the tests that need no cluster
-	cargo test
+	@scripts/test.sh unit
 
 .PHONY: verify
 verify: ## Check format, lints, generated files, licences; changes nothing
@@ -44,7 +44,8 @@ fix: ## Repair what tools can repair
 
 .PHONY: generate
 generate: ## Write the generated files: crds/
-	cargo run --quiet --bin atomix-operator -- crds --output-dir crds
+	cargo build --quiet --workspace --bin atomix-operator
+	"$(CARGO_TARGET_DIR)/debug/atomix-operator" crds --output-dir crds
 
 .PHONY: audit
 audit: ## Check dependencies against the advisory database (needs to fetch it)

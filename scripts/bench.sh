@@ -14,7 +14,7 @@ seconds=8
 tests/cluster/cluster tools
 PATH=$(tests/cluster/cluster tools --print-bin):$PATH
 export PATH
-cargo build --locked --release --bin atomix-node --bin atomix-runtime --bin atomix-bench
+cargo build --locked --workspace --release --bin atomix-node --bin atomix-runtime --bin atomix-bench
 bench=$CARGO_TARGET_DIR/release/atomix-bench
 
 throughput=$("$bench" throughput --binaries "$CARGO_TARGET_DIR/release" --etcd "$(command -v etcd)" \

@@ -21,7 +21,7 @@ declare -A binary_of=(
 )
 
 build_images() {
-    cargo build --locked --bin atomix-operator --bin atomix-node --bin atomix-runtime --bin counter
+    cargo build --locked --workspace --bin atomix-operator --bin atomix-node --bin atomix-runtime --bin counter
     local binaries=()
     for program in "${programs[@]}"; do
         binaries+=("$CARGO_TARGET_DIR/debug/${binary_of[$program]}")

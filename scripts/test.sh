@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All tests: units and processes, the cluster tool, the chart, then the operator against a real API
 # server and the whole story on a real cluster, both of an instance of their own that is removed
-# afterwards.
+# afterwards. `scripts/test.sh unit` stops before what needs a cluster.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/steps.sh
@@ -49,16 +49,43 @@ load_images() {
     export ATOMIX_TEST_IMAGE_TAG
 }
 
-test_crate() {
-    ATOMIX_TEST_KUBECONFIG=$kubeconfig cargo test --locked -p "$1" -- --test-threads "$2" --nocapture
+# Every cargo call selects the whole workspace, so that all of them share one build: another
+# selection of packages would unify other features and compile the dependencies again.
+test_without_cluster() {
+    local targets=(--lib --bins) file
+    for file in crates/*/tests/*.rs crates/*/tests/*/main.rs tests/*.rs; do
+        [[ -e $file ]] || continue
+        targets+=(--test "$(test_target "$file")")
+    done
+    cargo test --locked --workspace "${targets[@]}"
+}
+
+# The integration tests of one of the crates that need a cluster, all in one process each.
+test_with_cluster() {
+    local targets=() file
+    for file in "$1"/tests/*.rs "$1"/tests/*/main.rs; do
+        [[ -e $file ]] || continue
+        targets+=(--test "$(test_target "$file")")
+    done
+    ATOMIX_TEST_KUBECONFIG=$kubeconfig cargo test --locked --workspace "${targets[@]}" -- --test-threads "$2"
+}
+
+test_target() {
+    local name
+    name=$(basename "$1" .rs)
+    [[ $name == main ]] && name=$(basename "$(dirname "$1")")
+    echo "$name"
 }
 
 step "build everything" build_everything
-step "tests without a cluster" cargo test --locked
+step "tests without a cluster" test_without_cluster
+if [[ ${1:-} == unit ]]; then
+    exit 0
+fi
 step "tests of the cluster tool" bash -c 'cd tests/cluster && go test ./...'
 step "cluster tools" find_tools
 step "chart" chart_renders
 step "cluster" start_cluster
 step "images" load_images
-step "operator against the real API server" test_crate atomix-operator-tests 1
-step "end to end" test_crate atomix-e2e 1
+step "operator against the real API server" test_with_cluster tests/operator 4
+step "end to end" test_with_cluster tests/e2e 3

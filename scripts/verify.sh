@@ -8,7 +8,8 @@ trap print_steps EXIT
 generated_files_are_current() {
     local fresh
     fresh=$(mktemp -d)
-    cargo run --quiet --bin atomix-operator -- crds --output-dir "$fresh"
+    cargo build --quiet --locked --workspace --bin atomix-operator
+    "$CARGO_TARGET_DIR/debug/atomix-operator" crds --output-dir "$fresh"
     if ! diff -r crds "$fresh"; then
         echo "crds/ is not what the types say: run 'make generate' and commit the result" >&2
         rm -r "$fresh"

@@ -1,3 +1,145 @@
-//! Wires the operator together.
+//! The operator's program: options, logging, signals. What it does is in the library.
 
-fn main() {}
+use std::error::Error;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use atomix_operator::controller::queue::chain;
+use atomix_operator::dialer::TcpDialer;
+use atomix_operator::lease::LeaseOptions;
+use atomix_operator::metrics::Metrics;
+use atomix_operator::operator::{Operator, Options};
+use atomix_operator::store::StoreOptions;
+use atomix_operator::{Scope, client, crd};
+use atomix_process::logging::{self, LogFormat};
+use atomix_process::shutdown;
+use clap::{Args, Parser, Subcommand};
+use tokio::net::TcpListener;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Kubernetes operator for Atomix: runs Stores, connects Sessions, serves Drivers.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the operator; the default.
+    Run(RunArgs),
+    /// Prints the custom resource definitions as YAML.
+    Crds {
+        /// Writes one file each into this directory instead.
+        #[arg(long)]
+        output_dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// Serves only this namespace; default: all.
+    #[arg(long, env = "ATOMIX_NAMESPACE")]
+    namespace: Option<String>,
+    /// Image of storage nodes whose Store names none.
+    #[arg(long, env = "ATOMIX_NODE_IMAGE", default_value = "atomix-node:latest")]
+    node_image: String,
+    /// Image of runtimes that are injected.
+    #[arg(
+        long,
+        env = "ATOMIX_RUNTIME_IMAGE",
+        default_value = "atomix-runtime:latest"
+    )]
+    runtime_image: String,
+    /// Namespace of the lease; default: the namespace the operator runs in.
+    #[arg(long, env = "ATOMIX_LEASE_NAMESPACE")]
+    lease_namespace: Option<String>,
+    /// Name of the lease. Two operators that serve different namespaces need different ids.
+    #[arg(long, env = "ATOMIX_OPERATOR_ID", default_value = "atomix-operator")]
+    operator_id: String,
+    /// Where probes and metrics are served.
+    #[arg(long, env = "ATOMIX_ADMIN_ADDR", default_value = "0.0.0.0:9090")]
+    admin_addr: SocketAddr,
+    /// How log lines look.
+    #[arg(long, env = "ATOMIX_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Some(Command::Crds { output_dir }) => print_crds(output_dir.as_deref()),
+        Some(Command::Run(args)) => run(args),
+        None => run(cli.run),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("atomix-operator: {}", chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print_crds(output_dir: Option<&Path>) -> Result<(), Box<dyn Error>> {
+    let Some(directory) = output_dir else {
+        print!("{}", crd::all_yaml()?);
+        return Ok(());
+    };
+    std::fs::create_dir_all(directory)?;
+    for file in crd::files()? {
+        std::fs::write(directory.join(file.name), file.yaml)?;
+    }
+    Ok(())
+}
+
+#[tokio::main]
+async fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
+    logging::init(args.log_format);
+    let shutdown = shutdown::on_signals()?;
+    let metrics = Metrics::default();
+    let config = kube::Config::infer().await?;
+    let admin = TcpListener::bind(args.admin_addr)
+        .await
+        .map_err(|error| format!("cannot serve probes on {}: {error}", args.admin_addr))?;
+    let lease_namespace = args
+        .lease_namespace
+        .or_else(|| args.namespace.clone())
+        .unwrap_or_else(|| config.default_namespace.clone());
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        namespace = args.namespace.as_deref().unwrap_or("all"),
+        node_image = %args.node_image,
+        runtime_image = %args.runtime_image,
+        lease = %format!("{lease_namespace}/{}", args.operator_id),
+        "starting"
+    );
+    let options = Options {
+        client: client::connect(config.clone(), &metrics)?,
+        lease_client: client::connect(config, &metrics)?,
+        dialer: Arc::new(TcpDialer),
+        scope: args.namespace.map_or(Scope::Cluster, Scope::Namespace),
+        lease: LeaseOptions::new(lease_namespace, args.operator_id, identity()),
+        stores: StoreOptions {
+            node_image: args.node_image,
+        },
+        metrics,
+    };
+    let handle = Operator::new(options, Some(admin)).start(shutdown);
+    handle.wait().await?;
+    Ok(())
+}
+
+/// Names this process for the lease: the pod, and a number, since a pod's container may be
+/// started again.
+fn identity() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "operator".to_owned());
+    format!("{host}-{:08x}", rand::random::<u32>())
+}

@@ -1,1 +1,15 @@
-//! Drivers: the trait, and the built-in multi-raft and memory drivers.
+//! Drivers: how the runtime reaches a store. The [`Driver`] trait, and the built-in `multi-raft` and
+//! `memory` drivers.
+//!
+//! Not for routing primitives to stores, and not for the application API: those are the runtime's.
+
+pub mod driver;
+pub mod error;
+pub mod memory;
+pub mod multiraft;
+pub mod resolver;
+
+pub use driver::{Connection, ConnectionState, Description, Driver, Invocation, Owner, StoreId};
+pub use error::{DriverError, ErrorKind};
+pub use memory::MemoryDriver;
+pub use multiraft::MultiRaftDriver;

@@ -1,1 +1,26 @@
-//! The storage node: hosts Raft partitions and serves the Node, peer and driver protocols.
+//! The storage node: hosts partitions of one Store, each a Raft group with a replicated state
+//! machine, and serves three protocols.
+//!
+//! - Node (control port): the operator creates partitions and watches them, module `control`;
+//! - Peers and Plans (peer port): the other nodes, modules `peers` and `bootstrap`;
+//! - Partitions (peer port): the runtimes' drivers, module `exchange`.
+//!
+//! Module `partition` joins a group to the requests; `service` puts everything together.
+//! Not for Raft and the log (crate `raft`) nor for what operations do (crate `primitives`).
+
+mod bootstrap;
+mod control;
+mod exchange;
+mod faults;
+mod grpc;
+mod hosted;
+mod metrics;
+mod options;
+mod partition;
+mod peers;
+mod resolver;
+mod service;
+
+pub use options::Options;
+pub use resolver::{DnsResolver, HostsFileResolver, ResolveError, Resolver};
+pub use service::{Handle, NodeError, Service};

@@ -1,3 +1,14 @@
-//! The storage node: hosts Raft partitions and serves the Node, peer and driver protocols.
+//! The storage node's program; everything it does is in the library.
 
-fn main() {}
+use anyhow::Context as _;
+use atomix_node::{Options, Service};
+use clap::Parser as _;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    atomix_process::logging::init(options.log_format);
+    let shutdown = atomix_process::shutdown::on_signals().context("cannot handle signals")?;
+    let node = Box::pin(Service::new(options).start(shutdown)).await?;
+    node.join().await.context("the node broke")
+}

@@ -1,1 +1,46 @@
-//! Raft groups: openraft behind our own trait, one durable log for all groups of a process.
+//! Raft groups: openraft behind our own types, one durable log for all groups of a process.
+//!
+//! An [`Engine`] is one data directory: the node's identity, the records of its groups, and one
+//! log that all groups write to. A [`Group`] is this node's member of one partition: it replicates
+//! payloads that it does not look into and applies them to a [`Machine`].
+//!
+//! Not for the network (see [`Transport`]), nor for what a payload means. No type of openraft or
+//! raft-engine is part of the public API.
+
+mod boots;
+mod codec;
+mod engine;
+mod error;
+mod fatal;
+mod group;
+mod host;
+mod ids;
+mod log;
+mod machine;
+mod network;
+mod open;
+mod record;
+mod snapshot;
+mod status;
+mod transport;
+mod types;
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod suite;
+
+pub use boots::{BootCounters, StaleBoot};
+pub use engine::{Engine, EngineOptions, WriteFailure};
+pub use error::{
+    InitializeError, LeaderHint, OpenError, ProposeError, ReadError, StartError, StorageError,
+};
+pub use fatal::FatalError;
+pub use group::{Group, ReadIndex};
+pub use ids::{MemberId, NodeId, PartitionId};
+pub use log::DiskFaults;
+pub use machine::Machine;
+pub use record::{GroupRecord, MemberAddress, Timings};
+pub use status::{GroupEvent, GroupStatus, LogPosition, MemberProgress, Role};
+pub use transport::{Class, PeerTarget, Transport, TransportError};
+
+pub use atomix_proto::multiraft::v1::{PeerMessage, PeerRefusal, PeerReply, peer_refusal};

@@ -1,3 +1,20 @@
-//! The runtime sidecar: control API, routing and the application API.
+//! The program `atomix-runtime`.
 
-fn main() {}
+use std::error::Error;
+
+use atomix_process::{logging, shutdown};
+use atomix_runtime::{Options, Sidecar, built_in_drivers};
+use clap::Parser as _;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let options = Options::parse();
+    logging::init(options.log_format);
+    let shutdown = shutdown::on_signals()?;
+    let drivers = built_in_drivers(&options);
+    Sidecar::start(&options, drivers, shutdown)
+        .await?
+        .run()
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,299 @@
+//! The storage nodes of one store: finds their addresses and keeps one link to each.
+//!
+//! Not for partitions and their leaders.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use atomix_proto::multiraft::v1::NodeHello;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use super::config::{Config, Timeouts};
+use super::link::{Greeter, Link, LinkState, jittered};
+use crate::driver::ConnectionState;
+use crate::resolver::{HostPort, Resolver};
+
+const MIN_RESOLVE_DELAY: Duration = Duration::from_millis(100);
+const MAX_RESOLVE_DELAY: Duration = Duration::from_secs(5);
+
+/// The nodes of a store.
+pub(crate) struct Nodes {
+    resolver: Arc<dyn Resolver>,
+    inner: Mutex<Inner>,
+    state: watch::Sender<ConnectionState>,
+    look_again: Notify,
+    session_opened: Notify,
+    itself: Weak<Self>,
+}
+
+struct Inner {
+    names: Vec<HostPort>,
+    partitions: u32,
+    timeouts: Timeouts,
+    /// What the names resolved to last.
+    members: Vec<SocketAddr>,
+    /// Members, and nodes that others named as leaders.
+    links: BTreeMap<SocketAddr, Arc<Link>>,
+    resolve_error: Option<String>,
+    /// The store uid of the first node that had one.
+    store_uid: String,
+    closed: bool,
+}
+
+impl Nodes {
+    /// Knows the nodes' names and nothing more; [`Self::follow`] finds and connects them.
+    pub(crate) fn new(config: &Config, resolver: Arc<dyn Resolver>) -> Arc<Self> {
+        let (state, _) = watch::channel(ConnectionState::Connecting {
+            reason: "looking for the storage nodes".to_owned(),
+        });
+        Arc::new_cyclic(|itself| Self {
+            resolver,
+            inner: Mutex::new(Inner {
+                names: config.nodes.clone(),
+                partitions: config.partitions,
+                timeouts: config.timeouts,
+                members: Vec::new(),
+                links: BTreeMap::new(),
+                resolve_error: None,
+                store_uid: String::new(),
+                closed: false,
+            }),
+            state,
+            look_again: Notify::new(),
+            session_opened: Notify::new(),
+            itself: Weak::clone(itself),
+        })
+    }
+
+    pub(crate) fn state(&self) -> watch::Receiver<ConnectionState> {
+        self.state.subscribe()
+    }
+
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        self.inner.lock().timeouts
+    }
+
+    /// The nodes' addresses, as far as known, in a fixed order.
+    pub(crate) fn members(&self) -> Vec<SocketAddr> {
+        self.inner.lock().members.clone()
+    }
+
+    /// Why no node can be asked.
+    pub(crate) fn why_unreachable(&self) -> String {
+        match &*self.state.borrow() {
+            ConnectionState::Connecting { reason } => reason.clone(),
+            ConnectionState::Connected => "no storage node is known".to_owned(),
+        }
+    }
+
+    /// The link to a node; started if there is none. `None` after [`Self::close`].
+    pub(crate) fn link(&self, address: SocketAddr) -> Option<Arc<Link>> {
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return None;
+        }
+        Some(self.link_in(&mut inner, address))
+    }
+
+    fn link_in(&self, inner: &mut Inner, address: SocketAddr) -> Arc<Link> {
+        let timeouts = inner.timeouts;
+        let link = inner.links.entry(address).or_insert_with(|| {
+            Arc::new(Link::start(
+                address,
+                timeouts,
+                Arc::new(WeakGreeter(Weak::clone(&self.itself))),
+            ))
+        });
+        Arc::clone(link)
+    }
+
+    /// The address of a node that another node named; `None` when its name is not known.
+    pub(crate) async fn resolve_hint(&self, address: &str) -> Option<SocketAddr> {
+        let name = HostPort::parse(address, None)?;
+        match self.resolver.resolve(&name).await {
+            Ok(addresses) => addresses.first().copied(),
+            Err(error) => {
+                tracing::debug!(address, %error, "cannot resolve the leader's name");
+                None
+            }
+        }
+    }
+
+    /// Wakes whoever waits for a session.
+    pub(crate) fn session_opened(&self) {
+        self.session_opened.notify_one();
+    }
+
+    /// Returns after the next [`Self::session_opened`].
+    pub(crate) fn wait_for_session(&self) -> tokio::sync::futures::Notified<'_> {
+        self.session_opened.notified()
+    }
+
+    /// Uses other names and timeouts from now on; nodes of the old names are not asked again.
+    pub(crate) fn configure(&self, config: &Config) {
+        let mut inner = self.inner.lock();
+        if inner.names == config.nodes && inner.timeouts == config.timeouts {
+            return;
+        }
+        inner.names.clone_from(&config.nodes);
+        inner.timeouts = config.timeouts;
+        inner.members.clear();
+        inner.links.clear();
+        drop(inner);
+        self.publish_state();
+        self.look_again.notify_one();
+    }
+
+    /// Looks the nodes up at the start, when the configuration changes, and whenever and as long as
+    /// one of them is not connected. Rests while all are. Never returns.
+    pub(crate) async fn follow(&self) {
+        let mut delay = MIN_RESOLVE_DELAY;
+        loop {
+            let found = self.look_up().await;
+            if self.update(found) {
+                delay = MIN_RESOLVE_DELAY;
+                self.look_again.notified().await;
+            } else {
+                tokio::time::sleep(jittered(delay)).await;
+                delay = (delay * 2).min(MAX_RESOLVE_DELAY);
+            }
+        }
+    }
+
+    async fn look_up(&self) -> Result<Vec<SocketAddr>, String> {
+        let names = self.inner.lock().names.clone();
+        let mut members = Vec::new();
+        let mut failure = None;
+        for name in &names {
+            match self.resolver.resolve(name).await {
+                Ok(addresses) => members.extend(addresses),
+                Err(error) => {
+                    failure = Some(format!("cannot resolve {}: {error}", name.host));
+                }
+            }
+        }
+        members.sort_unstable();
+        members.dedup();
+        match failure {
+            Some(failure) if members.is_empty() => Err(failure),
+            _ => Ok(members),
+        }
+    }
+
+    /// Takes over what was found. True = every member is connected.
+    fn update(&self, found: Result<Vec<SocketAddr>, String>) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return true;
+        }
+        match found {
+            Ok(members) => {
+                inner.resolve_error = None;
+                for address in &members {
+                    self.link_in(&mut inner, *address);
+                }
+                inner.members = members;
+                let Inner { members, links, .. } = &mut *inner;
+                links.retain(|address, link| members.contains(address) || link.is_up());
+            }
+            // The addresses of before may still be right.
+            Err(error) => inner.resolve_error = Some(error),
+        }
+        let all_up = inner.resolve_error.is_none() && inner.links.values().all(|link| link.is_up());
+        drop(inner);
+        self.publish_state();
+        all_up
+    }
+
+    fn publish_state(&self) {
+        let inner = self.inner.lock();
+        let state = connection_state(&inner);
+        // Sent under the lock, so that an older view never overwrites a newer one.
+        self.state.send_if_modified(|current| {
+            let changed = *current != state;
+            *current = state;
+            changed
+        });
+    }
+
+    /// Ends all links and starts no more.
+    pub(crate) fn close(&self) {
+        let mut inner = self.inner.lock();
+        inner.closed = true;
+        inner.links.clear();
+        drop(inner);
+        self.publish_state();
+    }
+
+    fn greet(&self, hello: &NodeHello) -> Result<(), String> {
+        let mut inner = self.inner.lock();
+        // A node may host, and so know, only some of the partitions.
+        if hello.partitions > inner.partitions {
+            return Err(format!(
+                "the store has {} partitions, its configuration says {}",
+                hello.partitions, inner.partitions
+            ));
+        }
+        if hello.store_uid.is_empty() || hello.store_uid == inner.store_uid {
+            return Ok(());
+        }
+        if inner.store_uid.is_empty() {
+            inner.store_uid.clone_from(&hello.store_uid);
+            return Ok(());
+        }
+        Err(format!(
+            "the node holds data of store {}, not of {}",
+            hello.store_uid, inner.store_uid
+        ))
+    }
+}
+
+fn connection_state(inner: &Inner) -> ConnectionState {
+    if inner.closed {
+        return ConnectionState::Connecting {
+            reason: "disconnected".to_owned(),
+        };
+    }
+    if inner.links.values().any(|link| link.is_up()) {
+        return ConnectionState::Connected;
+    }
+    let mut reasons: Vec<String> = inner.resolve_error.iter().cloned().collect();
+    for link in inner.links.values() {
+        if let LinkState::Down(reason) = link.state() {
+            reasons.push(reason);
+        }
+    }
+    reasons.truncate(3);
+    ConnectionState::Connecting {
+        reason: reasons.join("; "),
+    }
+}
+
+/// Links hold this, so that they do not keep the nodes alive.
+struct WeakGreeter(Weak<Nodes>);
+
+impl Greeter for WeakGreeter {
+    fn store_uid(&self) -> String {
+        self.0
+            .upgrade()
+            .map(|nodes| nodes.inner.lock().store_uid.clone())
+            .unwrap_or_default()
+    }
+
+    fn greet(&self, hello: &NodeHello) -> Result<(), String> {
+        match self.0.upgrade() {
+            Some(nodes) => nodes.greet(hello),
+            None => Err("disconnected".to_owned()),
+        }
+    }
+
+    fn link_changed(&self) {
+        if let Some(nodes) = self.0.upgrade() {
+            nodes.publish_state();
+            nodes.look_again.notify_one();
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! Requests to one partition: finds its leader and repeats a request until it is answered or its
+//! deadline has passed. This is the one place that decides what is sent again, and where.
+//!
+//! Not for sessions and sequence numbers; requests that are sent again must be safe to repeat.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atomix_proto::multiraft::v1::{Failure, PartitionLeader, failure, request, response};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::link::{LinkError, jittered};
+use super::nodes::Nodes;
+use super::routing::PartitionId;
+use crate::error::{DriverError, ErrorKind};
+
+const MIN_BACKOFF: Duration = Duration::from_millis(20);
+const MAX_BACKOFF: Duration = Duration::from_millis(250);
+
+/// What became of a request.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// The reply of an operation or query.
+    Reply(Bytes),
+    /// The id of the session that was opened.
+    Session(u64),
+    /// Done, without a reply.
+    Done,
+    /// The operation's own error.
+    Failed(DriverError),
+    /// The session does not exist (any more).
+    SessionLost,
+    /// The deadline passed; why it took so long.
+    Expired(String),
+    /// The connection was closed.
+    Closed,
+}
+
+/// An answer, and whether an earlier attempt may have been carried out unseen.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) answer: Answer,
+    /// True when an attempt ended without a definite answer: it may have been applied.
+    pub(crate) uncertain: bool,
+}
+
+/// One partition as seen from here.
+pub(crate) struct Partition {
+    id: PartitionId,
+    nodes: Arc<Nodes>,
+    closed: CancellationToken,
+    place: Mutex<Place>,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    /// Who leads, as far as known.
+    leader: Option<SocketAddr>,
+    /// Where the search for an unknown leader goes on.
+    next_member: usize,
+}
+
+/// One request's search for the leader.
+struct Search {
+    backoff: Duration,
+    tried: usize,
+    /// A node that was silent, and until when hints to it are not followed.
+    silent: Option<(SocketAddr, Instant)>,
+    last_reason: String,
+}
+
+/// How a search goes on after an attempt.
+enum Step {
+    Answered(Answer),
+    /// Ask another node, at once while some have not been asked.
+    TryAnother,
+    /// Ask again after a pause.
+    Pause,
+}
+
+impl Partition {
+    pub(crate) fn new(id: PartitionId, nodes: Arc<Nodes>, closed: CancellationToken) -> Self {
+        Self {
+            id,
+            nodes,
+            closed,
+            place: Mutex::new(Place {
+                leader: None,
+                // Partitions begin their search at different nodes.
+                next_member: id.0 as usize,
+            }),
+        }
+    }
+
+    pub(crate) fn id(&self) -> PartitionId {
+        self.id
+    }
+
+    /// Who to ask: the leader, or the next member while it is not known.
+    pub(crate) fn target(&self) -> Option<SocketAddr> {
+        let members = self.nodes.members();
+        let mut place = self.place.lock();
+        if place.leader.is_some() {
+            return place.leader;
+        }
+        let index = place.next_member.checked_rem(members.len())?;
+        place.next_member = place.next_member.wrapping_add(1);
+        members.get(index).copied()
+    }
+
+    pub(crate) fn set_leader(&self, leader: SocketAddr) {
+        self.place.lock().leader = Some(leader);
+    }
+
+    /// Forgets the leader if it is this one.
+    pub(crate) fn forget_leader(&self, leader: SocketAddr) {
+        let mut place = self.place.lock();
+        if place.leader == Some(leader) {
+            place.leader = None;
+        }
+    }
+
+    /// The nodes may be others now.
+    pub(crate) fn forget_any_leader(&self) {
+        self.place.lock().leader = None;
+    }
+
+    /// Sends a request until there is an answer. `body` is called for each attempt.
+    pub(crate) async fn call(
+        &self,
+        body: impl Fn() -> request::Body,
+        deadline: Instant,
+    ) -> Outcome {
+        let mut uncertain = false;
+        let mut search = Search {
+            backoff: MIN_BACKOFF,
+            tried: 0,
+            silent: None,
+            last_reason: String::new(),
+        };
+        loop {
+            if self.closed.is_cancelled() {
+                return Outcome {
+                    answer: Answer::Closed,
+                    uncertain,
+                };
+            }
+            if Instant::now() >= deadline {
+                return Outcome {
+                    answer: Answer::Expired(search.last_reason),
+                    uncertain,
+                };
+            }
+            let step = match self.target() {
+                Some(target) => {
+                    self.attempt(target, body(), deadline, &mut search, &mut uncertain)
+                        .await
+                }
+                None => {
+                    search.last_reason = self.nodes.why_unreachable();
+                    Step::Pause
+                }
+            };
+            let pause = match step {
+                Step::Answered(answer) => return Outcome { answer, uncertain },
+                Step::TryAnother => {
+                    search.tried += 1;
+                    search.tried >= self.nodes.members().len().max(2)
+                }
+                Step::Pause => true,
+            };
+            if pause {
+                search.tried = 0;
+                let wake = (Instant::now() + jittered(search.backoff)).min(deadline);
+                search.backoff = (search.backoff * 2).min(MAX_BACKOFF);
+                tokio::select! {
+                    () = tokio::time::sleep_until(wake) => {}
+                    () = self.closed.cancelled() => {}
+                }
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        target: SocketAddr,
+        body: request::Body,
+        deadline: Instant,
+        search: &mut Search,
+        uncertain: &mut bool,
+    ) -> Step {
+        let Some(link) = self.nodes.link(target) else {
+            return Step::Answered(Answer::Closed);
+        };
+        let patience = self.nodes.timeouts().election;
+        let give_up = deadline.min(Instant::now() + patience);
+        let answered = tokio::select! {
+            answered = tokio::time::timeout_at(give_up, link.request(self.id.0, body)) => answered,
+            () = self.closed.cancelled() => {
+                *uncertain = true;
+                return Step::Answered(Answer::Closed);
+            }
+        };
+        match answered {
+            Err(_) => {
+                *uncertain = true;
+                search.last_reason = format!("node {target} did not answer within {patience:?}");
+                search.silent = Some((target, Instant::now() + patience));
+                self.forget_leader(target);
+                Step::TryAnother
+            }
+            Ok(Err(error)) => {
+                *uncertain |= matches!(error, LinkError::Broken(_));
+                search.last_reason = error.to_string();
+                self.forget_leader(target);
+                Step::TryAnother
+            }
+            Ok(Ok(outcome)) => self.judge(target, outcome, search, uncertain).await,
+        }
+    }
+
+    async fn judge(
+        &self,
+        target: SocketAddr,
+        outcome: response::Outcome,
+        search: &mut Search,
+        uncertain: &mut bool,
+    ) -> Step {
+        let answer = match outcome {
+            response::Outcome::Failure(failure) => {
+                return self.judge_failure(target, failure, search, uncertain).await;
+            }
+            response::Outcome::Session(id) => Answer::Session(id),
+            response::Outcome::Reply(reply) => Answer::Reply(reply),
+            response::Outcome::Done(_) => Answer::Done,
+        };
+        self.set_leader(target);
+        Step::Answered(answer)
+    }
+
+    async fn judge_failure(
+        &self,
+        target: SocketAddr,
+        failure: Failure,
+        search: &mut Search,
+        uncertain: &mut bool,
+    ) -> Step {
+        use failure::Reason;
+        let reason = failure.reason();
+        match reason {
+            Reason::Operation => {
+                let kind = ErrorKind::from_code(failure.code);
+                Step::Answered(Answer::Failed(DriverError::new(kind, failure.message)))
+            }
+            Reason::SessionLost => Step::Answered(Answer::SessionLost),
+            Reason::NotLeader => {
+                search.last_reason = format!(
+                    "partition {} has no leader that answers: node {target} does not lead it",
+                    self.id.0
+                );
+                self.forget_leader(target);
+                self.follow_hint(target, failure.leader, search).await;
+                Step::TryAnother
+            }
+            Reason::Unavailable => {
+                search.last_reason = failure.message;
+                Step::Pause
+            }
+            Reason::OutcomeUnknown => {
+                *uncertain = true;
+                search.last_reason = failure.message;
+                Step::Pause
+            }
+            Reason::UnknownPartition | Reason::WrongStore | Reason::Protocol => {
+                search.last_reason = format!("node {target}: {}", failure.message);
+                self.forget_leader(target);
+                Step::TryAnother
+            }
+        }
+    }
+
+    async fn follow_hint(
+        &self,
+        target: SocketAddr,
+        hint: Option<PartitionLeader>,
+        search: &Search,
+    ) {
+        let Some(hint) = hint.filter(|hint| !hint.address.is_empty()) else {
+            return;
+        };
+        let Some(leader) = self.nodes.resolve_hint(&hint.address).await else {
+            return;
+        };
+        let still_silent = search
+            .silent
+            .is_some_and(|(silent, until)| silent == leader && Instant::now() < until);
+        if leader != target && !still_silent {
+            self.set_leader(leader);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The Node service: what the operator calls.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use atomix_proto::multiraft::v1::group_status::Role as RoleMessage;
+use atomix_proto::multiraft::v1::node_server::Node;
+use atomix_proto::multiraft::v1::watch_response::Event;
+use atomix_proto::multiraft::v1::{
+    BootstrapRequest, BootstrapResponse, GetStatusRequest, GetStatusResponse, GroupStatus,
+    JoinRequest, JoinResponse, LeaderChanged, LeaveRequest, LeaveResponse, LogCompacted,
+    LogPosition as LogPositionMessage, MemberProgress, MemberReady, MembershipChanged,
+    SnapshotChanged, TransferLeadershipRequest, TransferLeadershipResponse, WatchRequest,
+    WatchResponse,
+};
+use atomix_raft::{GroupEvent, LogPosition, MemberId, Role};
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use crate::bootstrap::Bootstrapper;
+use crate::hosted::Hosted;
+use crate::partition::PartitionEvent;
+
+/// Messages that wait for one watcher's connection, besides the events that it may lag behind.
+const WATCH_MESSAGES: usize = 16;
+const NOT_YET: &str =
+    "changes of members are not served by version 0.1; they come with the next minor version";
+
+/// Serves the operator.
+pub(crate) struct NodeService {
+    pub(crate) hosted: Arc<Hosted>,
+    pub(crate) bootstrapper: Bootstrapper,
+    pub(crate) events: broadcast::Sender<PartitionEvent>,
+    pub(crate) shutdown: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl Node for NodeService {
+    async fn bootstrap(
+        &self,
+        request: Request<BootstrapRequest>,
+    ) -> Result<Response<BootstrapResponse>, Status> {
+        Box::pin(self.bootstrapper.bootstrap(request.get_ref())).await?;
+        Ok(Response::new(BootstrapResponse {}))
+    }
+
+    async fn join(&self, _request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        Err(Status::unimplemented(NOT_YET))
+    }
+
+    async fn leave(
+        &self,
+        _request: Request<LeaveRequest>,
+    ) -> Result<Response<LeaveResponse>, Status> {
+        Err(Status::unimplemented(NOT_YET))
+    }
+
+    async fn transfer_leadership(
+        &self,
+        _request: Request<TransferLeadershipRequest>,
+    ) -> Result<Response<TransferLeadershipResponse>, Status> {
+        Err(Status::unimplemented(NOT_YET))
+    }
+
+    async fn get_status(
+        &self,
+        _request: Request<GetStatusRequest>,
+    ) -> Result<Response<GetStatusResponse>, Status> {
+        Ok(Response::new(status(&self.hosted)))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+
+    async fn watch(
+        &self,
+        _request: Request<WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        // Subscribed before the status is taken, so nothing falls between.
+        let events = self.events.subscribe();
+        let first = Event::Status(status(&self.hosted));
+        let (sender, receiver) = mpsc::channel(WATCH_MESSAGES);
+        let shutdown = self.shutdown.clone();
+        tokio::spawn(async move {
+            let ended = tokio::select! {
+                ended = forward(first, events, &sender) => ended,
+                () = shutdown.cancelled() => Status::unavailable("the node shuts down"),
+                () = sender.closed() => return,
+            };
+            // The watcher may be gone.
+            let _ = sender.send(Err(ended)).await;
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+/// Sends events until the watcher is gone or lags too far behind.
+async fn forward(
+    first: Event,
+    mut events: broadcast::Receiver<PartitionEvent>,
+    sender: &mpsc::Sender<Result<WatchResponse, Status>>,
+) -> Status {
+    let mut next = first;
+    loop {
+        let message = WatchResponse { event: Some(next) };
+        if sender.send(Ok(message)).await.is_err() {
+            return Status::cancelled("the watcher left");
+        }
+        next = match events.recv().await {
+            Ok(event) => event_message(event),
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                return Status::resource_exhausted(format!(
+                    "the watcher missed {missed} events; watch again"
+                ));
+            }
+            Err(broadcast::error::RecvError::Closed) => {
+                return Status::unavailable("the node shuts down");
+            }
+        };
+    }
+}
+
+fn event_message(event: PartitionEvent) -> Event {
+    let PartitionEvent { partition, event } = event;
+    match event {
+        GroupEvent::MemberReady { member_id } => Event::MemberReady(MemberReady {
+            partition_id: partition,
+            member_id: member_id.0,
+        }),
+        GroupEvent::LeaderChanged { term, leader } => Event::LeaderChanged(LeaderChanged {
+            partition_id: partition,
+            term,
+            leader: leader.map_or(0, |leader| leader.0),
+        }),
+        GroupEvent::MembershipChanged { membership } => {
+            Event::MembershipChanged(MembershipChanged {
+                partition_id: partition,
+                membership: Some(position(membership)),
+            })
+        }
+        GroupEvent::SnapshotCreated { index } => Event::SnapshotCreated(SnapshotChanged {
+            partition_id: partition,
+            index,
+        }),
+        GroupEvent::SnapshotInstalled { index } => Event::SnapshotInstalled(SnapshotChanged {
+            partition_id: partition,
+            index,
+        }),
+        GroupEvent::LogCompacted { index } => Event::LogCompacted(LogCompacted {
+            partition_id: partition,
+            index,
+        }),
+    }
+}
+
+fn status(hosted: &Hosted) -> GetStatusResponse {
+    let partitions = hosted.all();
+    GetStatusResponse {
+        node_id: hosted.node_id().0,
+        store_uid: hosted.store_uid().to_string(),
+        incarnation: hosted.incarnation(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        groups: partitions
+            .iter()
+            .map(|partition| group_status(partition.status()))
+            .collect(),
+    }
+}
+
+fn group_status(status: atomix_raft::GroupStatus) -> GroupStatus {
+    let role = match status.role {
+        Role::Stopped => RoleMessage::Stopped,
+        Role::Learner => RoleMessage::Learner,
+        Role::Follower => RoleMessage::Follower,
+        Role::Candidate => RoleMessage::Candidate,
+        Role::Leader => RoleMessage::Leader,
+    };
+    let ids = |members: std::collections::BTreeSet<MemberId>| -> Vec<u64> {
+        members.into_iter().map(|member| member.0).collect()
+    };
+    let progress = status.progress.into_iter().map(|member| MemberProgress {
+        member_id: member.member_id.0,
+        matched: member.matched,
+        since_last_contact: member
+            .since_last_contact
+            .and_then(|since| since.try_into().ok()),
+    });
+    GroupStatus {
+        partition_id: status.partition_id.0,
+        member_id: status.member_id.0,
+        role: role.into(),
+        term: status.term,
+        leader: status.leader.map_or(0, |leader| leader.0),
+        voters: ids(status.voters),
+        outgoing_voters: ids(status.outgoing_voters),
+        learners: ids(status.learners),
+        membership: status.membership.map(position),
+        applied: status.applied,
+        committed: status.committed,
+        progress: progress.collect(),
+    }
+}
+
+fn position(position: LogPosition) -> LogPositionMessage {
+    LogPositionMessage {
+        term: position.term,
+        index: position.index,
+    }
+}

@@ -1,0 +1,184 @@
+//! One driver's stream: the hello, requests in, batched answers out.
+
+use std::sync::Arc;
+
+use atomix_primitives::SessionId;
+use atomix_proto::multiraft::v1::{
+    DriverHello, DriverMessage, KeepAlive, NodeHello, NodeMessage, Request,
+};
+use atomix_raft::PartitionId;
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
+
+use super::ticket::{Answer, KeepAliveTicket, Outbox, Ticket};
+use crate::grpc;
+use crate::hosted::Hosted;
+use crate::partition::{exhausted, unknown_partition, wrong_store};
+
+/// The protocol version that this node speaks.
+const VERSION: u32 = 1;
+/// Requests of one stream that may be in flight.
+const MAX_IN_FLIGHT: usize = 65_536;
+/// Answers of one message.
+const MESSAGE_ANSWERS: usize = 1024;
+/// A message ends at this many bytes, or with one answer.
+const MESSAGE_BYTES: usize = 1 << 20;
+
+type Sender = mpsc::Sender<Result<NodeMessage, Status>>;
+
+/// Serves one stream until the driver ends it.
+pub(super) async fn serve(
+    hosted: Arc<Hosted>,
+    mut incoming: Streaming<DriverMessage>,
+    sender: Sender,
+) -> Result<(), Status> {
+    let Some(first) = grpc::next(&mut incoming).await? else {
+        return Ok(());
+    };
+    let DriverMessage {
+        hello,
+        requests,
+        keep_alives,
+    } = first;
+    let hello = hello.ok_or_else(|| {
+        Status::failed_precondition("the first message of a stream must be the hello")
+    })?;
+    check_version(&hello)?;
+    tracing::debug!(driver_version = hello.driver_version, "a driver connected");
+    let greeting = NodeMessage {
+        hello: Some(own_hello(&hosted)),
+        ..NodeMessage::default()
+    };
+    if sender.send(Ok(greeting)).await.is_err() {
+        return Ok(());
+    }
+
+    let (outbox, answers) = Outbox::new();
+    let driver = Driver {
+        hosted,
+        outbox: Arc::clone(&outbox),
+        store_uid: hello.store_uid,
+    };
+    driver.take(requests, keep_alives);
+    let reading = async {
+        while let Some(message) = grpc::next(&mut incoming).await? {
+            driver.take(message.requests, message.keep_alives);
+        }
+        Ok(())
+    };
+    tokio::select! {
+        ended = reading => ended,
+        () = write(answers, outbox, sender) => Ok(()),
+    }
+}
+
+fn check_version(hello: &DriverHello) -> Result<(), Status> {
+    if (hello.min_version..=hello.max_version).contains(&VERSION) {
+        return Ok(());
+    }
+    Err(Status::failed_precondition(format!(
+        "this node speaks version {VERSION}, the driver {} to {}",
+        hello.min_version, hello.max_version
+    )))
+}
+
+fn own_hello(hosted: &Hosted) -> NodeHello {
+    let leaders = hosted
+        .all()
+        .into_iter()
+        .filter_map(|partition| partition.leader());
+    NodeHello {
+        version: VERSION,
+        store_uid: hosted.store_uid().to_string(),
+        node_id: hosted.node_id().0,
+        node_version: env!("CARGO_PKG_VERSION").to_owned(),
+        // A node knows its own partitions only.
+        partitions: 0,
+        leaders: leaders.collect(),
+    }
+}
+
+struct Driver {
+    hosted: Arc<Hosted>,
+    outbox: Arc<Outbox>,
+    /// The store that the driver means; empty = whichever is here.
+    store_uid: String,
+}
+
+impl Driver {
+    fn take(&self, requests: Vec<Request>, keep_alives: Vec<KeepAlive>) {
+        for request in requests {
+            self.request(request);
+        }
+        for keep_alive in keep_alives {
+            self.keep_alive(keep_alive);
+        }
+    }
+
+    fn request(&self, request: Request) {
+        let ticket = Ticket::new(request.id, &self.outbox);
+        if self.outbox.in_flight() > MAX_IN_FLIGHT {
+            return ticket.fail(exhausted(format!(
+                "more than {MAX_IN_FLIGHT} requests are in flight on one stream"
+            )));
+        }
+        let store_uid = self.hosted.store_uid();
+        if !self.store_uid.is_empty() && self.store_uid != *store_uid {
+            return ticket.fail(wrong_store(&store_uid));
+        }
+        match self.hosted.get(PartitionId(request.partition_id)) {
+            Some(partition) => partition.request(request, ticket),
+            None => ticket.fail(unknown_partition(request.partition_id)),
+        }
+    }
+
+    fn keep_alive(&self, keep_alive: KeepAlive) {
+        let KeepAlive {
+            partition_id,
+            session,
+        } = keep_alive;
+        let session = SessionId(session);
+        let ticket = KeepAliveTicket::new(partition_id, session, &self.outbox);
+        let store_uid = self.hosted.store_uid();
+        if !self.store_uid.is_empty() && self.store_uid != *store_uid {
+            return ticket.answer(Some(wrong_store(&store_uid)));
+        }
+        match self.hosted.get(PartitionId(partition_id)) {
+            Some(partition) => partition.keep_alive(session, ticket),
+            None => ticket.answer(Some(unknown_partition(partition_id))),
+        }
+    }
+}
+
+/// Sends answers, as many in one message as there are.
+async fn write(mut answers: mpsc::UnboundedReceiver<Answer>, outbox: Arc<Outbox>, sender: Sender) {
+    let mut batch = Vec::new();
+    while answers.recv_many(&mut batch, MESSAGE_ANSWERS).await > 0 {
+        let count = batch.len();
+        let mut message = NodeMessage::default();
+        let mut bytes = 0;
+        for answer in batch.drain(..) {
+            if bytes >= MESSAGE_BYTES {
+                if sender.send(Ok(std::mem::take(&mut message))).await.is_err() {
+                    return;
+                }
+                bytes = 0;
+            }
+            match answer {
+                Answer::Response(response) => {
+                    bytes += response.encoded_len();
+                    message.responses.push(response);
+                }
+                Answer::KeepAlive(keep_alive) => {
+                    bytes += keep_alive.encoded_len();
+                    message.keep_alives.push(keep_alive);
+                }
+            }
+        }
+        if sender.send(Ok(message)).await.is_err() {
+            return;
+        }
+        outbox.sent(count);
+    }
+}

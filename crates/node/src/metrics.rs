@@ -1,0 +1,162 @@
+//! What a node counts. The only label is the partition, whose number is bounded.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+use atomix_raft::{GroupStatus, PartitionId, Role};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    partition: u32,
+}
+
+type Gauges = Family<Labels, Gauge<i64, AtomicI64>>;
+type Counters = Family<Labels, Counter<u64, AtomicU64>>;
+
+/// The metrics of all partitions.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Metrics {
+    families: Arc<Families>,
+}
+
+#[derive(Debug, Default)]
+struct Families {
+    leader: Gauges,
+    term: Gauges,
+    committed: Gauges,
+    applied: Gauges,
+    snapshot: Gauges,
+    entries: Counters,
+    commands: Counters,
+    reads: Counters,
+}
+
+impl Metrics {
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("atomix_node");
+        let families = &self.families;
+        registry.register(
+            "partition_leader",
+            "1 where this node leads the partition and a quorum acknowledges it",
+            families.leader.clone(),
+        );
+        registry.register(
+            "partition_term",
+            "Highest Raft term seen",
+            families.term.clone(),
+        );
+        registry.register(
+            "partition_committed_index",
+            "Last log index known to be committed",
+            families.committed.clone(),
+        );
+        registry.register(
+            "partition_applied_index",
+            "Last applied log index",
+            families.applied.clone(),
+        );
+        registry.register(
+            "partition_snapshot_index",
+            "Last log index that a snapshot on this disk holds",
+            families.snapshot.clone(),
+        );
+        registry.register(
+            "partition_entries_proposed",
+            "Log entries proposed here",
+            families.entries.clone(),
+        );
+        registry.register(
+            "partition_commands_proposed",
+            "Commands proposed here; many share an entry",
+            families.commands.clone(),
+        );
+        registry.register(
+            "partition_reads",
+            "Linearizable queries asked here",
+            families.reads.clone(),
+        );
+    }
+
+    pub(crate) fn partition(&self, partition: PartitionId) -> PartitionMetrics {
+        let labels = Labels {
+            partition: partition.0,
+        };
+        PartitionMetrics {
+            entries: self.families.entries.get_or_create_owned(&labels),
+            commands: self.families.commands.get_or_create_owned(&labels),
+            reads: self.families.reads.get_or_create_owned(&labels),
+            families: Arc::clone(&self.families),
+            labels,
+        }
+    }
+}
+
+/// The metrics of one partition.
+#[derive(Debug)]
+pub(crate) struct PartitionMetrics {
+    families: Arc<Families>,
+    labels: Labels,
+    entries: Counter<u64, AtomicU64>,
+    commands: Counter<u64, AtomicU64>,
+    reads: Counter<u64, AtomicU64>,
+}
+
+impl PartitionMetrics {
+    pub(crate) fn count_proposal(&self, commands: usize) {
+        self.entries.inc();
+        self.commands.inc_by(commands as u64);
+    }
+
+    pub(crate) fn count_reads(&self, reads: usize) {
+        self.reads.inc_by(reads as u64);
+    }
+
+    pub(crate) fn observe(&self, status: &GroupStatus) {
+        let Families {
+            leader,
+            term,
+            committed,
+            applied,
+            snapshot,
+            entries: _,
+            commands: _,
+            reads: _,
+        } = &*self.families;
+        set(leader, &self.labels, u64::from(status.role == Role::Leader));
+        set(term, &self.labels, status.term);
+        set(committed, &self.labels, status.committed);
+        set(applied, &self.labels, status.applied);
+        set(snapshot, &self.labels, status.snapshot);
+    }
+
+    /// Forgets a partition that does not run here any more.
+    pub(crate) fn remove(&self) {
+        let Families {
+            leader,
+            term,
+            committed,
+            applied,
+            snapshot,
+            entries,
+            commands,
+            reads,
+        } = &*self.families;
+        for gauges in [leader, term, committed, applied, snapshot] {
+            gauges.remove(&self.labels);
+        }
+        for counters in [entries, commands, reads] {
+            counters.remove(&self.labels);
+        }
+    }
+}
+
+fn set(gauges: &Gauges, labels: &Labels, value: u64) {
+    gauges
+        .get_or_create(labels)
+        .set(i64::try_from(value).unwrap_or(i64::MAX));
+}

@@ -1,0 +1,164 @@
+//! The state machine of a partition as its Raft group sees it.
+
+use std::collections::HashMap;
+use std::io::{self, BufReader, Read, Write};
+use std::sync::Arc;
+
+use atomix_primitives::{
+    Applied, Kinds, OperationId, Outcome, Reply, Sequence, SessionId, Snapshot, StateMachine,
+};
+use atomix_proto::multiraft::v1::{Command, CommandBatch, command};
+use atomix_raft::{Machine, PartitionId};
+use bytes::Bytes;
+use prost::Message as _;
+use tokio::sync::oneshot;
+
+use crate::faults::Faults;
+
+/// What came out of one entry, for whoever proposed it.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    /// One per command, in the same order; empty when the entry was refused.
+    pub(crate) outcomes: Vec<CommandOutcome>,
+    /// The sessions that it ended.
+    pub(crate) ended_sessions: Vec<SessionId>,
+}
+
+/// What came out of one command.
+#[derive(Debug)]
+pub(crate) enum CommandOutcome {
+    Session(SessionId),
+    Reply(Reply),
+    /// Completed by a later entry. The sender is dropped when the session ends first.
+    Pending(oneshot::Receiver<Reply>),
+    SessionLost,
+    Done,
+}
+
+/// The replicated state, and who on this node waits for deferred replies of it.
+pub(crate) struct PartitionMachine {
+    partition: PartitionId,
+    kinds: Arc<Kinds>,
+    state: StateMachine,
+    /// Not replicated. A receiver is registered while its entry is applied, so no completion can
+    /// come before it.
+    waiting: HashMap<OperationId, Vec<oneshot::Sender<Reply>>>,
+    faults: Faults,
+}
+
+impl PartitionMachine {
+    pub(crate) fn new(partition: PartitionId, kinds: Arc<Kinds>, faults: Faults) -> Self {
+        Self {
+            partition,
+            state: StateMachine::new(Arc::clone(&kinds)),
+            kinds,
+            waiting: HashMap::new(),
+            faults,
+        }
+    }
+
+    pub(crate) fn state(&self) -> &StateMachine {
+        &self.state
+    }
+
+    fn output(&mut self, batch: &CommandBatch, applied: Applied) -> Output {
+        let Applied {
+            outcomes,
+            completed,
+            ended_sessions,
+            events: _,
+            freed_keys: _,
+            stop: _,
+        } = applied;
+        let commands = batch
+            .commands
+            .iter()
+            .filter_map(|command| command.command.as_ref());
+        let outcomes = commands
+            .zip(outcomes)
+            .map(|(command, outcome)| match outcome {
+                Outcome::Session(session) => CommandOutcome::Session(session),
+                Outcome::Reply(reply) => CommandOutcome::Reply(reply),
+                Outcome::Pending => CommandOutcome::Pending(self.wait_for(command)),
+                Outcome::SessionLost => CommandOutcome::SessionLost,
+                Outcome::Done => CommandOutcome::Done,
+            })
+            .collect();
+        for done in completed {
+            let id = OperationId {
+                session: done.session,
+                sequence: done.sequence,
+            };
+            for waiter in self.waiting.remove(&id).unwrap_or_default() {
+                // The waiter may have given up.
+                let _ = waiter.send(done.result.clone());
+            }
+        }
+        for ended in &ended_sessions {
+            self.waiting.retain(|id, _| id.session != *ended);
+        }
+        Output {
+            outcomes,
+            ended_sessions,
+        }
+    }
+
+    fn wait_for(&mut self, command: &command::Command) -> oneshot::Receiver<Reply> {
+        let (sender, receiver) = oneshot::channel();
+        if let command::Command::Operate(operate) = command {
+            let id = OperationId {
+                session: SessionId(operate.session),
+                sequence: Sequence(operate.sequence),
+            };
+            let waiters = self.waiting.entry(id).or_default();
+            waiters.retain(|waiter| !waiter.is_closed());
+            waiters.push(sender);
+        }
+        receiver
+    }
+}
+
+impl Machine for PartitionMachine {
+    type Output = Output;
+    type Snapshot = Snapshot;
+
+    fn apply(&mut self, index: u64, _term: u64, payload: &Bytes) -> Output {
+        let batch = match CommandBatch::decode(payload.clone()) {
+            Ok(batch) => batch,
+            Err(error) => {
+                // It decodes on no replica; a command that nobody knows makes this one stop.
+                self.faults.report(format!(
+                    "partition {}: entry {index} does not decode: {error}",
+                    self.partition
+                ));
+                CommandBatch {
+                    commands: vec![Command { command: None }],
+                    ..CommandBatch::default()
+                }
+            }
+        };
+        let applied = self.state.apply(index, &batch);
+        if let Some(stop) = &applied.stop {
+            self.faults
+                .report(format!("partition {}: {stop}", self.partition));
+        }
+        self.output(&batch, applied)
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        self.state.snapshot()
+    }
+
+    fn write_snapshot(snapshot: &Snapshot, writer: &mut dyn Write) -> io::Result<()> {
+        snapshot.write(writer)
+    }
+
+    fn install(&mut self, reader: &mut dyn Read) -> io::Result<()> {
+        let mut reader = BufReader::new(reader);
+        self.state = StateMachine::restore(Arc::clone(&self.kinds), &mut reader)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        // Their completions may be among the entries that the snapshot stands for.
+        self.waiting.clear();
+        Ok(())
+    }
+}

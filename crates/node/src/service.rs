@@ -1,0 +1,285 @@
+//! Puts a node together and runs it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atomix_primitives::Kinds;
+use atomix_process::admin::{Admin, Readiness};
+use atomix_process::tasks::{TaskError, Tasks};
+use atomix_proto::multiraft::v1::node_server::NodeServer;
+use atomix_proto::multiraft::v1::partitions_server::PartitionsServer;
+use atomix_proto::multiraft::v1::peers_server::PeersServer;
+use atomix_proto::multiraft::v1::plans_server::PlansServer;
+use atomix_raft::{BootCounters, Engine, EngineOptions, OpenError, StartError};
+use prometheus_client::registry::Registry;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::bootstrap::{Bootstrapper, PlansService};
+use crate::control::NodeService;
+use crate::exchange::PartitionsService;
+use crate::faults::{Fault, Faults};
+use crate::grpc;
+use crate::hosted::Hosted;
+use crate::metrics::Metrics;
+use crate::options::Options;
+use crate::partition::Environment;
+use crate::peers::{Greeting, PeerTransport, PeersService};
+use crate::resolver::{DnsResolver, HostsFileResolver, Resolver};
+
+/// Events that a watcher may lag behind.
+const WATCH_EVENTS: usize = 1024;
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// Why a node did not start.
+#[derive(Debug, Error)]
+pub enum NodeError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Opening the data directory panicked.
+    #[error("opening the data directory ended without a result")]
+    OpenEnded(#[source] tokio::task::JoinError),
+    /// A partition of the data directory cannot be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The protocol's descriptors are broken.
+    #[error("cannot serve gRPC reflection")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// A node that is about to run.
+pub struct Service {
+    options: Options,
+    resolver: Arc<dyn Resolver>,
+}
+
+/// A running node.
+pub struct Handle {
+    /// Where the Node service listens.
+    pub control_addr: SocketAddr,
+    /// Where peers and drivers connect.
+    pub peer_addr: SocketAddr,
+    /// Where probes and metrics are served.
+    pub admin_addr: SocketAddr,
+    /// The id of the data directory.
+    pub node_id: u64,
+    tasks: Tasks,
+}
+
+impl Handle {
+    /// Waits until the node has stopped: because the token was cancelled, or because something that
+    /// it cannot do without broke.
+    ///
+    /// # Errors
+    /// What broke.
+    pub async fn join(self) -> Result<(), TaskError> {
+        self.tasks.join().await
+    }
+}
+
+impl Service {
+    /// A node with these options, which looks names up in the hosts file, if any, and in DNS.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        let resolver: Arc<dyn Resolver> = match &options.hosts_file {
+            Some(path) => Arc::new(HostsFileResolver::new(path.clone())),
+            None => Arc::new(DnsResolver),
+        };
+        Self { options, resolver }
+    }
+
+    /// Looks names up elsewhere.
+    #[must_use]
+    pub fn with_resolver(mut self, resolver: Arc<dyn Resolver>) -> Self {
+        self.resolver = resolver;
+        self
+    }
+
+    /// Opens the data directory, starts its partitions and serves until `shutdown` is cancelled.
+    ///
+    /// # Errors
+    /// When an address is taken or the data directory cannot be used.
+    pub async fn start(self, shutdown: CancellationToken) -> Result<Handle, NodeError> {
+        let Self { options, resolver } = self;
+        let control = listen(options.control_addr).await?;
+        let peer = listen(options.peer_addr).await?;
+        let admin_listener = listen(options.admin_addr).await?;
+        let mut tasks = Tasks::new(shutdown.clone()).with_grace(SHUTDOWN_GRACE);
+
+        let metrics = Metrics::default();
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let admin = Admin::new(registry);
+        let readiness = admin.readiness("node");
+        readiness.not_ready("the log is being read");
+        let admin_addr = admin_listener.1;
+        tasks.spawn(
+            "admin server",
+            admin.serve(admin_listener.0, shutdown.clone()),
+        );
+
+        // Reads all of the log.
+        let engine_options = EngineOptions::new(options.data_dir);
+        let engine = tokio::task::spawn_blocking(move || Engine::open(engine_options))
+            .await
+            .map_err(NodeError::OpenEnded)??;
+        let node_id = engine.node_id();
+        tracing::info!(
+            node = format!("{:016x}", node_id.0),
+            boot = engine.boot_counter(),
+            partitions = engine.groups().len(),
+            version = env!("CARGO_PKG_VERSION"),
+            "the data directory is open"
+        );
+
+        let greeting = Arc::new(Greeting {
+            node_id,
+            boot_counter: engine.boot_counter(),
+            seen: Arc::new(BootCounters::default()),
+        });
+        let (faults, reported) = Faults::new();
+        let (events, _) = broadcast::channel(WATCH_EVENTS);
+        let transport = PeerTransport::new(
+            Arc::clone(&greeting),
+            Arc::clone(&resolver),
+            shutdown.clone(),
+        );
+        let environment = Environment {
+            engine: engine.clone(),
+            kinds: Arc::new(Kinds::standard()),
+            transport: Arc::new(transport),
+            faults,
+            metrics,
+            events: events.clone(),
+        };
+        let hosted = Arc::new(Hosted::start(environment).await?);
+        tasks.spawn(
+            "storage",
+            guard(engine, reported, Arc::clone(&hosted), shutdown.clone()),
+        );
+
+        let control_addr = control.1;
+        let peer_addr = peer.1;
+        let node_service = NodeService {
+            bootstrapper: Bootstrapper::new(Arc::clone(&hosted), resolver),
+            hosted: Arc::clone(&hosted),
+            events,
+            shutdown: shutdown.clone(),
+        };
+        serve_control(&mut tasks, control.0, node_service, &shutdown).await?;
+        serve_peers(&mut tasks, peer.0, hosted, greeting, &shutdown).await?;
+        readiness.ready();
+        tasks.spawn("readiness", leave_at_shutdown(readiness, shutdown));
+        tracing::info!(%control_addr, %peer_addr, %admin_addr, "the node serves");
+        Ok(Handle {
+            control_addr,
+            peer_addr,
+            admin_addr,
+            node_id: node_id.0,
+            tasks,
+        })
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError> {
+    let failed = |source| NodeError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+async fn serve_control(
+    tasks: &mut Tasks,
+    listener: TcpListener,
+    service: NodeService,
+    shutdown: &CancellationToken,
+) -> Result<(), NodeError> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let service = NodeServer::new(service).max_decoding_message_size(grpc::MAX_CONTROL_MESSAGE);
+    health.set_serving::<NodeServer<NodeService>>().await;
+    let serving = grpc::server()
+        .add_service(service)
+        .add_service(health_service)
+        .add_service(grpc::reflection()?)
+        .serve_with_incoming_shutdown(grpc::incoming(listener), shutdown.clone().cancelled_owned());
+    tasks.spawn("control server", serving);
+    Ok(())
+}
+
+async fn serve_peers(
+    tasks: &mut Tasks,
+    listener: TcpListener,
+    hosted: Arc<Hosted>,
+    greeting: Arc<Greeting>,
+    shutdown: &CancellationToken,
+) -> Result<(), NodeError> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let peers = PeersServer::new(PeersService {
+        hosted: Arc::clone(&hosted),
+        greeting,
+        shutdown: shutdown.clone(),
+    })
+    .max_decoding_message_size(grpc::MAX_PEER_MESSAGE)
+    .max_encoding_message_size(grpc::MAX_PEER_MESSAGE);
+    let plans = PlansServer::new(PlansService {
+        hosted: Arc::clone(&hosted),
+    })
+    .max_decoding_message_size(grpc::MAX_CONTROL_MESSAGE);
+    let partitions = PartitionsServer::new(PartitionsService {
+        hosted,
+        shutdown: shutdown.clone(),
+    })
+    .max_decoding_message_size(grpc::MAX_DRIVER_MESSAGE)
+    .max_encoding_message_size(grpc::MAX_NODE_MESSAGE);
+    health.set_serving::<PeersServer<PeersService>>().await;
+    health
+        .set_serving::<PartitionsServer<PartitionsService>>()
+        .await;
+    let serving = grpc::server()
+        .add_service(peers)
+        .add_service(plans)
+        .add_service(partitions)
+        .add_service(health_service)
+        .add_service(grpc::reflection()?)
+        .serve_with_incoming_shutdown(grpc::incoming(listener), shutdown.clone().cancelled_owned());
+    tasks.spawn("peer server", serving);
+    Ok(())
+}
+
+/// Ends with the first fatal failure; at the shutdown, stops the partitions.
+async fn guard(
+    engine: Engine,
+    mut reported: mpsc::UnboundedReceiver<Fault>,
+    hosted: Arc<Hosted>,
+    shutdown: CancellationToken,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    tokio::select! {
+        error = engine.failed() => Err(error.into()),
+        Some(fault) = reported.recv() => Err(fault.into()),
+        () = shutdown.cancelled() => {
+            hosted.stop().await;
+            Ok(())
+        }
+    }
+}
+
+async fn leave_at_shutdown(
+    readiness: Readiness,
+    shutdown: CancellationToken,
+) -> Result<(), std::convert::Infallible> {
+    shutdown.cancelled().await;
+    readiness.not_ready("shutting down");
+    Ok(())
+}

@@ -1,0 +1,247 @@
+//! The Node service and the edges of the Partitions service, on real nodes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use atomix_proto::multiraft::v1::failure::Reason;
+use atomix_proto::multiraft::v1::watch_response::Event;
+use atomix_proto::multiraft::v1::{
+    BootstrapRequest, DriverHello, JoinRequest, LeaveRequest, Operate, TransferLeadershipRequest,
+    WatchRequest, request,
+};
+use tonic::Code;
+
+use support::driver::{NoReply, Stream, increment, operation};
+use support::eventually;
+use support::nodes::{Cluster, NodeProcess, PATIENCE, member_id};
+
+#[tokio::test]
+async fn a_bootstrap_is_idempotent_and_no_second_plan_is_accepted() {
+    let mut cluster = Cluster::bootstrapped(2).await;
+    let code = |result: Result<(), tonic::Status>| result.err().map(|status| status.code());
+
+    for node in 0..3 {
+        cluster.nodes[node]
+            .bootstrap(cluster.plan(node, 2, 1))
+            .await
+            .expect("the same plan again is no error");
+    }
+    let status = cluster.nodes[0].status().await.unwrap();
+    assert_eq!(status.store_uid, "a-store");
+    assert_eq!(status.incarnation, 1);
+    assert_eq!(status.groups.len(), 2);
+    assert_eq!(status.groups[0].member_id, member_id(1, 1, 0));
+    assert_eq!(status.groups[0].voters.len(), 3);
+
+    let mut other_plan = cluster.plan(0, 2, 1);
+    other_plan.partitions[1].initializer = member_id(2, 1, 1);
+    assert_eq!(
+        code(cluster.nodes[0].bootstrap(other_plan).await),
+        Some(Code::FailedPrecondition)
+    );
+    let mut other_store = cluster.plan(0, 2, 2);
+    for partition in &mut other_store.partitions {
+        partition.store_uid = "another-store".to_owned();
+    }
+    assert_eq!(
+        code(cluster.nodes[0].bootstrap(other_store).await),
+        Some(Code::FailedPrecondition)
+    );
+    assert_eq!(
+        code(cluster.nodes[1].bootstrap(cluster.plan(0, 2, 1)).await),
+        Some(Code::FailedPrecondition),
+        "a plan for another node"
+    );
+    let empty = cluster.nodes[0]
+        .bootstrap(BootstrapRequest::default())
+        .await;
+    assert_eq!(code(empty), Some(Code::InvalidArgument));
+    let mut incomplete = cluster.plan(0, 2, 1);
+    incomplete.partitions[0].node_ids.clear();
+    let refused = cluster.nodes[0].bootstrap(incomplete).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(
+        refused.message().starts_with("partitions[0].node_ids["),
+        "{refused}"
+    );
+
+    // A fresh node at the third place: the plan that names it is another one, and a peer says so.
+    cluster.nodes[2].kill().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut fresh = NodeProcess::new(folder.path().join("fresh"));
+    let node_id = fresh.start().await.node_id;
+    cluster.node_ids[2] = node_id;
+    cluster.nodes[2] = fresh;
+    let refused = cluster.nodes[2].bootstrap(cluster.plan(2, 2, 1)).await;
+    assert_eq!(code(refused), Some(Code::FailedPrecondition));
+    assert!(cluster.nodes[2].status().await.unwrap().groups.is_empty());
+
+    // A newer incarnation replaces the old groups everywhere.
+    for node in 0..3 {
+        cluster.nodes[node]
+            .bootstrap(cluster.plan(node, 1, 2))
+            .await
+            .unwrap();
+    }
+    cluster.leader(1).await;
+    for node in &cluster.nodes {
+        let status = node.status().await.unwrap();
+        assert_eq!(status.incarnation, 2);
+        assert_eq!(status.groups.len(), 1);
+    }
+    assert_eq!(
+        code(cluster.nodes[0].bootstrap(cluster.plan(0, 2, 1)).await),
+        Some(Code::FailedPrecondition),
+        "an older incarnation"
+    );
+}
+
+#[tokio::test]
+async fn groups_survive_a_restart_of_every_node_and_sigterm_ends_a_node_in_order() {
+    let mut cluster = Cluster::bootstrapped(2).await;
+    let leader = cluster.leader(2).await;
+    let stream = Stream::open(cluster.nodes[leader].peer, "").await.unwrap();
+    let session = stream
+        .open_session(2, Duration::from_secs(30))
+        .await
+        .unwrap();
+    assert_eq!(stream.increment(2, "c", session, 1).await.unwrap(), 1);
+
+    for node in &mut cluster.nodes {
+        let ended = node.terminate().await;
+        assert!(ended.success(), "{ended}");
+    }
+    let ended = eventually("the stream ended", PATIENCE, || async { stream.ended() }).await;
+    assert_eq!(ended.code(), Code::Unavailable);
+    for (number, node) in cluster.nodes.iter_mut().enumerate() {
+        let status = node.start().await;
+        assert_eq!(status.node_id, cluster.node_ids[number]);
+        assert_eq!(status.groups.len(), 2);
+        assert!(node.admin("/readyz").await.starts_with("HTTP/1.1 200"));
+        assert!(node.admin("/livez").await.starts_with("HTTP/1.1 200"));
+    }
+    let leader = cluster.leader(2).await;
+    let stream = Stream::open(cluster.nodes[leader].peer, "").await.unwrap();
+    let value = eventually("the counter is read", PATIENCE, || async {
+        stream.get(2, "c").await.ok()
+    })
+    .await;
+    assert_eq!(value, 1);
+}
+
+#[tokio::test]
+async fn a_watch_begins_with_the_status_and_tells_of_a_new_leader() {
+    let mut cluster = Cluster::bootstrapped(1).await;
+    let leader = cluster.leader(1).await;
+    let watched = (leader + 1) % 3;
+    let mut control = cluster.nodes[watched].control().await.unwrap();
+    let mut watch = control.watch(WatchRequest {}).await.unwrap().into_inner();
+    let first = watch.message().await.unwrap().unwrap();
+    let Some(Event::Status(status)) = first.event else {
+        panic!("{first:?}");
+    };
+    assert_eq!(status.node_id, cluster.node_ids[watched]);
+    let term = status.groups[0].term;
+
+    cluster.nodes[leader].kill().await;
+    let changed = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let message = watch.message().await.unwrap().expect("the watch goes on");
+            if let Some(Event::LeaderChanged(changed)) = message.event {
+                if changed.term > term && changed.leader != 0 {
+                    return changed;
+                }
+            }
+        }
+    })
+    .await
+    .expect("the new leader is told");
+    assert_ne!(changed.leader, member_id(1, 1, leader));
+}
+
+#[tokio::test]
+async fn what_this_version_does_not_serve_or_not_accept_is_refused_by_name() {
+    let cluster = Cluster::bootstrapped(1).await;
+    let mut control = cluster.nodes[0].control().await.unwrap();
+    let join = control.join(JoinRequest::default()).await.unwrap_err();
+    let leave = control.leave(LeaveRequest::default()).await.unwrap_err();
+    let transfer = TransferLeadershipRequest::default();
+    let transfer = control.transfer_leadership(transfer).await.unwrap_err();
+    for status in [join, leave, transfer] {
+        assert_eq!(status.code(), Code::Unimplemented, "{status}");
+    }
+    let mut plan = cluster.plan(0, 1, 1);
+    plan.partitions[0].store_uid = "x".repeat(5 << 20);
+    let oversized = cluster.nodes[0].bootstrap(plan).await.unwrap_err();
+    assert_eq!(oversized.code(), Code::ResourceExhausted, "{oversized}");
+
+    let leader = cluster.leader(1).await;
+    let peer = cluster.nodes[leader].peer;
+    let too_new = DriverHello {
+        min_version: 2,
+        max_version: 3,
+        ..DriverHello::default()
+    };
+    let refused = Stream::open_with(peer, too_new).await.err().unwrap();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+
+    let stream = Stream::open(peer, "").await.unwrap();
+    assert_eq!(stream.hello.store_uid, "a-store");
+    assert_eq!(stream.hello.node_id, cluster.node_ids[leader]);
+    let session = stream
+        .open_session(1, Duration::from_secs(30))
+        .await
+        .unwrap();
+    let refused = async |partition, operation| {
+        let operate = Operate {
+            session,
+            sequence: 1,
+            operation: Some(operation),
+            ..Operate::default()
+        };
+        let body = request::Body::Operate(operate);
+        match stream.call(partition, body).await.unwrap_err() {
+            NoReply::Failed(failure) => (failure.reason(), Code::from_i32(failure.code)),
+            NoReply::Lost => panic!("no answer"),
+        }
+    };
+    let (reason, _) = refused(9, increment("c")).await;
+    assert_eq!(reason, Reason::UnknownPartition);
+    assert_eq!(
+        refused(1, operation("c", "Explode", Vec::new())).await,
+        (Reason::Operation, Code::Unimplemented)
+    );
+    assert_eq!(
+        refused(1, operation("c", "Get", Vec::new())).await,
+        (Reason::Operation, Code::InvalidArgument)
+    );
+    assert_eq!(
+        refused(1, operation("c", "Increment", vec![0; (1 << 20) + 1])).await,
+        (Reason::Operation, Code::ResourceExhausted)
+    );
+    assert_eq!(stream.increment(1, "c", session, 1).await.unwrap(), 1);
+
+    let elsewhere = Stream::open(peer, "another-store").await.unwrap();
+    let refused = elsewhere.get(1, "c").await.unwrap_err();
+    assert_eq!(refused.reason(), Some(Reason::WrongStore));
+
+    // A message that is too large ends the stream: what follows it cannot be told from it.
+    let huge = operation("c", "Increment", vec![0; 9 << 20]);
+    let operate = Operate {
+        operation: Some(huge),
+        ..Operate::default()
+    };
+    let lost = elsewhere.call(1, request::Body::Operate(operate)).await;
+    assert!(matches!(lost, Err(NoReply::Lost)), "{lost:?}");
+    let ended = eventually("the stream ended", PATIENCE, || async { elsewhere.ended() }).await;
+    assert_eq!(ended.code(), Code::ResourceExhausted, "{ended}");
+}

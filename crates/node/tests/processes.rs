@@ -1,0 +1,309 @@
+//! Three real nodes on loopback: what an application may rely on when nodes die.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+use atomix_proto::multiraft::v1::failure::Reason;
+use tokio::time::Instant;
+
+use support::driver::{Follower, Stream};
+use support::eventually;
+use support::nodes::{Cluster, PATIENCE};
+
+/// What one client's counting came to.
+struct Count {
+    acknowledged: i64,
+    unknown: i64,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_count_under_kill_9_is_at_least_the_acknowledged_and_at_most_the_possible() {
+    const PARTITIONS: u32 = 4;
+    const KILLS: u32 = 4;
+    let mut cluster = Cluster::bootstrapped(PARTITIONS).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..8_u32)
+        .map(|number| {
+            let stop = Arc::clone(&stop);
+            let partition = number % PARTITIONS + 1;
+            let follower = Follower::new(cluster.peers(), partition);
+            tokio::spawn(count(follower, stop))
+        })
+        .collect();
+
+    for kill in 0..KILLS {
+        // The leader of each partition in turn.
+        let victim = cluster.leader(kill % PARTITIONS + 1).await;
+        cluster.nodes[victim].kill().await;
+        let survivor = (victim + 1) % 3;
+        let mut reader = Follower::new(vec![cluster.nodes[survivor].peer], 1);
+        drop(cluster.nodes[survivor].status().await.unwrap());
+        for partition in 1..=PARTITIONS {
+            cluster.leader(partition).await;
+        }
+        cluster.nodes[victim].start().await;
+        if cluster.leader(1).await == survivor {
+            reader.get("shared").await;
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+
+    let mut counts = [(0, 0); PARTITIONS as usize];
+    for (number, client) in clients.into_iter().enumerate() {
+        let count = client.await.unwrap();
+        assert!(count.acknowledged > 0, "client {number} made progress");
+        let sum = &mut counts[number % PARTITIONS as usize];
+        sum.0 += count.acknowledged;
+        sum.1 += count.unknown;
+    }
+    for (partition, (acknowledged, unknown)) in (1..).zip(counts) {
+        let value = Follower::new(cluster.peers(), partition)
+            .get("shared")
+            .await;
+        println!(
+            "partition {partition}: {acknowledged} acknowledged, {unknown} unknown, {value} final"
+        );
+        assert!(
+            (acknowledged..=acknowledged + unknown).contains(&value),
+            "partition {partition}: {acknowledged} acknowledged, {unknown} unknown, but {value}"
+        );
+    }
+
+    // All replicas end in the same state, those that were killed too.
+    for partition in 1..=PARTITIONS {
+        let what = format!("the replicas of partition {partition} are level");
+        eventually(&what, PATIENCE, || async {
+            let mut applied = Vec::new();
+            for node in &cluster.nodes {
+                let status = node.status().await.ok()?;
+                let group = status
+                    .groups
+                    .into_iter()
+                    .find(|group| group.partition_id == partition)?;
+                applied.push(group.applied);
+            }
+            applied
+                .windows(2)
+                .all(|pair| pair[0] == pair[1])
+                .then_some(())
+        })
+        .await;
+    }
+}
+
+/// Increments one after the other until it is told to stop.
+async fn count(mut follower: Follower, stop: Arc<AtomicBool>) -> Count {
+    let mut session = follower.open_session(Duration::from_secs(30)).await;
+    let mut sequence = 0;
+    let mut count = Count {
+        acknowledged: 0,
+        unknown: 0,
+    };
+    let mut last = 0;
+    while !stop.load(Ordering::Relaxed) {
+        sequence += 1;
+        let deadline = Instant::now() + Duration::from_secs(15);
+        match follower
+            .increment("shared", session, sequence, deadline)
+            .await
+        {
+            Some(Ok(value)) => {
+                assert!(value > last, "{value} came after {last}");
+                last = value;
+                count.acknowledged += 1;
+            }
+            None => {
+                count.unknown += 1;
+                session = follower.open_session(Duration::from_secs(30)).await;
+                sequence = 0;
+            }
+            Some(Err(failure)) => panic!("an increment failed: {failure:?}"),
+        }
+    }
+    count
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_restarted_at_once_never_reads_stale_state() {
+    let mut cluster = Cluster::bootstrapped(1).await;
+    let acknowledged = Arc::new(AtomicI64::new(0));
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = {
+        let acknowledged = Arc::clone(&acknowledged);
+        let stop = Arc::clone(&stop);
+        let mut follower = Follower::new(cluster.peers(), 1);
+        tokio::spawn(async move {
+            let session = follower.open_session(Duration::from_secs(30)).await;
+            let mut sequence = 0;
+            while !stop.load(Ordering::Relaxed) {
+                sequence += 1;
+                let deadline = Instant::now() + PATIENCE;
+                let value = follower
+                    .increment("shared", session, sequence, deadline)
+                    .await
+                    .expect("an outcome in time")
+                    .expect("an increment succeeds");
+                acknowledged.fetch_max(value, Ordering::SeqCst);
+            }
+        })
+    };
+
+    let mut answered = 0;
+    for _ in 0..5 {
+        let leader = cluster.leader(1).await;
+        let before = acknowledged.load(Ordering::SeqCst);
+        eventually("writes go on", PATIENCE, || async {
+            (acknowledged.load(Ordering::SeqCst) > before + 20).then_some(())
+        })
+        .await;
+        cluster.nodes[leader].kill().await;
+        let killed = Instant::now();
+        cluster.nodes[leader].spawn();
+        let peer = cluster.nodes[leader].peer;
+        let stream = eventually("the node is back", PATIENCE, || async {
+            Stream::open(peer, "").await.ok()
+        })
+        .await;
+        println!("back after {:?}", killed.elapsed());
+        // It may refuse to read, but what it reads is not older than what was acknowledged before.
+        let until = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < until {
+            let floor = acknowledged.load(Ordering::SeqCst);
+            match stream.get(1, "shared").await {
+                Ok(value) => {
+                    answered += 1;
+                    assert!(
+                        value >= floor,
+                        "read {value} after {floor} was acknowledged"
+                    );
+                }
+                Err(failure) => assert!(
+                    failure.is_without_effect() || failure.reason().is_none(),
+                    "{failure:?}"
+                ),
+            }
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    writer.await.unwrap();
+    let leader = cluster.leader(1).await;
+    let stream = Stream::open(cluster.nodes[leader].peer, "").await.unwrap();
+    assert_eq!(
+        stream.get(1, "shared").await.unwrap(),
+        acknowledged.load(Ordering::SeqCst),
+        "with one writer nothing is unknown ({answered} reads were answered)"
+    );
+}
+
+#[tokio::test]
+async fn a_repeated_request_is_applied_once_also_by_the_next_leader() {
+    let mut cluster = Cluster::bootstrapped(1).await;
+    let leader = cluster.leader(1).await;
+    let stream = Stream::open(cluster.nodes[leader].peer, "a-store")
+        .await
+        .unwrap();
+    let session = stream
+        .open_session(1, Duration::from_secs(30))
+        .await
+        .unwrap();
+    assert_eq!(stream.increment(1, "c", session, 1).await.unwrap(), 1);
+    assert_eq!(stream.increment(1, "c", session, 1).await.unwrap(), 1);
+    let (left, right) = tokio::join!(
+        stream.increment(1, "c", session, 2),
+        stream.increment(1, "c", session, 2)
+    );
+    assert_eq!((left.unwrap(), right.unwrap()), (2, 2));
+
+    let follower = (leader + 1) % 3;
+    let other = Stream::open(cluster.nodes[follower].peer, "a-store")
+        .await
+        .unwrap();
+    let refused = other.increment(1, "c", session, 3).await.unwrap_err();
+    let support::driver::NoReply::Failed(failure) = &refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(failure.reason(), Reason::NotLeader);
+    let hint = failure.leader.as_ref().expect("a hint");
+    assert_eq!(hint.address, cluster.nodes[leader].peer.to_string());
+
+    cluster.nodes[leader].kill().await;
+    let next = cluster.leader(1).await;
+    assert_ne!(next, leader);
+    let mut successor = Follower::new(vec![cluster.nodes[next].peer], 1);
+    let deadline = Instant::now() + PATIENCE;
+    let repeated = successor.increment("c", session, 2, deadline).await;
+    assert_eq!(repeated.unwrap().unwrap(), 2, "the reply is remembered");
+    let new = successor.increment("c", session, 3, deadline).await;
+    assert_eq!(new.unwrap().unwrap(), 3);
+    assert_eq!(successor.get("c").await, 3);
+}
+
+#[tokio::test]
+async fn an_idle_session_expires_and_a_kept_one_does_not() {
+    let cluster = Cluster::bootstrapped(1).await;
+    let leader = cluster.leader(1).await;
+    let stream = Stream::open(cluster.nodes[leader].peer, "").await.unwrap();
+    let timeout = Duration::from_secs(1);
+    let idle = stream.open_session(1, timeout).await.unwrap();
+    let kept = stream.open_session(1, timeout).await.unwrap();
+    let opened = Instant::now();
+
+    let expired_after = eventually("the idle session ends", PATIENCE, || async {
+        let alive = stream.keep_alive(1, kept).await.unwrap();
+        assert_eq!(alive, None, "the kept session is alive");
+        // A keep-alive of the idle session would keep it; an unrelated look does not.
+        let metrics = cluster.nodes[leader].admin("/metrics").await;
+        assert!(
+            metrics.contains("atomix_node_partition_leader"),
+            "{metrics}"
+        );
+        let log = std::fs::read_to_string(cluster.nodes[leader].log_file()).unwrap();
+        log.contains("sessions expire").then(|| opened.elapsed())
+    })
+    .await;
+    assert!(expired_after >= timeout, "only after {expired_after:?}");
+
+    let lost = eventually("the idle session is lost", PATIENCE, || async {
+        stream.increment(1, "c", idle, 1).await.err()
+    })
+    .await;
+    assert_eq!(lost.reason(), Some(Reason::SessionLost));
+    assert_eq!(stream.increment(1, "c", kept, 1).await.unwrap(), 1);
+    let failure = stream.keep_alive(1, idle).await.unwrap().unwrap();
+    assert_eq!(failure.reason(), Reason::SessionLost);
+}
+
+#[tokio::test]
+async fn an_outage_longer_than_the_timeout_ends_no_session() {
+    let mut cluster = Cluster::bootstrapped(1).await;
+    let timeout = Duration::from_secs(2);
+    let mut follower = Follower::new(cluster.peers(), 1);
+    let session = follower.open_session(timeout).await;
+    for node in &mut cluster.nodes {
+        node.kill().await;
+    }
+    let down = Instant::now();
+    eventually(
+        "the outage is longer than the timeout",
+        PATIENCE,
+        || async { (down.elapsed() > timeout + Duration::from_millis(200)).then_some(()) },
+    )
+    .await;
+    for node in &mut cluster.nodes {
+        node.start().await;
+    }
+    let deadline = Instant::now() + PATIENCE;
+    let value = follower.increment("c", session, 1, deadline).await;
+    assert_eq!(value.unwrap().unwrap(), 1);
+}

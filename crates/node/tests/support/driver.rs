@@ -1,0 +1,385 @@
+//! A driver that sends what it is told, and one on top that retries as drivers may.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use atomix_proto::multiraft::v1::failure::Reason;
+use atomix_proto::multiraft::v1::partitions_client::PartitionsClient;
+use atomix_proto::multiraft::v1::{
+    DriverHello, DriverMessage, Failure, KeepAlive, NodeHello, NodeMessage, OpenSession, Operate,
+    Operation, Query, Request, request, response,
+};
+use atomix_proto::runtime::counter::v1::{
+    GetRequest, GetResponse, IncrementRequest, IncrementResponse,
+};
+use prost::Message as _;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::transport::Endpoint;
+
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why there is no reply.
+#[derive(Debug, Clone)]
+pub enum NoReply {
+    /// The node said so.
+    Failed(Failure),
+    /// The stream ended or stayed silent: perhaps the request was carried out.
+    Lost,
+}
+
+impl NoReply {
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Failed(failure) => Some(failure.reason()),
+            Self::Lost => None,
+        }
+    }
+
+    /// Whether the request certainly had no effect.
+    pub fn is_without_effect(&self) -> bool {
+        matches!(
+            self.reason(),
+            Some(Reason::NotLeader | Reason::Unavailable | Reason::UnknownPartition)
+        )
+    }
+}
+
+#[derive(Default)]
+struct Waiting {
+    responses: HashMap<u64, oneshot::Sender<response::Outcome>>,
+    keep_alives: HashMap<(u32, u64), Vec<oneshot::Sender<Option<Failure>>>>,
+    ended: Option<Status>,
+}
+
+/// One stream to one node.
+#[derive(Clone)]
+pub struct Stream {
+    pub hello: NodeHello,
+    sender: mpsc::Sender<DriverMessage>,
+    waiting: Arc<parking_lot::Mutex<Waiting>>,
+    next_id: Arc<AtomicU64>,
+}
+
+impl Stream {
+    /// Connects and exchanges hellos.
+    pub async fn open(node: SocketAddr, store_uid: &str) -> Result<Self, Status> {
+        let hello = DriverHello {
+            min_version: 1,
+            max_version: 1,
+            store_uid: store_uid.to_owned(),
+            driver_version: "test".to_owned(),
+        };
+        Self::open_with(node, hello).await
+    }
+
+    pub async fn open_with(node: SocketAddr, hello: DriverHello) -> Result<Self, Status> {
+        let unavailable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
+        let channel = Endpoint::from_shared(format!("http://{node}"))
+            .map_err(unavailable)?
+            .connect_timeout(Duration::from_secs(1))
+            .connect()
+            .await
+            .map_err(unavailable)?;
+        let (sender, messages) = mpsc::channel(64);
+        let first = DriverMessage {
+            hello: Some(hello),
+            ..DriverMessage::default()
+        };
+        sender.send(first).await.unwrap();
+        let mut incoming = PartitionsClient::new(channel)
+            .max_encoding_message_size(usize::MAX)
+            .exchange(ReceiverStream::new(messages))
+            .await?
+            .into_inner();
+        let first = tokio::time::timeout(ANSWER_TIMEOUT, incoming.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no hello"))??;
+        let hello = first
+            .and_then(|message| message.hello)
+            .ok_or_else(|| Status::internal("the first message is no hello"))?;
+        let waiting = Arc::new(parking_lot::Mutex::new(Waiting::default()));
+        let shared = Arc::clone(&waiting);
+        tokio::spawn(async move {
+            let ended = loop {
+                match incoming.message().await {
+                    Ok(Some(message)) => deliver(&shared, message),
+                    Ok(None) => break Status::ok("ended"),
+                    Err(status) => break status,
+                }
+            };
+            let mut waiting = shared.lock();
+            waiting.responses.clear();
+            waiting.keep_alives.clear();
+            waiting.ended = Some(ended);
+        });
+        Ok(Self {
+            hello,
+            sender,
+            waiting,
+            next_id: Arc::new(AtomicU64::new(1)),
+        })
+    }
+
+    /// Sends one request and waits for its answer.
+    pub async fn call(
+        &self,
+        partition: u32,
+        body: request::Body,
+    ) -> Result<response::Outcome, NoReply> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut waiting = self.waiting.lock();
+            if waiting.ended.is_some() {
+                return Err(NoReply::Lost);
+            }
+            waiting.responses.insert(id, sender);
+        }
+        let message = DriverMessage {
+            requests: vec![Request {
+                id,
+                partition_id: partition,
+                body: Some(body),
+            }],
+            ..DriverMessage::default()
+        };
+        if self.sender.send(message).await.is_err() {
+            return Err(NoReply::Lost);
+        }
+        match tokio::time::timeout(ANSWER_TIMEOUT, receiver).await {
+            Ok(Ok(response::Outcome::Failure(failure))) => Err(NoReply::Failed(failure)),
+            Ok(Ok(outcome)) => Ok(outcome),
+            Ok(Err(_)) | Err(_) => Err(NoReply::Lost),
+        }
+    }
+
+    /// Keeps a session alive; `Ok(None)` = it is.
+    pub async fn keep_alive(
+        &self,
+        partition: u32,
+        session: u64,
+    ) -> Result<Option<Failure>, NoReply> {
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut waiting = self.waiting.lock();
+            let key = (partition, session);
+            waiting.keep_alives.entry(key).or_default().push(sender);
+        }
+        let message = DriverMessage {
+            keep_alives: vec![KeepAlive {
+                partition_id: partition,
+                session,
+            }],
+            ..DriverMessage::default()
+        };
+        if self.sender.send(message).await.is_err() {
+            return Err(NoReply::Lost);
+        }
+        tokio::time::timeout(ANSWER_TIMEOUT, receiver)
+            .await
+            .map_err(|_| NoReply::Lost)?
+            .map_err(|_| NoReply::Lost)
+    }
+
+    /// How the stream ended, once it has.
+    pub fn ended(&self) -> Option<Status> {
+        self.waiting.lock().ended.clone()
+    }
+
+    pub async fn open_session(&self, partition: u32, timeout: Duration) -> Result<u64, NoReply> {
+        let open = OpenSession {
+            timeout_nanos: u64::try_from(timeout.as_nanos()).unwrap(),
+            client: "test".to_owned(),
+        };
+        match self
+            .call(partition, request::Body::OpenSession(open))
+            .await?
+        {
+            response::Outcome::Session(session) => Ok(session),
+            other => panic!("OpenSession was answered {other:?}"),
+        }
+    }
+
+    /// Adds 1 to a counter as operation `sequence` of the session; answers the counter's value.
+    pub async fn increment(
+        &self,
+        partition: u32,
+        counter: &str,
+        session: u64,
+        sequence: u64,
+    ) -> Result<i64, NoReply> {
+        let operate = Operate {
+            session,
+            sequence,
+            acknowledged: sequence - 1,
+            operation: Some(increment(counter)),
+            open: Vec::new(),
+        };
+        match self
+            .call(partition, request::Body::Operate(operate))
+            .await?
+        {
+            response::Outcome::Reply(reply) => Ok(IncrementResponse::decode(reply).unwrap().value),
+            other => panic!("Increment was answered {other:?}"),
+        }
+    }
+
+    /// Reads a counter.
+    pub async fn get(&self, partition: u32, counter: &str) -> Result<i64, NoReply> {
+        let query = Query {
+            session: 0,
+            operation: Some(operation(
+                counter,
+                "Get",
+                GetRequest::default().encode_to_vec(),
+            )),
+        };
+        match self.call(partition, request::Body::Query(query)).await? {
+            response::Outcome::Reply(reply) => Ok(GetResponse::decode(reply).unwrap().value),
+            other => panic!("Get was answered {other:?}"),
+        }
+    }
+}
+
+fn deliver(waiting: &parking_lot::Mutex<Waiting>, message: NodeMessage) {
+    let mut waiting = waiting.lock();
+    for answer in message.responses {
+        let waiter = waiting.responses.remove(&answer.id);
+        let waiter = waiter.expect("each request is answered once");
+        // Whoever waited may have given up.
+        let _ = waiter.send(answer.outcome.expect("a known outcome"));
+    }
+    for answer in message.keep_alives {
+        let key = (answer.partition_id, answer.session);
+        for waiter in waiting.keep_alives.remove(&key).unwrap_or_default() {
+            let _ = waiter.send(answer.failure.clone());
+        }
+    }
+}
+
+pub fn increment(counter: &str) -> Operation {
+    let request = IncrementRequest { id: None, delta: 1 };
+    operation(counter, "Increment", request.encode_to_vec())
+}
+
+pub fn operation(counter: &str, method: &str, request: Vec<u8>) -> Operation {
+    Operation {
+        kind: "counter".to_owned(),
+        primitive: counter.to_owned(),
+        method: method.to_owned(),
+        request: request.into(),
+        owner: 0,
+    }
+}
+
+/// Follows the leader of a partition, reconnects, and repeats what may be repeated.
+pub struct Follower {
+    nodes: Vec<SocketAddr>,
+    streams: HashMap<SocketAddr, Stream>,
+    partition: u32,
+    at: usize,
+}
+
+impl Follower {
+    pub fn new(nodes: Vec<SocketAddr>, partition: u32) -> Self {
+        Self {
+            nodes,
+            streams: HashMap::new(),
+            partition,
+            at: 0,
+        }
+    }
+
+    /// The stream to the node that is tried next.
+    async fn stream(&mut self) -> Option<Stream> {
+        let node = self.nodes[self.at];
+        if let Some(stream) = self.streams.get(&node) {
+            if stream.ended().is_none() {
+                return Some(stream.clone());
+            }
+        }
+        let stream = Stream::open(node, "").await.ok()?;
+        self.streams.insert(node, stream.clone());
+        Some(stream)
+    }
+
+    fn go_on(&mut self, failure: Option<&NoReply>) {
+        let hint = match failure {
+            Some(NoReply::Failed(failure)) => failure.leader.as_ref(),
+            Some(NoReply::Lost) | None => None,
+        };
+        let hinted = hint.and_then(|leader| {
+            let leads = |node: &SocketAddr| node.to_string() == leader.address;
+            self.nodes.iter().position(leads)
+        });
+        self.at = hinted.unwrap_or((self.at + 1) % self.nodes.len());
+    }
+
+    /// Repeats `ask` until it has an answer that repeating would not change; `None` when there is
+    /// none by the deadline.
+    async fn repeat<T, F>(&mut self, deadline: Instant, ask: F) -> Option<Result<T, NoReply>>
+    where
+        F: AsyncFn(Stream, u32) -> Result<T, NoReply>,
+    {
+        let mut pause = tokio::time::interval(Duration::from_millis(10));
+        while Instant::now() < deadline {
+            pause.tick().await;
+            let Some(stream) = self.stream().await else {
+                self.go_on(None);
+                continue;
+            };
+            match ask(stream, self.partition).await {
+                Err(failure)
+                    if failure.is_without_effect()
+                        || matches!(failure.reason(), None | Some(Reason::OutcomeUnknown)) =>
+                {
+                    self.go_on(Some(&failure));
+                }
+                settled => return Some(settled),
+            }
+        }
+        None
+    }
+
+    pub async fn open_session(&mut self, timeout: Duration) -> u64 {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        self.repeat(deadline, async move |stream, partition| {
+            stream.open_session(partition, timeout).await
+        })
+        .await
+        .expect("a session is opened in time")
+        .expect("a session is opened")
+    }
+
+    /// `None` = the outcome is still unknown at the deadline.
+    pub async fn increment(
+        &mut self,
+        counter: &str,
+        session: u64,
+        sequence: u64,
+        deadline: Instant,
+    ) -> Option<Result<i64, NoReply>> {
+        self.repeat(deadline, async move |stream, partition| {
+            stream
+                .increment(partition, counter, session, sequence)
+                .await
+        })
+        .await
+    }
+
+    pub async fn get(&mut self, counter: &str) -> i64 {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        self.repeat(deadline, async move |stream, partition| {
+            stream.get(partition, counter).await
+        })
+        .await
+        .expect("a read is answered in time")
+        .expect("a read is answered")
+    }
+}

@@ -1,0 +1,257 @@
+//! `atomix-node` processes.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use atomix_proto::multiraft::v1::group_status::Role;
+use atomix_proto::multiraft::v1::node_client::NodeClient;
+use atomix_proto::multiraft::v1::{
+    BootstrapRequest, GetStatusRequest, GetStatusResponse, PartitionConfig, RaftTimings,
+};
+use tokio::process::{Child, Command};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use super::eventually;
+
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One node: its addresses and data outlive its process.
+pub struct NodeProcess {
+    pub control: SocketAddr,
+    pub peer: SocketAddr,
+    pub admin: SocketAddr,
+    data_dir: PathBuf,
+    child: Option<Child>,
+}
+
+impl NodeProcess {
+    /// A node that is not started yet, on an address of its own.
+    pub fn new(data_dir: PathBuf) -> Self {
+        let ip = own_address();
+        Self {
+            control: free_port(ip),
+            peer: free_port(ip),
+            admin: free_port(ip),
+            data_dir,
+            child: None,
+        }
+    }
+
+    /// Starts the process and does not wait until it serves.
+    pub fn spawn(&mut self) {
+        assert!(self.child.is_none(), "the node runs already");
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_file())
+            .unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_atomix-node"))
+            .arg("--data-dir")
+            .arg(&self.data_dir)
+            .args(["--control-addr", &self.control.to_string()])
+            .args(["--peer-addr", &self.peer.to_string()])
+            .args(["--admin-addr", &self.admin.to_string()])
+            .env("RUST_LOG", "info,atomix_node=debug")
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+    }
+
+    /// Starts the process and waits until it answers.
+    pub async fn start(&mut self) -> GetStatusResponse {
+        self.spawn();
+        eventually("the node serves", PATIENCE, || async {
+            self.status().await.ok()
+        })
+        .await
+    }
+
+    /// Ends the process with SIGKILL.
+    pub async fn kill(&mut self) {
+        let mut child = self.child.take().expect("the node runs");
+        child.kill().await.unwrap();
+    }
+
+    /// Ends the process with SIGTERM and waits for it.
+    pub async fn terminate(&mut self) -> std::process::ExitStatus {
+        let mut child = self.child.take().expect("the node runs");
+        let pid = child.id().expect("it was not waited for").to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().await;
+        assert!(sent.unwrap().success());
+        tokio::time::timeout(PATIENCE, child.wait())
+            .await
+            .expect("the node ends after SIGTERM")
+            .unwrap()
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    pub fn log_file(&self) -> PathBuf {
+        self.data_dir.with_extension("log")
+    }
+
+    pub async fn control(&self) -> Result<NodeClient<Channel>, Status> {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.control)).unwrap();
+        let channel = endpoint
+            .timeout(Duration::from_secs(10))
+            .connect()
+            .await
+            .map_err(|error| Status::new(Code::Unavailable, error.to_string()))?;
+        Ok(NodeClient::new(channel))
+    }
+
+    pub async fn status(&self) -> Result<GetStatusResponse, Status> {
+        let mut control = self.control().await?;
+        Ok(control.get_status(GetStatusRequest {}).await?.into_inner())
+    }
+
+    pub async fn bootstrap(&self, request: BootstrapRequest) -> Result<(), Status> {
+        self.control().await?.bootstrap(request).await?;
+        Ok(())
+    }
+
+    /// Fetches a page of the admin server.
+    pub async fn admin(&self, path: &str) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut stream = tokio::net::TcpStream::connect(self.admin).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+}
+
+/// Three nodes, on which each partition has a member.
+pub struct Cluster {
+    pub nodes: Vec<NodeProcess>,
+    pub node_ids: Vec<u64>,
+    folder: Option<tempfile::TempDir>,
+}
+
+impl Cluster {
+    /// Starts three fresh nodes.
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut nodes = Vec::new();
+        let mut node_ids = Vec::new();
+        for number in 0..3 {
+            let mut node = NodeProcess::new(folder.path().join(format!("node-{number}")));
+            node_ids.push(node.start().await.node_id);
+            nodes.push(node);
+        }
+        Self {
+            nodes,
+            node_ids,
+            folder: Some(folder),
+        }
+    }
+
+    /// Starts three nodes with so many partitions and waits until each has a leader.
+    pub async fn bootstrapped(partitions: u32) -> Self {
+        let cluster = Self::start().await;
+        for node in 0..3 {
+            let plan = cluster.plan(node, partitions, 1);
+            cluster.nodes[node].bootstrap(plan).await.unwrap();
+        }
+        for partition in 1..=partitions {
+            cluster.leader(partition).await;
+        }
+        cluster
+    }
+
+    /// What one node is told to bootstrap. Node n's member of partition p is p * 10 + n.
+    pub fn plan(&self, node: usize, partitions: u32, incarnation: u64) -> BootstrapRequest {
+        let config = |partition: u32| {
+            let member = |node: usize| member_id(partition, incarnation, node);
+            let members: HashMap<u64, String> = (0..3)
+                .map(|node| (member(node), self.nodes[node].peer.to_string()))
+                .collect();
+            PartitionConfig {
+                partition_id: partition,
+                members,
+                store_uid: "a-store".to_owned(),
+                member_id: member(node),
+                raft: Some(RaftTimings {
+                    election_timeout: Some(Duration::from_millis(500).try_into().unwrap()),
+                    snapshot_entry_threshold: 1000,
+                }),
+                node_id: self.node_ids[node],
+                incarnation,
+                initializer: member(partition as usize % 3),
+                node_ids: (0..3)
+                    .map(|node| (member(node), self.node_ids[node]))
+                    .collect(),
+                ..PartitionConfig::default()
+            }
+        };
+        BootstrapRequest {
+            partitions: (1..=partitions).map(config).collect(),
+        }
+    }
+
+    /// The node that leads the partition, as soon as there is one.
+    pub async fn leader(&self, partition: u32) -> usize {
+        let what = format!("partition {partition} has a leader");
+        eventually(&what, PATIENCE, || async {
+            for (number, node) in self.nodes.iter().enumerate() {
+                if node.is_running() && leads(node, partition).await {
+                    return Some(number);
+                }
+            }
+            None
+        })
+        .await
+    }
+
+    pub fn peers(&self) -> Vec<SocketAddr> {
+        self.nodes.iter().map(|node| node.peer).collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        if let Some(folder) = self.folder.take() {
+            eprintln!(
+                "logs and data of the nodes stay in {}",
+                folder.keep().display()
+            );
+        }
+    }
+}
+
+pub fn member_id(partition: u32, incarnation: u64, node: usize) -> u64 {
+    incarnation * 1000 + u64::from(partition) * 10 + u64::try_from(node).unwrap() + 1
+}
+
+async fn leads(node: &NodeProcess, partition: u32) -> bool {
+    let Ok(status) = node.status().await else {
+        return false;
+    };
+    status
+        .groups
+        .iter()
+        .any(|group| group.partition_id == partition && group.role() == Role::Leader)
+}
+
+/// A loopback address that nobody else uses, so that a port of it stays free between two processes.
+fn own_address() -> IpAddr {
+    let [a, b, c] = rand::random::<[u8; 3]>();
+    IpAddr::V4(Ipv4Addr::new(127, a.max(1), b, c.clamp(1, 254)))
+}
+
+fn free_port(ip: IpAddr) -> SocketAddr {
+    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
+}

@@ -1,0 +1,329 @@
+//! One data directory: the node's identity, its groups, and the log of all of them.
+//!
+//! ```text
+//! LOCK          held while the directory is open
+//! node-id       the node id, to tell an empty directory from one that lost its log
+//! log/          raft-engine
+//! snapshots/N/  the snapshots of partition N
+//! ```
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prost::Message as _;
+
+use crate::error::{OpenError, StartError, StorageError};
+use crate::fatal::{FatalError, FatalReporter};
+use crate::ids::{NodeId, PartitionId};
+use crate::log::{DiskFaults, GroupLog, Loaded, LogCore, Operation, disk};
+use crate::open::{self, Opened};
+use crate::record::GroupRecord;
+use crate::snapshot::{self, SnapshotStore};
+
+/// How to open a data directory.
+#[derive(Clone)]
+pub struct EngineOptions {
+    /// The data directory; created when it does not exist.
+    pub directory: PathBuf,
+    /// Bytes of log beyond which files with few live entries are emptied. Default 256 MiB.
+    pub purge_threshold: u64,
+    /// Bytes after which a new log file begins. Default 32 MiB.
+    pub log_file_size: u64,
+    /// How often log files that hold nothing any more are looked for. Default 10 s.
+    pub purge_interval: Duration,
+    /// Payload bytes that each group keeps in its log behind the last snapshots. Default 64 MiB.
+    pub log_retention: u64,
+    /// Default: abort.
+    pub on_write_failure: WriteFailure,
+    /// Makes the disk misbehave, in tests. Default: none.
+    pub faults: Option<Arc<dyn DiskFaults>>,
+}
+
+impl EngineOptions {
+    /// The defaults for a directory.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            purge_threshold: 256 << 20,
+            log_file_size: 32 << 20,
+            purge_interval: Duration::from_secs(10),
+            log_retention: 64 << 20,
+            on_write_failure: WriteFailure::Abort,
+            faults: None,
+        }
+    }
+}
+
+/// What a failed write or fsync of the log does, besides being reported by [`Engine::failed`].
+/// It is never tried again: what a disk holds after a failed fsync, nobody knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteFailure {
+    /// Ends the process at once.
+    Abort,
+    /// Every later write fails; for tests.
+    Report,
+}
+
+/// One open data directory. Clones are handles to the same one; it closes with the last, and after
+/// all groups were shut down.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: EngineOptions,
+    node_id: NodeId,
+    boot_counter: u64,
+    core: Arc<LogCore>,
+    groups: Mutex<BTreeMap<PartitionId, Slot>>,
+    fatal: FatalReporter,
+}
+
+struct Slot {
+    record: GroupRecord,
+    log: GroupLog,
+    started: bool,
+}
+
+impl Engine {
+    /// Opens a data directory. Blocks while all of the log is read.
+    ///
+    /// # Errors
+    /// When another process has it open, or anything acknowledged may have been lost.
+    pub fn open(options: EngineOptions) -> Result<Self, OpenError> {
+        let Opened {
+            node_id,
+            boot_counter,
+            engine,
+            records,
+            lock,
+        } = open::open(&options)?;
+
+        let mut loaded = Vec::new();
+        let mut spans = HashMap::new();
+        for record in records {
+            let region = region(record.partition_id);
+            let log = Loaded::read(&engine, region).map_err(|reason| OpenError::Damaged {
+                path: options.directory.clone(),
+                reason: format!("partition {}: {reason}", record.partition_id),
+            })?;
+            spans.insert(region, log.span);
+            loaded.push((record, log));
+        }
+
+        let fatal = FatalReporter::new();
+        let core = LogCore::start(
+            engine,
+            spans,
+            lock,
+            fatal.clone(),
+            options.on_write_failure,
+            options.purge_interval,
+        )
+        .map_err(|source| OpenError::Io {
+            action: "start the threads of the log in",
+            path: options.directory.clone(),
+            source,
+        })?;
+        let core = Arc::new(core);
+        let groups = loaded
+            .into_iter()
+            .map(|(record, loaded)| {
+                let region = region(record.partition_id);
+                let log = GroupLog::new(core.clone(), region, loaded);
+                let slot = Slot {
+                    record,
+                    log,
+                    started: false,
+                };
+                (slot.record.partition_id, slot)
+            })
+            .collect();
+        Ok(Self {
+            inner: Arc::new(Inner {
+                options,
+                node_id,
+                boot_counter,
+                core,
+                groups: Mutex::new(groups),
+                fatal,
+            }),
+        })
+    }
+
+    /// Who this data directory is.
+    pub fn node_id(&self) -> NodeId {
+        self.inner.node_id
+    }
+
+    /// Counts the opens of this data directory, this one included.
+    pub fn boot_counter(&self) -> u64 {
+        self.inner.boot_counter
+    }
+
+    /// The groups that this node has a member of.
+    pub fn groups(&self) -> Vec<GroupRecord> {
+        let groups = self.inner.groups.lock();
+        groups.values().map(|slot| slot.record.clone()).collect()
+    }
+
+    /// Stores a group; it is on disk when this returns. The same record again is no error.
+    ///
+    /// # Errors
+    /// When the partition has another record, or the log cannot be written.
+    pub async fn create_group(&self, record: &GroupRecord) -> Result<(), StorageError> {
+        let partition = record.partition_id;
+        let region = region(partition);
+        if region == disk::NODE_REGION {
+            return Err(StorageError("partition 0 does not exist".to_owned()));
+        }
+        if let Some(slot) = self.inner.groups.lock().get(&partition) {
+            if slot.record == *record {
+                return Ok(());
+            }
+            return Err(StorageError(format!(
+                "partition {partition} has another record already"
+            )));
+        }
+        self.remove_snapshots(partition)?;
+        let value = record.to_stored().encode_to_vec();
+        self.inner
+            .core
+            .write(region, vec![Operation::Clean(0)])
+            .await?;
+        self.inner
+            .core
+            .write(
+                disk::NODE_REGION,
+                vec![Operation::Put(disk::group_key(partition.0), value)],
+            )
+            .await?;
+        let log = GroupLog::new(self.inner.core.clone(), region, Loaded::default());
+        let slot = Slot {
+            record: record.clone(),
+            log,
+            started: false,
+        };
+        self.inner.groups.lock().insert(partition, slot);
+        Ok(())
+    }
+
+    /// Deletes a group that is not started, or was shut down: record, log and snapshots.
+    /// A group that does not exist is no error.
+    ///
+    /// # Errors
+    /// When it runs, or the log cannot be written.
+    pub async fn delete_group(&self, partition: PartitionId) -> Result<(), StorageError> {
+        {
+            let mut groups = self.inner.groups.lock();
+            match groups.get(&partition) {
+                None => return Ok(()),
+                Some(slot) if slot.started => {
+                    return Err(StorageError(format!("partition {partition} is running")));
+                }
+                Some(_) => groups.remove(&partition),
+            };
+        }
+        // An empty value says that the record is gone: see the rules of `log`.
+        self.inner
+            .core
+            .write(
+                disk::NODE_REGION,
+                vec![Operation::Put(disk::group_key(partition.0), Vec::new())],
+            )
+            .await?;
+        self.inner
+            .core
+            .write(region(partition), vec![Operation::Clean(0)])
+            .await?;
+        self.remove_snapshots(partition)
+    }
+
+    /// Completes when the log or a group broke: end the process then.
+    pub async fn failed(&self) -> FatalError {
+        self.inner.fatal.wait().await
+    }
+
+    /// What [`Engine::failed`] would answer now.
+    pub fn failure(&self) -> Option<FatalError> {
+        self.inner.fatal.first()
+    }
+
+    fn remove_snapshots(&self, partition: PartitionId) -> Result<(), StorageError> {
+        let directory = open::snapshots(&self.inner.options.directory, partition);
+        let removed = match std::fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => directory.parent().map_or(Ok(()), snapshot::sync_directory),
+        };
+        removed.map_err(|error| {
+            StorageError(format!(
+                "the snapshots of partition {partition} stay: {error}"
+            ))
+        })
+    }
+
+    pub(crate) fn fatal(&self) -> &FatalReporter {
+        &self.inner.fatal
+    }
+
+    pub(crate) fn log_retention(&self) -> u64 {
+        self.inner.options.log_retention
+    }
+
+    /// Gives the log of a group to whoever starts it; only one may have it.
+    pub(crate) fn claim(&self, record: &GroupRecord) -> Result<Claim, StartError> {
+        let partition = record.partition_id;
+        let mut groups = self.inner.groups.lock();
+        let slot = groups
+            .get_mut(&partition)
+            .filter(|slot| slot.record == *record)
+            .ok_or(StartError::RecordMismatch(partition))?;
+        if slot.started {
+            return Err(StartError::AlreadyStarted(partition));
+        }
+        let directory = open::snapshots(&self.inner.options.directory, partition);
+        let snapshots = SnapshotStore::open(directory).map_err(|error| StartError::Storage {
+            partition,
+            reason: error.to_string(),
+        })?;
+        slot.started = true;
+        Ok(Claim {
+            log: slot.log.clone(),
+            snapshots,
+            released: Released {
+                engine: self.clone(),
+                partition,
+            },
+        })
+    }
+}
+
+/// What a running group holds of the engine.
+pub(crate) struct Claim {
+    pub(crate) log: GroupLog,
+    pub(crate) snapshots: SnapshotStore,
+    pub(crate) released: Released,
+}
+
+/// Lets the group be started again, or deleted, once it is dropped.
+pub(crate) struct Released {
+    engine: Engine,
+    partition: PartitionId,
+}
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        if let Some(slot) = self.engine.inner.groups.lock().get_mut(&self.partition) {
+            slot.started = false;
+        }
+    }
+}
+
+fn region(partition: PartitionId) -> u64 {
+    u64::from(partition.0)
+}

@@ -1,0 +1,100 @@
+//! What of a group is kept in the engine, and how it is encoded there.
+//!
+//! Each group has a region of the engine, named by its partition id; region 0 is the node's own.
+
+use atomix_proto::multiraft::v1 as pb;
+use bytes::Bytes;
+use prost::Message as _;
+use protobuf::well_known_types::BytesValue;
+use raft_engine::MessageExt;
+
+use crate::codec;
+use crate::types::{Entry, LogId, Vote};
+
+/// The region of the node's identity and of the records of its groups.
+pub(crate) const NODE_REGION: u64 = 0;
+pub(crate) const KEY_IDENTITY: &[u8] = b"identity";
+const GROUP_KEY_PREFIX: &str = "group/";
+
+/// The last vote.
+pub(crate) const KEY_VOTE: &[u8] = b"vote";
+/// The last committed log id that was known when the batch was written.
+pub(crate) const KEY_COMMITTED: &[u8] = b"committed";
+/// The last purged log id.
+pub(crate) const KEY_PURGED: &[u8] = b"purged";
+/// After a truncation, until the next append: entries from this index on do not exist.
+pub(crate) const KEY_TAIL: &[u8] = b"tail";
+
+pub(crate) fn group_key(partition: u32) -> Vec<u8> {
+    format!("{GROUP_KEY_PREFIX}{partition}").into_bytes()
+}
+
+pub(crate) fn is_group_key(key: &[u8]) -> bool {
+    key.starts_with(GROUP_KEY_PREFIX.as_bytes())
+}
+
+/// An entry as the engine stores it: the index, little-endian, then the encoded `LogEntry`.
+pub(crate) struct StoredEntry;
+
+const INDEX_LENGTH: usize = size_of::<u64>();
+
+impl MessageExt for StoredEntry {
+    type Entry = BytesValue;
+
+    fn index(entry: &BytesValue) -> u64 {
+        stored_index(&entry.value).unwrap_or(0)
+    }
+}
+
+fn stored_index(value: &[u8]) -> Option<u64> {
+    value
+        .first_chunk::<INDEX_LENGTH>()
+        .map(|index| u64::from_le_bytes(*index))
+}
+
+pub(crate) fn encode_entry(entry: &Entry) -> BytesValue {
+    let message = codec::entry_to_pb(entry);
+    let mut value = Vec::with_capacity(INDEX_LENGTH + message.encoded_len());
+    value.extend_from_slice(&entry.log_id.index.to_le_bytes());
+    message.encode_raw(&mut value);
+    let mut stored = BytesValue::new();
+    stored.set_value(value);
+    stored
+}
+
+pub(crate) fn decode_entry(stored: BytesValue) -> Result<Entry, String> {
+    let mut value = Bytes::from(stored.value);
+    let index = stored_index(&value).ok_or("an entry without an index")?;
+    let message = value.split_off(INDEX_LENGTH);
+    let message = pb::LogEntry::decode(message).map_err(|error| error.to_string())?;
+    if message.index != index {
+        return Err(format!("entry {index} says it is {}", message.index));
+    }
+    codec::entry_from_pb(message).map_err(|error| error.to_string())
+}
+
+pub(crate) fn encode_vote(vote: &Vote) -> Vec<u8> {
+    codec::vote_to_pb(vote).encode_to_vec()
+}
+
+pub(crate) fn decode_vote(value: &[u8]) -> Result<Vote, String> {
+    let vote = pb::Vote::decode(value).map_err(|error| error.to_string())?;
+    Ok(codec::vote_from_pb(&vote))
+}
+
+pub(crate) fn encode_log_id(log_id: &LogId) -> Vec<u8> {
+    codec::log_id_to_pb(log_id).encode_to_vec()
+}
+
+pub(crate) fn decode_log_id(value: &[u8]) -> Result<LogId, String> {
+    let log_id = pb::LogId::decode(value).map_err(|error| error.to_string())?;
+    Ok(codec::log_id_from_pb(&log_id))
+}
+
+pub(crate) fn encode_tail(next: u64) -> Vec<u8> {
+    next.to_le_bytes().to_vec()
+}
+
+pub(crate) fn decode_tail(value: &[u8]) -> Result<u64, String> {
+    stored_index(value).ok_or_else(|| "a tail that is no number".to_owned())
+}

@@ -1,0 +1,360 @@
+//! One group's part of the log: what is in memory of it, and how it is read.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::disk::{self, StoredEntry};
+use super::{Completion, LogCore, LogEngine, Operation, Request, Span, entry_bytes};
+use crate::error::StorageError;
+use crate::types::{Entry, IoFlushed, LogId, Vote};
+
+/// How much of the log's end is kept in memory besides what is not yet on disk.
+const TAIL_BYTES: usize = 8 << 20;
+/// Entries that are read from the disk at once.
+const READ_ENTRIES: u64 = 1024;
+/// What `KEY_TAIL` holds when all entries exist.
+const NO_TAIL: u64 = u64::MAX;
+
+/// Clones share one log.
+#[derive(Clone)]
+pub(crate) struct GroupLog {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    region: u64,
+    core: Arc<LogCore>,
+    /// The number of the last append that is on disk.
+    flushed: Arc<AtomicU64>,
+    state: Mutex<State>,
+}
+
+/// What a group's log holds, as the next operation will find it.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) vote: Option<Vote>,
+    pub(crate) committed: Option<LogId>,
+    /// `committed` is to ride in the next batch.
+    committed_is_new: bool,
+    pub(crate) purged: Option<LogId>,
+    pub(crate) last: Option<LogId>,
+    /// The last entries, each with the number of its append.
+    tail: VecDeque<(u64, Entry)>,
+    tail_bytes: usize,
+    /// The number of the last append.
+    appends: u64,
+    /// The disk holds entries beyond `last` that a truncation removed.
+    truncated: bool,
+}
+
+impl State {
+    fn next(&self) -> u64 {
+        self.last.as_ref().map_or(0, |last| last.index + 1)
+    }
+
+    fn first(&self) -> u64 {
+        self.purged.as_ref().map_or(0, |purged| purged.index + 1)
+    }
+
+    fn push(&mut self, number: u64, entry: Entry) {
+        self.tail_bytes += entry_bytes(&entry);
+        self.last = Some(entry.log_id);
+        self.tail.push_back((number, entry));
+    }
+
+    fn evict(&mut self, flushed: u64) {
+        while self.tail_bytes > TAIL_BYTES
+            && let Some((number, entry)) = self.tail.front()
+            && *number <= flushed
+        {
+            self.tail_bytes -= entry_bytes(entry);
+            self.tail.pop_front();
+        }
+    }
+
+    /// The operations of a batch, with the committed log id when that is new.
+    fn with_committed(&mut self, mut operations: Vec<Operation>) -> Vec<Operation> {
+        if std::mem::take(&mut self.committed_is_new)
+            && let Some(committed) = &self.committed
+        {
+            operations.push(put(disk::KEY_COMMITTED, disk::encode_log_id(committed)));
+        }
+        operations
+    }
+}
+
+fn put(key: &[u8], value: Vec<u8>) -> Operation {
+    Operation::Put(key.to_vec(), value)
+}
+
+/// A group's log as it was found on disk.
+#[derive(Default)]
+pub(crate) struct Loaded {
+    state: State,
+    pub(crate) span: Span,
+    /// The engine holds entries that the next append would not fit behind.
+    stale: bool,
+}
+
+impl Loaded {
+    /// Reads all of a group's log.
+    pub(crate) fn read(engine: &LogEngine, region: u64) -> Result<Self, String> {
+        let key = |key| engine.get(region, key);
+        let mut state = State {
+            vote: key(disk::KEY_VOTE)
+                .map(|value| disk::decode_vote(&value))
+                .transpose()?,
+            committed: key(disk::KEY_COMMITTED)
+                .map(|value| disk::decode_log_id(&value))
+                .transpose()?,
+            purged: key(disk::KEY_PURGED)
+                .map(|value| disk::decode_log_id(&value))
+                .transpose()?,
+            ..State::default()
+        };
+        let tail = key(disk::KEY_TAIL)
+            .map(|value| disk::decode_tail(&value))
+            .transpose()?
+            .unwrap_or(NO_TAIL);
+        state.truncated = tail != NO_TAIL;
+        state.last = state.purged;
+
+        let first = state.first();
+        let on_disk = engine.first_index(region).zip(engine.last_index(region));
+        let end = on_disk
+            .map_or(first, |(_, last)| (last + 1).min(tail))
+            .max(first);
+        if let Some((start, _)) = on_disk
+            && end > first
+            && start > first
+        {
+            return Err(format!(
+                "entries {first} to {start}, exclusive, are missing"
+            ));
+        }
+        let mut start = first;
+        while start < end {
+            let until = end.min(start + READ_ENTRIES);
+            for entry in read(engine, region, start..until)? {
+                if entry.log_id.leader_id.term < state.last.map_or(0, |last| last.leader_id.term) {
+                    return Err(format!(
+                        "entry {} is of an older term than the one before",
+                        entry.log_id.index
+                    ));
+                }
+                state.push(0, entry);
+            }
+            state.evict(0);
+            start = until;
+        }
+        let next = state.next();
+        let stale = on_disk.is_some_and(|(start, last)| start > next || next > last + 1);
+        Ok(Self {
+            state,
+            span: Span { first, next },
+            stale,
+        })
+    }
+}
+
+fn read(engine: &LogEngine, region: u64, range: Range<u64>) -> Result<Vec<Entry>, String> {
+    let mut stored = Vec::new();
+    engine
+        .fetch_entries_to::<StoredEntry>(region, range.start, range.end, None, &mut stored)
+        .map_err(|error| format!("entries {range:?} cannot be read: {error}"))?;
+    let mut entries = Vec::with_capacity(stored.len());
+    for (expected, stored) in range.clone().zip(stored) {
+        let entry = disk::decode_entry(stored)?;
+        if entry.log_id.index != expected {
+            return Err(format!(
+                "entry {} is where {expected} belongs",
+                entry.log_id.index
+            ));
+        }
+        entries.push(entry);
+    }
+    if entries.len() as u64 != range.end - range.start {
+        return Err(format!("some of the entries {range:?} are missing"));
+    }
+    Ok(entries)
+}
+
+impl GroupLog {
+    pub(crate) fn new(core: Arc<LogCore>, region: u64, loaded: Loaded) -> Self {
+        let log = Self {
+            shared: Arc::new(Shared {
+                region,
+                core,
+                flushed: Arc::new(AtomicU64::new(0)),
+                state: Mutex::new(loaded.state),
+            }),
+        };
+        if loaded.stale {
+            let mut state = log.shared.state.lock();
+            let operations = clean(&state, state.next());
+            state.truncated = false;
+            log.submit(operations, Completion::Nothing);
+        }
+        log
+    }
+
+    pub(crate) fn inspect<R>(&self, look: impl FnOnce(&State) -> R) -> R {
+        look(&self.shared.state.lock())
+    }
+
+    /// Queues operations. Call it while holding the state, so that disk and memory agree on order.
+    fn submit(&self, operations: Vec<Operation>, completion: Completion) {
+        self.shared.core.submit(Request {
+            region: self.shared.region,
+            operations,
+            completion,
+        });
+    }
+
+    pub(crate) async fn save_vote(&self, vote: Vote) -> Result<(), StorageError> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        {
+            let mut state = self.shared.state.lock();
+            state.vote = Some(vote);
+            let operations = vec![put(disk::KEY_VOTE, disk::encode_vote(&vote))];
+            let operations = state.with_committed(operations);
+            self.submit(operations, Completion::Reply(sender));
+        }
+        wait(receiver).await
+    }
+
+    /// Remembers the committed log id; the next batch takes it along.
+    pub(crate) fn save_committed(&self, committed: Option<LogId>) {
+        let mut state = self.shared.state.lock();
+        state.committed = committed;
+        state.committed_is_new = true;
+    }
+
+    pub(crate) fn append(&self, entries: Vec<Entry>, callback: IoFlushed) {
+        let mut state = self.shared.state.lock();
+        state.appends += 1;
+        let number = state.appends;
+        for entry in &entries {
+            state.push(number, entry.clone());
+        }
+        state.evict(self.shared.flushed.load(Ordering::Acquire));
+        let mut operations = vec![Operation::Append(entries)];
+        if std::mem::take(&mut state.truncated) {
+            operations.push(put(disk::KEY_TAIL, disk::encode_tail(NO_TAIL)));
+        }
+        let operations = state.with_committed(operations);
+        let completion = Completion::Flushed(number, self.shared.flushed.clone(), callback);
+        self.submit(operations, completion);
+    }
+
+    /// Removes the entries after `last`.
+    pub(crate) async fn truncate_after(&self, last: Option<LogId>) -> Result<(), StorageError> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        {
+            let mut state = self.shared.state.lock();
+            let next = last.as_ref().map_or(0, |last| last.index + 1);
+            if next >= state.next() {
+                return Ok(());
+            }
+            while let Some((_, entry)) = state.tail.back()
+                && entry.log_id.index >= next
+            {
+                state.tail_bytes -= entry_bytes(entry);
+                state.tail.pop_back();
+            }
+            state.last = last;
+            state.truncated = true;
+            let operations = vec![put(disk::KEY_TAIL, disk::encode_tail(next))];
+            let operations = state.with_committed(operations);
+            self.submit(operations, Completion::Reply(sender));
+        }
+        wait(receiver).await
+    }
+
+    /// Removes the entries up to `upto`, inclusive, which may be beyond the last one.
+    pub(crate) fn purge(&self, upto: LogId) {
+        let mut state = self.shared.state.lock();
+        if state
+            .purged
+            .is_some_and(|purged| purged.index >= upto.index)
+        {
+            return;
+        }
+        while let Some((_, entry)) = state.tail.front()
+            && entry.log_id.index <= upto.index
+        {
+            state.tail_bytes -= entry_bytes(entry);
+            state.tail.pop_front();
+        }
+        let beyond_the_end = upto.index >= state.next();
+        state.purged = Some(upto);
+        let operations = if beyond_the_end {
+            state.last = Some(upto);
+            state.truncated = false;
+            clean(&state, upto.index + 1)
+        } else {
+            vec![
+                Operation::Compact(upto.index + 1),
+                put(disk::KEY_PURGED, disk::encode_log_id(&upto)),
+            ]
+        };
+        let operations = state.with_committed(operations);
+        self.submit(operations, Completion::Nothing);
+    }
+
+    /// The entries of a range that the log holds; what is outside is left out.
+    pub(crate) fn entries(&self, range: Range<u64>) -> io::Result<Vec<Entry>> {
+        let (from_disk, from_memory) = {
+            let state = self.shared.state.lock();
+            let start = range.start.max(state.first());
+            let end = range.end.min(state.next()).max(start);
+            let in_memory = state
+                .tail
+                .front()
+                .map_or(state.next(), |(_, entry)| entry.log_id.index);
+            let split = in_memory.clamp(start, end);
+            let entries: Vec<Entry> = (split..end)
+                .filter_map(|index| usize::try_from(index - in_memory).ok())
+                .filter_map(|position| state.tail.get(position))
+                .map(|(_, entry)| entry.clone())
+                .collect();
+            (start..split, entries)
+        };
+        if from_disk.is_empty() {
+            return Ok(from_memory);
+        }
+        let mut entries = read(&self.shared.core.engine, self.shared.region, from_disk)
+            .map_err(io::Error::other)?;
+        entries.extend(from_memory);
+        Ok(entries)
+    }
+}
+
+/// Empties the region but for its keys, in one batch.
+fn clean(state: &State, next: u64) -> Vec<Operation> {
+    let mut operations = vec![Operation::Clean(next)];
+    if let Some(vote) = &state.vote {
+        operations.push(put(disk::KEY_VOTE, disk::encode_vote(vote)));
+    }
+    if let Some(committed) = &state.committed {
+        operations.push(put(disk::KEY_COMMITTED, disk::encode_log_id(committed)));
+    }
+    if let Some(purged) = &state.purged {
+        operations.push(put(disk::KEY_PURGED, disk::encode_log_id(purged)));
+    }
+    operations.push(put(disk::KEY_TAIL, disk::encode_tail(NO_TAIL)));
+    operations
+}
+
+async fn wait(
+    receiver: tokio::sync::oneshot::Receiver<Result<(), StorageError>>,
+) -> Result<(), StorageError> {
+    receiver
+        .await
+        .unwrap_or_else(|_| Err(StorageError("the log writer ended".to_owned())))
+}

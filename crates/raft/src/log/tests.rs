@@ -1,0 +1,191 @@
+//! What a group's log is after truncations, purges and reopening.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use openraft::EntryPayload;
+use openraft::RaftLogReader as _;
+use openraft::storage::{RaftLogStorage as _, RaftLogStorageExt as _};
+
+use crate::engine::{Claim, Engine, EngineOptions, WriteFailure};
+use crate::ids::{MemberId, PartitionId};
+use crate::log::GroupLog;
+use crate::record::{GroupRecord, Timings};
+use crate::types::{Entry, LogId, Payload, Vote};
+
+fn record() -> GroupRecord {
+    GroupRecord {
+        partition_id: PartitionId(5),
+        member_id: MemberId(1),
+        store_uid: "store".to_owned(),
+        incarnation: 1,
+        initializer: None,
+        members: std::collections::BTreeMap::new(),
+        plan_digest: bytes::Bytes::new(),
+        timings: Timings::default(),
+        observer: false,
+        replaces: None,
+    }
+}
+
+async fn open(directory: &Path) -> (Engine, GroupLog) {
+    let engine = Engine::open(EngineOptions {
+        on_write_failure: WriteFailure::Report,
+        ..EngineOptions::new(directory)
+    });
+    let engine = engine.unwrap();
+    engine.create_group(&record()).await.unwrap();
+    let Claim { log, .. } = engine.claim(&record()).unwrap();
+    (engine, log)
+}
+
+fn entry(term: u64, index: u64) -> Entry {
+    Entry {
+        log_id: LogId::new_term_index(term, index),
+        payload: EntryPayload::Normal(Payload(bytes::Bytes::from(format!("{term}.{index}")))),
+    }
+}
+
+async fn append(log: &mut GroupLog, term: u64, range: std::ops::Range<u64>) {
+    let entries: Vec<_> = range.map(|index| entry(term, index)).collect();
+    log.blocking_append(entries).await.unwrap();
+}
+
+/// Purged index, last id, and the (term, index) of every entry.
+async fn content(log: &mut GroupLog) -> (Option<u64>, Option<LogId>, Vec<(u64, u64)>) {
+    let state = log.get_log_state().await.unwrap();
+    let entries = log.try_get_log_entries(..).await.unwrap();
+    let ids = entries
+        .iter()
+        .map(|entry| (entry.log_id.leader_id.term, entry.log_id.index))
+        .collect();
+    let purged = state.last_purged_log_id.map(|purged| purged.index);
+    (purged, state.last_log_id, ids)
+}
+
+#[tokio::test]
+async fn truncated_entries_stay_away_over_restarts() {
+    let directory = tempfile::tempdir().unwrap();
+    let (engine, mut log) = open(directory.path()).await;
+    append(&mut log, 1, 0..10).await;
+    log.truncate_after(Some(LogId::new_term_index(1, 4)))
+        .await
+        .unwrap();
+    drop((engine, log));
+
+    let (engine, mut log) = open(directory.path()).await;
+    let first_five: Vec<_> = (0..5).map(|index| (1, index)).collect();
+    let last = Some(LogId::new_term_index(1, 4));
+    assert_eq!(content(&mut log).await, (None, last, first_five.clone()));
+    append(&mut log, 3, 5..7).await;
+    drop((engine, log));
+
+    let (engine, mut log) = open(directory.path()).await;
+    let expected = [first_five, vec![(3, 5), (3, 6)]].concat();
+    let last = Some(LogId::new_term_index(3, 6));
+    assert_eq!(content(&mut log).await, (None, last, expected));
+    log.truncate_after(None).await.unwrap();
+    drop((engine, log));
+
+    let (_engine, mut log) = open(directory.path()).await;
+    assert_eq!(content(&mut log).await, (None, None, vec![]));
+    append(&mut log, 4, 0..2).await;
+    let last = Some(LogId::new_term_index(4, 1));
+    assert_eq!(content(&mut log).await, (None, last, vec![(4, 0), (4, 1)]));
+}
+
+#[tokio::test]
+async fn a_purge_within_and_beyond_the_log_keeps_vote_and_committed() {
+    let directory = tempfile::tempdir().unwrap();
+    let vote = Vote::new_committed(7, 1);
+    let (engine, mut log) = open(directory.path()).await;
+    append(&mut log, 1, 0..10).await;
+    log.save_vote(vote).await.unwrap();
+    log.save_committed(Some(LogId::new_term_index(1, 9)));
+    log.purge(LogId::new_term_index(1, 3));
+    append(&mut log, 2, 10..11).await;
+    drop((engine, log));
+
+    let (engine, mut log) = open(directory.path()).await;
+    let mut expected: Vec<_> = (4..10).map(|index| (1, index)).collect();
+    expected.push((2, 10));
+    let last = Some(LogId::new_term_index(2, 10));
+    assert_eq!(content(&mut log).await, (Some(3), last, expected));
+    assert_eq!(log.read_vote().await.unwrap(), Some(vote));
+    let committed = Some(LogId::new_term_index(1, 9));
+    assert_eq!(log.read_committed().await.unwrap(), committed);
+
+    // An installed snapshot is ahead of the log.
+    let snapshot = LogId::new_term_index(5, 40);
+    log.purge(snapshot);
+    assert_eq!(content(&mut log).await, (Some(40), Some(snapshot), vec![]));
+    drop((engine, log));
+
+    let (engine, mut log) = open(directory.path()).await;
+    assert_eq!(content(&mut log).await, (Some(40), Some(snapshot), vec![]));
+    assert_eq!(log.read_vote().await.unwrap(), Some(vote));
+    append(&mut log, 6, 41..43).await;
+    drop((engine, log));
+
+    let (_engine, mut log) = open(directory.path()).await;
+    let last = Some(LogId::new_term_index(6, 42));
+    assert_eq!(
+        content(&mut log).await,
+        (Some(40), last, vec![(6, 41), (6, 42)])
+    );
+}
+
+#[tokio::test]
+async fn an_append_with_a_hole_fails_and_leaves_the_log_readable() {
+    let directory = tempfile::tempdir().unwrap();
+    let (engine, mut log) = open(directory.path()).await;
+    append(&mut log, 1, 0..3).await;
+    let refused = log.blocking_append([entry(1, 5)]).await;
+    assert!(refused.is_err());
+    assert!(engine.failure().is_some());
+    drop((engine, log));
+
+    let image = tempfile::tempdir().unwrap();
+    copy(directory.path(), image.path());
+    let (_engine, mut log) = open(image.path()).await;
+    let (_, _, entries) = content(&mut log).await;
+    assert_eq!(entries, [(1, 0), (1, 1), (1, 2)]);
+}
+
+/// The engine of a failed writer stays open, so a copy is looked at.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_batch_for_another_member_ends_at_its_size_or_after_one_entry() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_engine, mut log) = open(directory.path()).await;
+    let sizes = [10, 400_000, 400_000, 400_000, 3_000_000, 10];
+    let entries: Vec<_> = (0..)
+        .zip(sizes)
+        .map(|(index, size)| Entry {
+            payload: EntryPayload::Normal(Payload(vec![1; size].into())),
+            ..entry(1, index)
+        })
+        .collect();
+    log.blocking_append(entries).await.unwrap();
+    let mut lengths = Vec::new();
+    let mut next = 0;
+    while next < 6 {
+        let batch = log.limited_get_log_entries(next, 6).await.unwrap();
+        lengths.push(batch.len());
+        next += batch.len() as u64;
+    }
+    assert_eq!(lengths, [3, 1, 1, 1]);
+}

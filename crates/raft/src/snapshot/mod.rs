@@ -1,0 +1,185 @@
+//! Snapshots of one group as files.
+//!
+//! A snapshot appears under its name only when it is whole and on disk. The newest two are kept:
+//! should the newest be damaged, the older one and the log behind it bring the state back.
+
+mod frames;
+mod receive;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use atomix_proto::multiraft::v1 as pb;
+use prost::Message as _;
+
+pub(crate) use receive::{Progress, ReceiveError, Receiver};
+
+use crate::codec;
+use crate::types::{SnapshotMeta, index_of};
+use frames::{FrameReader, FrameWriter};
+
+const SUFFIX: &str = ".snapshot";
+const TEMPORARY_SUFFIX: &str = ".tmp";
+const KEPT: usize = 2;
+
+/// A whole snapshot file. Stays readable when the file is deleted.
+#[derive(Debug, Clone)]
+pub(crate) struct SnapshotFile {
+    file: Arc<File>,
+    path: PathBuf,
+    meta: SnapshotMeta,
+    length: u64,
+}
+
+impl SnapshotFile {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = Arc::new(File::open(path)?);
+        let length = file.metadata()?.len();
+        let (meta, _) = FrameReader::open(file.clone())?;
+        let meta = pb::SnapshotMeta::decode(meta.as_slice()).map_err(io::Error::other)?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            meta: codec::snapshot_meta_from_pb(&meta).map_err(io::Error::other)?,
+            length,
+        })
+    }
+
+    pub(crate) fn meta(&self) -> &SnapshotMeta {
+        &self.meta
+    }
+
+    pub(crate) fn last_index(&self) -> u64 {
+        index_of(self.meta.last_log_id.as_ref())
+    }
+
+    /// The length of the file in bytes.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Reads raw bytes of the file, to send them.
+    pub(crate) fn read_chunk(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let rest = usize::try_from(self.length.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let mut chunk = vec![0; length.min(rest)];
+        self.file.read_exact_at(&mut chunk, offset)?;
+        Ok(chunk)
+    }
+
+    /// Reads what the machine wrote.
+    pub(crate) fn reader(&self) -> io::Result<impl Read + use<>> {
+        let (_, reader) = FrameReader::open(self.file.clone())?;
+        Ok(reader)
+    }
+
+    /// Reads all of it, which checks all of it.
+    fn check(&self) -> io::Result<()> {
+        io::copy(&mut self.reader()?, &mut io::sink()).map(|_| ())
+    }
+}
+
+/// The directory of one group's snapshots.
+#[derive(Debug, Clone)]
+pub(crate) struct SnapshotStore {
+    directory: PathBuf,
+}
+
+impl SnapshotStore {
+    /// Opens the directory, and removes what a crash left unfinished.
+    pub(crate) fn open(directory: PathBuf) -> io::Result<Self> {
+        fs::create_dir_all(&directory)?;
+        for path in files(&directory, TEMPORARY_SUFFIX)? {
+            fs::remove_file(path)?;
+        }
+        if let Some(parent) = directory.parent() {
+            sync_directory(parent)?;
+        }
+        Ok(Self { directory })
+    }
+
+    /// The snapshots that are whole, newest first.
+    pub(crate) fn list(&self) -> io::Result<Vec<SnapshotFile>> {
+        let mut whole = Vec::new();
+        for path in files(&self.directory, SUFFIX)?.into_iter().rev() {
+            let checked = SnapshotFile::open(&path).and_then(|file| {
+                file.check()?;
+                Ok(file)
+            });
+            match checked {
+                Ok(file) => whole.push(file),
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "a damaged snapshot is left out");
+                }
+            }
+        }
+        Ok(whole)
+    }
+
+    /// Writes a snapshot. Blocks.
+    pub(crate) fn create(
+        &self,
+        meta: &SnapshotMeta,
+        write: impl Fn(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<SnapshotFile> {
+        let encoded = codec::snapshot_meta_to_pb(meta).encode_to_vec();
+        let temporary = self.temporary("build");
+        let file = File::create(&temporary)?;
+        let mut writer = FrameWriter::new(BufWriter::new(file), &encoded)?;
+        write(&mut writer)?;
+        let file = writer
+            .finish()?
+            .into_inner()
+            .map_err(|error| error.into_error())?;
+        file.sync_all()?;
+        drop(file);
+        self.adopt(SnapshotFile::open(&temporary)?)
+    }
+
+    /// A file of the snapshot directory that is no snapshot yet; an old one is replaced.
+    fn temporary(&self, purpose: &str) -> PathBuf {
+        self.directory.join(format!("{purpose}{TEMPORARY_SUFFIX}"))
+    }
+
+    /// Gives a whole, synced file its name, and deletes older ones.
+    pub(crate) fn adopt(&self, file: SnapshotFile) -> io::Result<SnapshotFile> {
+        let term = file
+            .meta
+            .last_log_id
+            .as_ref()
+            .map_or(0, |id| id.leader_id.term);
+        let name = format!("{:020}-{term:020}{SUFFIX}", file.last_index());
+        let path = self.directory.join(name);
+        if file.path == path {
+            return Ok(file);
+        }
+        fs::rename(&file.path, &path)?;
+        sync_directory(&self.directory)?;
+        let mut snapshots = files(&self.directory, SUFFIX)?;
+        snapshots.truncate(snapshots.len().saturating_sub(KEPT));
+        for old in snapshots {
+            fs::remove_file(old)?;
+        }
+        Ok(SnapshotFile { path, ..file })
+    }
+}
+
+/// The files with a suffix, sorted by name.
+fn files(directory: &Path, suffix: &str) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().ends_with(suffix) {
+            files.push(entry.path());
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Makes renames and deletions in a directory durable.
+pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
+    OpenOptions::new().read(true).open(directory)?.sync_all()
+}

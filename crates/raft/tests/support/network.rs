@@ -1,0 +1,103 @@
+//! Carries messages between the groups of one process, encoded as on a real wire.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use atomix_raft::{Class, Group, PeerMessage, PeerReply, PeerTarget, Transport, TransportError};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use prost::Message as _;
+
+use super::machine::Journal;
+
+#[derive(Default)]
+pub(crate) struct Network {
+    state: Arc<Mutex<State>>,
+    pub(crate) snapshot_chunks: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    groups: BTreeMap<u64, Group<Journal>>,
+    /// Members that nobody reaches, and that reach nobody.
+    isolated: BTreeSet<u64>,
+}
+
+impl State {
+    fn is_cut(&self, one: u64, other: u64) -> bool {
+        self.isolated.contains(&one) || self.isolated.contains(&other)
+    }
+}
+
+impl Network {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub(crate) fn attach(&self, id: u64, group: Group<Journal>) {
+        self.state.lock().groups.insert(id, group);
+    }
+
+    pub(crate) fn detach(&self, id: u64) {
+        self.state.lock().groups.remove(&id);
+    }
+
+    /// Messages from and to the member vanish, replies that are under way included.
+    pub(crate) fn isolate(&self, id: u64) {
+        self.state.lock().isolated.insert(id);
+    }
+
+    pub(crate) fn heal(&self) {
+        self.state.lock().isolated.clear();
+    }
+}
+
+impl Transport for Network {
+    fn send(
+        &self,
+        target: &PeerTarget,
+        message: PeerMessage,
+        class: Class,
+        timeout: Duration,
+    ) -> BoxFuture<'static, Result<PeerReply, TransportError>> {
+        if class == Class::Snapshot {
+            self.snapshot_chunks.fetch_add(1, Ordering::Relaxed);
+        }
+        let (from, to, node_id) = (target.from_member.0, target.to_member.0, target.to_node);
+        let address = target.address.clone();
+        let state = self.state.clone();
+        let (group, cut) = {
+            let state = state.lock();
+            (state.groups.get(&to).cloned(), state.is_cut(from, to))
+        };
+        let message = PeerMessage::decode(message.encode_to_vec().as_slice());
+        let reply = group
+            .filter(|_| !cut)
+            .map(|group| group.handle(message.expect("it decodes")));
+        Box::pin(async move {
+            let timed_out = TransportError::TimedOut { node_id, timeout };
+            let Some(reply) = reply else {
+                if cut {
+                    tokio::time::sleep(timeout).await;
+                    return Err(timed_out);
+                }
+                return Err(TransportError::Unreachable {
+                    node_id,
+                    address,
+                    reason: "nobody listens".to_owned(),
+                });
+            };
+            let Ok(reply) = tokio::time::timeout(timeout, reply).await else {
+                return Err(timed_out);
+            };
+            if state.lock().is_cut(from, to) {
+                tokio::time::sleep(timeout).await;
+                return Err(timed_out);
+            }
+            let reply = PeerReply::decode(reply.encode_to_vec().as_slice());
+            Ok(reply.expect("it decodes"))
+        })
+    }
+}

@@ -1,0 +1,253 @@
+//! Serves the application API of every kind: finds out which primitive a call is about, and passes
+//! its encoded request to the primitive's store.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use atomix_driver::{Invocation, Owner};
+use atomix_proto::runtime::v1::PrimitiveId;
+use bytes::Bytes;
+use prost::Message as _;
+use tokio::time::Instant;
+use tonic::body::Body;
+use tonic::codegen::{Body as HttpBody, Service, StdError};
+use tonic::server::{Grpc, UnaryService};
+use tonic::{Request, Response, Status};
+
+use super::codec::BytesCodec;
+use super::connections::ApplicationConnection;
+use super::kinds::{Call, ConfigShape, Kind};
+use crate::deadline;
+use crate::metrics::Metrics;
+use crate::sessions::PrimitiveKey;
+use crate::stores::{Stores, open_error};
+
+/// The largest request that an application may send.
+pub(crate) const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
+
+/// The application API.
+#[derive(Clone)]
+pub(crate) struct ApplicationService {
+    stores: Arc<Stores>,
+    metrics: Metrics,
+    default_deadline: Duration,
+}
+
+impl ApplicationService {
+    /// Calls without a deadline of their own get `default_deadline`.
+    pub(crate) fn new(stores: Arc<Stores>, metrics: Metrics, default_deadline: Duration) -> Self {
+        Self {
+            stores,
+            metrics,
+            default_deadline,
+        }
+    }
+
+    async fn call(&self, path: &str, request: Request<Bytes>) -> Result<Bytes, Status> {
+        let call = Call::parse(path)
+            .ok_or_else(|| Status::unimplemented(format!("method {path} does not exist")))?;
+        let started = Instant::now();
+        let result = self.dispatch(call, request).await;
+        let code = result.as_ref().err().map_or(tonic::Code::Ok, Status::code);
+        self.metrics
+            .application_call(call.kind().name, code, started.elapsed());
+        result
+    }
+
+    async fn dispatch(&self, call: Call<'_>, request: Request<Bytes>) -> Result<Bytes, Status> {
+        let kind = call.kind();
+        if !self.stores.is_served(kind.name) {
+            return Err(Status::unimplemented(format!(
+                "kind {} is not served: no driver of this runtime supports it",
+                kind.name
+            )));
+        }
+        match call {
+            Call::Create(kind) => self.create(kind, &request),
+            Call::Close(kind) => self.close(kind, &request),
+            Call::Operation(kind, method) => self.operate(kind, method, request).await,
+        }
+    }
+
+    fn create(&self, kind: &Kind, request: &Request<Bytes>) -> Result<Bytes, Status> {
+        let create: CreateRequest = decode(request.get_ref())?;
+        let key = primitive_key(kind, create.id)?;
+        let destination = self
+            .stores
+            .open_primitives()
+            .create(&key, create.tags, owner(request)?)
+            .map_err(open_error)?;
+        let config = Config::of(kind, &destination.config);
+        Ok(CreateResponse {
+            config: Some(config),
+        }
+        .encode_to_vec()
+        .into())
+    }
+
+    fn close(&self, kind: &Kind, request: &Request<Bytes>) -> Result<Bytes, Status> {
+        let addressed: Addressed = decode(request.get_ref())?;
+        let key = primitive_key(kind, addressed.id)?;
+        self.stores.open_primitives().close(&key, owner(request)?);
+        Ok(Bytes::new())
+    }
+
+    async fn operate(
+        &self,
+        kind: &Kind,
+        method: &str,
+        request: Request<Bytes>,
+    ) -> Result<Bytes, Status> {
+        let addressed: Addressed = decode(request.get_ref())?;
+        let key = primitive_key(kind, addressed.id)?;
+        let deadline = deadline::of(request.metadata())?
+            .unwrap_or_else(|| Instant::now() + self.default_deadline);
+        let connection = connection(&request)?;
+        if kind.owning.contains(&method) {
+            connection.will_own();
+        }
+        let invocation = Invocation {
+            kind: key.kind,
+            primitive: key.name,
+            method: method.to_owned(),
+            owner: connection.owner(),
+            deadline,
+            request: request.into_inner(),
+        };
+        Ok(self.stores.invoke(invocation).await?)
+    }
+}
+
+impl<B> Service<http::Request<B>> for ApplicationService
+where
+    B: HttpBody + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future =
+        Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send + 'static>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let handler = Handler {
+            service: self.clone(),
+            path: request.uri().path().to_owned(),
+        };
+        Box::pin(async move {
+            let mut grpc = Grpc::new(BytesCodec).max_decoding_message_size(MAX_REQUEST_BYTES);
+            Ok(grpc.unary(handler, request).await)
+        })
+    }
+}
+
+/// One call.
+struct Handler {
+    service: ApplicationService,
+    path: String,
+}
+
+impl UnaryService<Bytes> for Handler {
+    type Response = Bytes;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Bytes>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
+        let service = self.service.clone();
+        let path = std::mem::take(&mut self.path);
+        Box::pin(async move { service.call(&path, request).await.map(Response::new) })
+    }
+}
+
+/// What every request of the application API begins with.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Addressed {
+    #[prost(message, optional, tag = "1")]
+    id: Option<PrimitiveId>,
+}
+
+/// The CreateRequest of every kind.
+#[derive(Clone, PartialEq, prost::Message)]
+struct CreateRequest {
+    #[prost(message, optional, tag = "1")]
+    id: Option<PrimitiveId>,
+    #[prost(string, repeated, tag = "2")]
+    tags: Vec<String>,
+}
+
+/// The CreateResponse of every kind.
+#[derive(Clone, PartialEq, prost::Message)]
+struct CreateResponse {
+    #[prost(message, optional, tag = "1")]
+    config: Option<Config>,
+}
+
+/// The Config of every kind; those without a cache leave it out.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Config {
+    #[prost(message, optional, tag = "1")]
+    cache: Option<CacheConfig>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct CacheConfig {
+    #[prost(bool, tag = "1")]
+    enabled: bool,
+    #[prost(uint64, tag = "2")]
+    size: u64,
+}
+
+impl Config {
+    /// From the route's JSON: `{"cache": {"enabled": true, "size": 100}}`.
+    fn of(kind: &Kind, json: &[u8]) -> Self {
+        let config: serde_json::Value = serde_json::from_slice(json).unwrap_or_default();
+        let enabled = config
+            .pointer("/cache/enabled")
+            .and_then(|value| value.as_bool());
+        let size = config
+            .pointer("/cache/size")
+            .and_then(|value| value.as_u64());
+        let cache = CacheConfig {
+            enabled: enabled.unwrap_or_default(),
+            size: size.unwrap_or_default(),
+        };
+        let cache = match kind.config {
+            ConfigShape::Empty => None,
+            ConfigShape::Cache => Some(CacheConfig { size: 0, ..cache }),
+            ConfigShape::SizedCache => Some(cache),
+        };
+        Self { cache }
+    }
+}
+
+fn decode<M: prost::Message + Default>(request: &Bytes) -> Result<M, Status> {
+    M::decode(request.clone())
+        .map_err(|error| Status::invalid_argument(format!("the request does not decode: {error}")))
+}
+
+fn primitive_key(kind: &Kind, id: Option<PrimitiveId>) -> Result<PrimitiveKey, Status> {
+    let name = id.unwrap_or_default().id;
+    if name.is_empty() {
+        return Err(Status::invalid_argument("id.name is empty"));
+    }
+    Ok(PrimitiveKey {
+        kind: kind.name.to_owned(),
+        name,
+    })
+}
+
+fn connection(request: &Request<Bytes>) -> Result<&ApplicationConnection, Status> {
+    request
+        .extensions()
+        .get::<ApplicationConnection>()
+        .ok_or_else(|| Status::internal("the call came over no known connection"))
+}
+
+fn owner(request: &Request<Bytes>) -> Result<Owner, Status> {
+    connection(request).map(ApplicationConnection::owner)
+}

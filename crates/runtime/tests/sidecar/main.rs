@@ -1,0 +1,17 @@
+//! The sidecar from outside, over real sockets: in process with the `memory` driver, and as a
+//! process with real storage nodes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+#![allow(missing_docs, unreachable_pub, reason = "tests")]
+
+mod application;
+mod control;
+mod counter_conformance;
+mod harness;
+mod sessions;

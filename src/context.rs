@@ -1,0 +1,104 @@
+//! What all controllers share: clients, caches of our own resources, the controllers' kit.
+
+use std::convert::Infallible;
+
+use atomix_process::admin::Admin;
+use atomix_process::tasks::Tasks;
+use k8s_openapi::NamespaceResourceScope;
+use kube::core::DeserializeGuard;
+use kube::{Api, Client, Resource};
+
+use crate::controller::cache::Watch;
+use crate::controller::{Applier, Cache, Events};
+use crate::crd::{Driver, Session, Store};
+use crate::dialer::Channels;
+use crate::metrics::Metrics;
+
+/// Which namespaces the operator serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// All.
+    Cluster,
+    /// Only this one; Drivers are only read then.
+    Namespace(String),
+}
+
+impl Scope {
+    /// The API for all served objects of a namespaced kind.
+    #[must_use]
+    pub fn api<K>(&self, client: &Client) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        match self {
+            Self::Cluster => Api::all(client.clone()),
+            Self::Namespace(namespace) => Api::namespaced(client.clone(), namespace),
+        }
+    }
+}
+
+/// What all controllers share. Clones share everything.
+#[derive(Clone)]
+pub struct Context {
+    /// The client for everything but the lease.
+    pub client: Client,
+    /// Which namespaces are served.
+    pub scope: Scope,
+    /// Channels to nodes and runtimes.
+    pub channels: Channels,
+    /// Server-side apply with memory.
+    pub applier: Applier,
+    /// Kubernetes Events.
+    pub events: Events,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Where parts report whether they are ready.
+    pub admin: Admin,
+    /// All served Stores, also those that do not decode.
+    pub stores: Cache<DeserializeGuard<Store>>,
+    /// All served Sessions, also those that do not decode.
+    pub sessions: Cache<DeserializeGuard<Session>>,
+    /// All Drivers, also those that do not decode.
+    pub drivers: Cache<DeserializeGuard<Driver>>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Context")
+            .field("scope", &self.scope)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    /// Starts the watch that keeps `cache`; see [`Cache::follow`].
+    pub fn follow<K>(
+        &self,
+        tasks: &mut Tasks,
+        resource: &'static str,
+        cache: &Cache<K>,
+        watch: impl Fn() -> Watch<K> + Send + 'static,
+        prune: impl Fn(&mut K) + Send + 'static,
+    ) where
+        K: Resource<DynamicType = ()> + Send + Sync + 'static,
+    {
+        let readiness = self.admin.readiness(resource);
+        let metrics = self.metrics.clone();
+        let shutdown = tasks.shutdown().clone();
+        let following = cache
+            .clone()
+            .follow(resource, metrics, readiness, shutdown, watch, prune);
+        tasks.spawn(resource, async move {
+            following.await;
+            Ok::<(), Infallible>(())
+        });
+    }
+
+    /// Waits until Stores, Sessions and Drivers have been listed.
+    pub async fn synced(&self) {
+        self.stores.synced().await;
+        self.sessions.synced().await;
+        self.drivers.synced().await;
+    }
+}

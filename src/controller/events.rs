@@ -1,0 +1,184 @@
+//! Kubernetes Events: fire and forget, bounded, never repeated while they say nothing new.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Resource};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::error::call;
+use crate::metrics::Metrics;
+
+/// Events that wait to be written; more are dropped and counted.
+const CAPACITY: usize = 1024;
+
+/// For how long the same event of the same object is not written again.
+const REPEAT_AFTER: Duration = Duration::from_secs(3600);
+
+/// How many written events are remembered.
+const REMEMBERED: usize = 4096;
+
+/// Whether an event tells of trouble.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Severity {
+    /// All is as it should be.
+    Normal,
+    /// A person may want to look.
+    Warning,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Record {
+    regarding: Regarding,
+    severity: Severity,
+    reason: &'static str,
+    action: &'static str,
+    note: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Regarding {
+    api_version: String,
+    kind: String,
+    namespace: Option<String>,
+    name: Option<String>,
+    uid: Option<String>,
+}
+
+/// Accepts events. Clones share one writer.
+#[derive(Debug, Clone)]
+pub struct Events {
+    records: mpsc::Sender<Record>,
+    metrics: Metrics,
+}
+
+/// Writes the events that [`Events`] accepted.
+pub struct EventWriter {
+    records: mpsc::Receiver<Record>,
+    recorder: Recorder,
+}
+
+impl std::fmt::Debug for EventWriter {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("EventWriter")
+            .finish_non_exhaustive()
+    }
+}
+
+impl Events {
+    /// The two ends; `instance` names this process.
+    #[must_use]
+    pub fn new(client: Client, instance: &str, metrics: Metrics) -> (Self, EventWriter) {
+        let (sender, receiver) = mpsc::channel(CAPACITY);
+        let reporter = Reporter {
+            controller: "atomix.io/operator".to_owned(),
+            instance: Some(instance.to_owned()),
+        };
+        let writer = EventWriter {
+            records: receiver,
+            recorder: Recorder::new(client, reporter),
+        };
+        let events = Self {
+            records: sender,
+            metrics,
+        };
+        (events, writer)
+    }
+
+    /// Reports on an object. `reason` is CamelCase, `action` says what the operator did or tried
+    /// (CamelCase), `note` is a sentence for people.
+    pub fn publish<K: Resource<DynamicType = ()>>(
+        &self,
+        object: &K,
+        severity: Severity,
+        reason: &'static str,
+        action: &'static str,
+        note: impl Into<String>,
+    ) {
+        let meta = object.meta();
+        let record = Record {
+            regarding: Regarding {
+                api_version: K::api_version(&()).into_owned(),
+                kind: K::kind(&()).into_owned(),
+                namespace: meta.namespace.clone(),
+                name: meta.name.clone(),
+                uid: meta.uid.clone(),
+            },
+            severity,
+            reason,
+            action,
+            note: shortened(note.into()),
+        };
+        if self.records.try_send(record).is_err() {
+            self.metrics.event_dropped();
+        }
+    }
+}
+
+/// The API server refuses notes of more than 1,024 bytes.
+fn shortened(mut note: String) -> String {
+    const LIMIT: usize = 1000;
+    if note.len() > LIMIT {
+        let end = (0..=LIMIT).rev().find(|end| note.is_char_boundary(*end));
+        note.truncate(end.unwrap_or(0));
+        note.push('…');
+    }
+    note
+}
+
+impl EventWriter {
+    /// Writes events until `shutdown`. A failed write loses that event only.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut written: HashMap<Record, Instant> = HashMap::new();
+        loop {
+            let record = tokio::select! {
+                () = shutdown.cancelled() => return,
+                record = self.records.recv() => record,
+            };
+            let Some(record) = record else { return };
+            let now = Instant::now();
+            let repeated = written
+                .get(&record)
+                .is_some_and(|at| now.duration_since(*at) < REPEAT_AFTER);
+            if repeated {
+                continue;
+            }
+            if written.len() >= REMEMBERED {
+                written.retain(|_, at| now.duration_since(*at) < REPEAT_AFTER);
+                if written.len() >= REMEMBERED {
+                    written.clear();
+                }
+            }
+            let reference = ObjectReference {
+                api_version: Some(record.regarding.api_version.clone()),
+                kind: Some(record.regarding.kind.clone()),
+                // Events of cluster-scoped objects are kept in "default".
+                namespace: record.regarding.namespace.clone(),
+                name: record.regarding.name.clone(),
+                uid: record.regarding.uid.clone(),
+                ..ObjectReference::default()
+            };
+            let event = Event {
+                type_: match record.severity {
+                    Severity::Normal => EventType::Normal,
+                    Severity::Warning => EventType::Warning,
+                },
+                reason: record.reason.to_owned(),
+                note: Some(record.note.clone()),
+                action: record.action.to_owned(),
+                secondary: None,
+            };
+            match call("write an event", self.recorder.publish(&event, &reference)).await {
+                Ok(()) => {
+                    written.insert(record, now);
+                }
+                Err(error) => tracing::debug!(%error, reason = record.reason, "event lost"),
+            }
+        }
+    }
+}

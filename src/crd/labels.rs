@@ -1,0 +1,10 @@
+//! Names that the operator reads or writes in object metadata.
+
+/// On every storage pod and its parts: the name of its Store.
+pub const STORE: &str = "atomix.io/store";
+/// On every application pod with a runtime sidecar: `"true"`.
+pub const RUNTIME: &str = "atomix.io/runtime";
+/// Finalizer of a Session: its pods are disconnected first.
+pub const SESSION_FINALIZER: &str = "atomix.io/disconnect";
+/// Finalizer of a Driver: it stays while a Store uses it.
+pub const DRIVER_FINALIZER: &str = "atomix.io/in-use";

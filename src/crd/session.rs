@@ -1,0 +1,313 @@
+//! Session: which pods use which Store for which primitives; the Kubernetes form of the Session
+//! that runtimes and the operator list over gRPC.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::rules;
+
+/// The kind of a Session that serves every kind of primitive.
+pub const EVERY_KIND: &str = "*";
+
+/// Connects pods with a Store.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "atomix.io",
+    version = "v1beta1",
+    kind = "Session",
+    plural = "sessions",
+    namespaced,
+    status = "SessionStatus",
+    shortname = "asn",
+    category = "atomix",
+    derive = "PartialEq",
+    doc = "Connects the pods that it selects with a Store, for the primitives that it names.",
+    printcolumn(name = "Store", type_ = "string", json_path = ".spec.store.name"),
+    printcolumn(name = "Kind", type_ = "string", json_path = ".spec.kind"),
+    printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
+    printcolumn(name = "Pods", type_ = "integer", json_path = ".status.pods.matched"),
+    printcolumn(
+        name = "Connected",
+        type_ = "integer",
+        json_path = ".status.pods.connected"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        priority = 1,
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionSpec {
+    /// The Store that the pods use.
+    pub store: StoreReference,
+    /// Which pods of the Session's own namespace: those whose labels match and that carry a
+    /// runtime sidecar.
+    pub selector: PodSelector,
+    /// Kind of primitive, such as `counter`, or `*` for every kind. Default: `*`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^(\*|[a-z][a-z0-9]*)$"))]
+    pub kind: Option<String>,
+    /// Name of the primitive, or `prefix*` for all whose names start so. Default: every name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[^*]*\*?$"))]
+    pub primitive: Option<String>,
+    /// Tags that a primitive must ask for, at most 32. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 63)))]
+    pub tags: Option<Vec<String>>,
+    /// Configuration of the primitives, a JSON object of their own form. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "rules::free_form_object")]
+    pub config: Option<Map<String, Value>>,
+    /// Stops the operator's work on the selected pods, except for status and deletion.
+    /// Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<bool>,
+}
+
+/// Names a Store.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreReference {
+    /// Name of the Store.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// Namespace of the Store. Default: the Session's. Another one is not supported yet and is
+    /// reported as a condition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+}
+
+/// Selects pods by labels: all pairs and all expressions must hold.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct PodSelector {
+    /// Labels that a pod must have, 1 to 16.
+    #[schemars(length(min = 1, max = 16), extend("minProperties" = 1, "maxProperties" = 16))]
+    pub match_labels: BTreeMap<String, String>,
+    /// Further requirements, at most 16. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub match_expressions: Option<Vec<LabelRequirement>>,
+}
+
+/// A requirement on one label of a pod.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "self.operator in ['In', 'NotIn'] \
+     ? has(self.values) && self.values.size() > 0 \
+     : !has(self.values) || self.values.size() == 0")
+    .message("In and NotIn need values; Exists and DoesNotExist take none"))]
+pub struct LabelRequirement {
+    /// Key of the label.
+    #[schemars(length(min = 1, max = 317))]
+    pub key: String,
+    /// In, NotIn, Exists or DoesNotExist.
+    pub operator: LabelOperator,
+    /// Values for In and NotIn, at most 32. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), inner(length(max = 63)))]
+    pub values: Option<Vec<String>>,
+}
+
+/// How a label is compared.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LabelOperator {
+    /// It has one of the values.
+    In,
+    /// It has none of the values, or is absent.
+    NotIn,
+    /// It is there.
+    Exists,
+    /// It is absent.
+    DoesNotExist,
+}
+
+/// What the operator last saw of a Session.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionStatus {
+    /// Generation of the specification that this status is about; -1 before the first look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// NONE, OPENING, OPENED, CLOSING or CLOSED.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<SessionState>,
+    /// Ready, Progressing and Stalled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// Counts of pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<PodCounts>,
+    /// The first 20 pods that could not be connected, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub failing_pods: Vec<FailingPod>,
+}
+
+/// State of a Session, as on the wire.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum SessionState {
+    /// Nothing has been done yet.
+    #[default]
+    None,
+    /// At least one pod is not connected yet.
+    Opening,
+    /// Every selected pod is connected.
+    Opened,
+    /// The Session is being deleted; pods are disconnected.
+    Closing,
+    /// Every pod is disconnected.
+    Closed,
+}
+
+/// Counts of a Session's pods.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct PodCounts {
+    /// Pods with a runtime sidecar that the Session selects and that have not ended.
+    pub matched: u32,
+    /// Of these, pods whose runtime has what the Session asks for.
+    pub connected: u32,
+    /// Of these, pods whose runtime could not be reached or refused.
+    pub failed: u32,
+}
+
+/// A pod that could not be connected.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "camelCase")]
+pub struct FailingPod {
+    /// Name of the pod.
+    pub name: String,
+    /// CamelCase word for programs.
+    pub reason: String,
+    /// What went wrong and what to do.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+impl Session {
+    /// Whether the operator may change anything but status and deletion.
+    pub fn is_paused(&self) -> bool {
+        self.spec.paused.unwrap_or(false)
+    }
+}
+
+impl PodSelector {
+    /// Whether a pod with these labels is selected.
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        let pairs_match = self
+            .match_labels
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value));
+        pairs_match
+            && self
+                .match_expressions
+                .iter()
+                .flatten()
+                .all(|requirement| requirement.matches(labels))
+    }
+}
+
+impl LabelRequirement {
+    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        let value = labels.get(&self.key);
+        let listed = |value: &String| self.values.iter().flatten().any(|listed| listed == value);
+        match self.operator {
+            LabelOperator::In => value.is_some_and(listed),
+            LabelOperator::NotIn => !value.is_some_and(listed),
+            LabelOperator::Exists => value.is_some(),
+            LabelOperator::DoesNotExist => value.is_none(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn a_selector_needs_every_pair_and_every_expression() {
+        let requirement = |operator, values: &[&str]| LabelRequirement {
+            key: "tier".to_owned(),
+            operator,
+            values: Some(values.iter().map(|value| (*value).to_owned()).collect()),
+        };
+        let cases = [
+            (vec![], labels(&[("app", "shop")]), true),
+            (vec![], labels(&[("app", "shop"), ("tier", "web")]), true),
+            (vec![], labels(&[("app", "other")]), false),
+            (vec![], labels(&[]), false),
+            (
+                vec![requirement(LabelOperator::In, &["web"])],
+                labels(&[("app", "shop")]),
+                false,
+            ),
+            (
+                vec![requirement(LabelOperator::In, &["web", "db"])],
+                labels(&[("app", "shop"), ("tier", "db")]),
+                true,
+            ),
+            (
+                vec![requirement(LabelOperator::NotIn, &["web"])],
+                labels(&[("app", "shop")]),
+                true,
+            ),
+            (
+                vec![requirement(LabelOperator::NotIn, &["web"])],
+                labels(&[("app", "shop"), ("tier", "web")]),
+                false,
+            ),
+            (
+                vec![requirement(LabelOperator::Exists, &[])],
+                labels(&[("app", "shop")]),
+                false,
+            ),
+            (
+                vec![requirement(LabelOperator::DoesNotExist, &[])],
+                labels(&[("app", "shop")]),
+                true,
+            ),
+        ];
+        for (expressions, pod, expected) in cases {
+            let selector = PodSelector {
+                match_labels: labels(&[("app", "shop")]),
+                match_expressions: Some(expressions),
+            };
+            assert_eq!(selector.matches(&pod), expected, "{selector:?} on {pod:?}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! How the operator reaches nodes and runtimes: one seam through which every call goes, so that a
+//! test can count, fail or delay each one.
+
+use std::fmt::Debug;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use thiserror::Error;
+use tonic::transport::Endpoint;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, Service, ServiceExt as _};
+
+use crate::metrics::Metrics;
+
+/// A gRPC channel; generated clients take it: `NodeClient::new(channel)`.
+pub type Channel = BoxCloneSyncService<
+    http::Request<tonic::body::Body>,
+    http::Response<tonic::body::Body>,
+    ChannelError,
+>;
+
+/// A call that got no answer; tonic makes it a status such as UNAVAILABLE.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct ChannelError(#[source] pub BoxError);
+
+/// How long to wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// After this much silence a connection is probed, so that a vanished peer is noticed.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// Opens channels. The channel connects at its first call and again after it broke.
+pub trait Dialer: Debug + Send + Sync + 'static {
+    /// A channel to a pod's port.
+    fn dial(&self, address: SocketAddr) -> Channel;
+}
+
+/// Plain HTTP/2 over TCP.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TcpDialer;
+
+impl Dialer for TcpDialer {
+    fn dial(&self, address: SocketAddr) -> Channel {
+        // A socket address always makes a valid URI; if it did not, each call says so.
+        match Endpoint::from_shared(format!("http://{address}")) {
+            Ok(endpoint) => {
+                let channel = endpoint
+                    .connect_timeout(CONNECT_TIMEOUT)
+                    .http2_keep_alive_interval(KEEP_ALIVE)
+                    .keep_alive_timeout(Duration::from_secs(10))
+                    .keep_alive_while_idle(true)
+                    .tcp_nodelay(true)
+                    .connect_lazy();
+                Channel::new(channel.map_err(|error| ChannelError(error.into())))
+            }
+            Err(error) => {
+                let message = error.to_string();
+                Channel::new(tower::service_fn(move |_request| {
+                    let message = message.clone();
+                    async move { Err(ChannelError(message.into())) }
+                }))
+            }
+        }
+    }
+}
+
+/// Open channels by address: at most a fixed number, the least recently used is dropped first.
+/// Clones share the channels.
+#[derive(Debug, Clone)]
+pub struct Channels {
+    dialer: Arc<dyn Dialer>,
+    metrics: Metrics,
+    capacity: usize,
+    open: Arc<Mutex<Vec<(SocketAddr, Channel)>>>,
+}
+
+impl Channels {
+    /// No channels yet.
+    #[must_use]
+    pub fn new(dialer: Arc<dyn Dialer>, capacity: usize, metrics: Metrics) -> Self {
+        Self {
+            dialer,
+            metrics,
+            capacity: capacity.max(1),
+            open: Arc::default(),
+        }
+    }
+
+    /// The channel to this address. A caller that holds one keeps it open.
+    #[must_use]
+    pub fn get(&self, address: SocketAddr) -> Channel {
+        let mut open = self.open.lock();
+        // Most recently used last; a few hundred entries are scanned faster than hashed twice.
+        if let Some(position) = open.iter().position(|(known, _)| *known == address) {
+            let entry = open.remove(position);
+            let channel = entry.1.clone();
+            open.push(entry);
+            return channel;
+        }
+        if open.len() >= self.capacity {
+            open.remove(0);
+        }
+        let channel = Channel::new(CountCalls {
+            metrics: self.metrics.clone(),
+            inner: self.dialer.dial(address),
+        });
+        open.push((address, channel.clone()));
+        channel
+    }
+
+    /// Drops the channel to an address that is no longer used, such as a deleted pod's.
+    pub fn close(&self, address: SocketAddr) {
+        self.open.lock().retain(|(known, _)| *known != address);
+    }
+}
+
+#[derive(Clone)]
+struct CountCalls {
+    metrics: Metrics,
+    inner: Channel,
+}
+
+impl Service<http::Request<tonic::body::Body>> for CountCalls {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = ChannelError;
+    type Future = BoxFuture<'static, Result<Self::Response, ChannelError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+        self.metrics.grpc_call(request.uri().path());
+        Box::pin(self.inner.call(request))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Counting(Mutex<Vec<SocketAddr>>);
+
+    impl Dialer for Counting {
+        fn dial(&self, address: SocketAddr) -> Channel {
+            self.0.lock().push(address);
+            TcpDialer.dial(address)
+        }
+    }
+
+    #[tokio::test]
+    async fn channels_are_shared_and_the_least_recently_used_is_dropped() {
+        let dialer = Arc::new(Counting::default());
+        let channels = Channels::new(dialer.clone(), 2, Metrics::default());
+        let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        for port in [1, 2, 1, 3, 1, 2] {
+            let _channel = channels.get(at(port));
+        }
+        assert_eq!(*dialer.0.lock(), [at(1), at(2), at(3), at(2)]);
+    }
+}

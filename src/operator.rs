@@ -1,0 +1,238 @@
+//! Wires the operator: options in, a running service out, a handle to end it.
+//!
+//! Clients and the dialer are given from outside, so a test can see, count and fail every call.
+
+use std::sync::Arc;
+
+use atomix_process::admin::Admin;
+use atomix_process::tasks::{TaskError, Tasks};
+use kube::{Api, Client};
+use prometheus_client::registry::Registry;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::{Context, Scope};
+use crate::controller::{Applier, Cache, Events, cache};
+use crate::dialer::{Channels, Dialer};
+use crate::driver::DriverController;
+use crate::lease::{self, LeaseLost, LeaseOptions};
+use crate::metrics::Metrics;
+use crate::runtimes::Runtimes;
+use crate::session::SessionController;
+use crate::store::{StoreController, StoreOptions};
+
+/// Channels to nodes and runtimes that may be open at a time.
+const MAX_CHANNELS: usize = 256;
+
+/// What an operator needs.
+#[derive(Clone)]
+pub struct Options {
+    /// For everything but the lease; see [`crate::client::connect`].
+    pub client: Client,
+    /// For the lease alone, with connections of its own: a busy operator must still renew.
+    pub lease_client: Client,
+    /// How nodes and runtimes are reached.
+    pub dialer: Arc<dyn Dialer>,
+    /// Which namespaces are served.
+    pub scope: Scope,
+    /// The lease.
+    pub lease: LeaseOptions,
+    /// Settings of the Store controller.
+    pub stores: StoreOptions,
+    /// Counters; also given to [`crate::client::connect`].
+    pub metrics: Metrics,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Options")
+            .field("scope", &self.scope)
+            .field("lease", &self.lease)
+            .field("stores", &self.stores)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why an operator ended.
+#[derive(Debug, Error)]
+pub enum OperatorError {
+    /// A task that the operator needs ended.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// Another operator may act now.
+    #[error(transparent)]
+    Lease(#[from] LeaseLost),
+    /// The operator itself panicked or was killed.
+    #[error("operator ended without a result")]
+    Aborted,
+}
+
+/// An operator that can be started.
+#[derive(Debug)]
+pub struct Operator {
+    options: Options,
+    admin: Option<TcpListener>,
+}
+
+/// A running operator. Dropping it lets the operator run on.
+#[derive(Debug)]
+pub struct Handle {
+    shutdown: CancellationToken,
+    running: JoinHandle<Result<(), OperatorError>>,
+}
+
+impl Operator {
+    /// An operator; `admin` is where probes and metrics are served, if anywhere.
+    #[must_use]
+    pub fn new(options: Options, admin: Option<TcpListener>) -> Self {
+        Self { options, admin }
+    }
+
+    /// Starts it. It ends in order when `shutdown` is cancelled.
+    #[must_use]
+    pub fn start(self, shutdown: CancellationToken) -> Handle {
+        let running = tokio::spawn(run(self.options, self.admin, shutdown.clone()));
+        Handle { shutdown, running }
+    }
+}
+
+impl Handle {
+    /// Ends the operator in order: running reconciles end, then the lease is released.
+    ///
+    /// # Errors
+    /// When it did not end in order.
+    pub async fn stop(self) -> Result<(), OperatorError> {
+        self.shutdown.cancel();
+        self.wait().await
+    }
+
+    /// Waits until the operator ends.
+    ///
+    /// # Errors
+    /// When it ended before it was asked to.
+    pub async fn wait(self) -> Result<(), OperatorError> {
+        self.running.await.unwrap_or(Err(OperatorError::Aborted))
+    }
+
+    /// Ends the operator as a crash would: every task at its next await point, nothing finished,
+    /// nothing released. As after a crash, a request that was sent may still take effect.
+    pub async fn kill(self) {
+        self.running.abort();
+        let _aborted = self.running.await;
+    }
+}
+
+async fn run(
+    options: Options,
+    admin_listener: Option<TcpListener>,
+    shutdown: CancellationToken,
+) -> Result<(), OperatorError> {
+    let mut registry = Registry::default();
+    options.metrics.register(&mut registry);
+    let admin = Admin::new(registry);
+    let (events, event_writer) = Events::new(
+        options.client.clone(),
+        &options.lease.identity,
+        options.metrics.clone(),
+    );
+    let context = Context {
+        client: options.client.clone(),
+        scope: options.scope.clone(),
+        channels: Channels::new(options.dialer, MAX_CHANNELS, options.metrics.clone()),
+        applier: Applier::new(options.client.clone()),
+        events,
+        metrics: options.metrics.clone(),
+        admin: admin.clone(),
+        stores: Cache::default(),
+        sessions: Cache::default(),
+        drivers: Cache::default(),
+    };
+    let stores = StoreController::new(&context, options.stores);
+    let drivers = DriverController::new(&context);
+    let runtimes = Runtimes::new(&context);
+    let sessions = SessionController::new(&context, &runtimes);
+
+    // What works without the lease. Events are written last, so they end with their own token.
+    let base_token = CancellationToken::new();
+    let mut base = Tasks::new(base_token.clone());
+    if let Some(listener) = admin_listener {
+        base.spawn("admin server", admin.serve(listener, base_token.clone()));
+    }
+    base.spawn("events", {
+        let token = base_token.clone();
+        async move {
+            event_writer.run(token).await;
+            Ok::<(), std::convert::Infallible>(())
+        }
+    });
+    follow_shared(&context, &mut base);
+    stores.watch(&mut base);
+    runtimes.watch(&mut base);
+    let base = base.join();
+    tokio::pin!(base);
+
+    let acquired = tokio::select! {
+        ended = &mut base => return ended.map_err(Into::into),
+        acquired = lease::acquire(
+            options.lease_client,
+            options.lease,
+            options.metrics,
+            shutdown.clone(),
+        ) => acquired,
+    };
+    let Some(held) = acquired else {
+        base_token.cancel();
+        return base.await.map_err(Into::into);
+    };
+
+    let release = CancellationToken::new();
+    let keeper = held.keep(release.clone());
+    tokio::pin!(keeper);
+    let mut controllers = Tasks::new(shutdown.child_token());
+    let token = controllers.shutdown().clone();
+    controllers.spawn("store controller", stores.run(token.clone()));
+    controllers.spawn("driver controller", drivers.run(token.clone()));
+    controllers.spawn("runtime controller", runtimes.run(token.clone()));
+    controllers.spawn("session controller", sessions.run(token));
+
+    // Returning drops, and so aborts, whatever still runs.
+    let result = tokio::select! {
+        lost = &mut keeper => return lost.map_err(Into::into),
+        ended = &mut base => return ended.map_err(Into::into),
+        ended = controllers.join() => ended,
+    };
+    release.cancel();
+    keeper.await?;
+    base_token.cancel();
+    let drained = base.await;
+    result.and(drained).map_err(Into::into)
+}
+
+/// Watches Stores, Sessions and Drivers, which several controllers read.
+fn follow_shared(context: &Context, tasks: &mut Tasks) {
+    let (client, scope) = (&context.client, &context.scope);
+    context.follow(
+        tasks,
+        "stores",
+        &context.stores,
+        cache::objects(scope.api(client), ""),
+        cache::prune_metadata,
+    );
+    context.follow(
+        tasks,
+        "sessions",
+        &context.sessions,
+        cache::objects(scope.api(client), ""),
+        cache::prune_metadata,
+    );
+    context.follow(
+        tasks,
+        "drivers",
+        &context.drivers,
+        cache::objects(Api::all(client.clone()), ""),
+        cache::prune_metadata,
+    );
+}

@@ -1,0 +1,45 @@
+//! Step 1 of the runtime controller: everything that a pass reads, from the caches.
+
+use std::sync::Arc;
+
+use super::Runtimes;
+use super::desired::SelectingSession;
+use super::index::store_of;
+use super::pod::RuntimePod;
+use crate::controller::ObjectKey;
+use crate::session::resolve::resolve;
+
+/// What a pass works on.
+#[derive(Debug)]
+pub(super) struct Dereferenced {
+    pub(super) pod: Arc<RuntimePod>,
+    pub(super) sessions: Vec<SelectingSession>,
+}
+
+/// `None` = the pod is gone.
+pub(super) fn dereference(runtimes: &Runtimes, key: &ObjectKey) -> Option<Dereferenced> {
+    let pod = runtimes.shared.pods.get(key)?;
+    let selecting = {
+        let index = runtimes.shared.index.lock();
+        let keys = index.sessions_of(key);
+        let sessions = keys.into_iter().filter_map(|key| {
+            let session = index.session(&key)?;
+            Some((key, session))
+        });
+        sessions.collect::<Vec<_>>()
+    };
+    let stores = &runtimes.shared.context.stores;
+    let sessions = selecting
+        .into_iter()
+        .map(|(key, session)| {
+            let store = stores.get(&store_of(&key, &session));
+            let target = resolve(&key, &session, store.as_deref());
+            SelectingSession {
+                key,
+                session,
+                target,
+            }
+        })
+        .collect();
+    Some(Dereferenced { pod, sessions })
+}

@@ -1,0 +1,310 @@
+//! Which Sessions select which pods, without looking at all of them. Pure.
+//!
+//! A Session is found by one of its label pairs, a pod by each of its own.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::controller::ObjectKey;
+use crate::crd::Session;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Label {
+    namespace: String,
+    key: String,
+    value: String,
+}
+
+/// Pods, Sessions and the Stores that Sessions name.
+#[derive(Debug, Default)]
+pub struct Index {
+    pods: HashMap<ObjectKey, BTreeMap<String, String>>,
+    pods_by_label: HashMap<Label, BTreeSet<ObjectKey>>,
+    /// In the last form that decoded.
+    sessions: HashMap<ObjectKey, Arc<Session>>,
+    sessions_by_label: HashMap<Label, BTreeSet<ObjectKey>>,
+    sessions_by_store: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+}
+
+impl Index {
+    /// Notes a pod's labels; returns the Sessions that selected it before or do now.
+    pub fn set_pod(
+        &mut self,
+        pod: &ObjectKey,
+        labels: BTreeMap<String, String>,
+    ) -> BTreeSet<ObjectKey> {
+        let mut affected = self.remove_pod(pod);
+        for label in labels_in(&pod.namespace, &labels) {
+            self.pods_by_label
+                .entry(label)
+                .or_default()
+                .insert(pod.clone());
+        }
+        self.pods.insert(pod.clone(), labels);
+        affected.extend(self.sessions_of(pod));
+        affected
+    }
+
+    /// Forgets a pod; returns the Sessions that selected it.
+    pub fn remove_pod(&mut self, pod: &ObjectKey) -> BTreeSet<ObjectKey> {
+        let affected = self.sessions_of(pod);
+        if let Some(labels) = self.pods.remove(pod) {
+            for label in labels_in(&pod.namespace, &labels) {
+                remove(&mut self.pods_by_label, &label, pod);
+            }
+        }
+        affected
+    }
+
+    /// Notes a Session; returns the pods that it selected before or does now.
+    pub fn set_session(&mut self, key: &ObjectKey, session: Arc<Session>) -> BTreeSet<ObjectKey> {
+        let mut affected = self.remove_session(key);
+        if let Some(label) = found_by(key, &session) {
+            self.sessions_by_label
+                .entry(label)
+                .or_default()
+                .insert(key.clone());
+        }
+        let store = store_of(key, &session);
+        self.sessions_by_store
+            .entry(store)
+            .or_default()
+            .insert(key.clone());
+        self.sessions.insert(key.clone(), session);
+        affected.extend(self.pods_of(key));
+        affected
+    }
+
+    /// Forgets a Session; returns the pods that it selected.
+    pub fn remove_session(&mut self, key: &ObjectKey) -> BTreeSet<ObjectKey> {
+        let affected = self.pods_of(key);
+        if let Some(session) = self.sessions.remove(key) {
+            if let Some(label) = found_by(key, &session) {
+                remove(&mut self.sessions_by_label, &label, key);
+            }
+            remove(&mut self.sessions_by_store, &store_of(key, &session), key);
+        }
+        affected
+    }
+
+    /// The Session in the last form that decoded.
+    pub fn session(&self, key: &ObjectKey) -> Option<Arc<Session>> {
+        self.sessions.get(key).cloned()
+    }
+
+    /// The Sessions that select a pod.
+    pub fn sessions_of(&self, pod: &ObjectKey) -> BTreeSet<ObjectKey> {
+        let Some(labels) = self.pods.get(pod) else {
+            return BTreeSet::new();
+        };
+        labels_in(&pod.namespace, labels)
+            .filter_map(|label| self.sessions_by_label.get(&label))
+            .flatten()
+            .filter(|key| self.selects(key, labels))
+            .cloned()
+            .collect()
+    }
+
+    /// The pods that a Session selects.
+    pub fn pods_of(&self, key: &ObjectKey) -> BTreeSet<ObjectKey> {
+        let Some(session) = self.sessions.get(key) else {
+            return BTreeSet::new();
+        };
+        let candidates = labels_in(&key.namespace, &session.spec.selector.match_labels)
+            .map(|label| self.pods_by_label.get(&label))
+            .min_by_key(|pods| pods.map_or(0, BTreeSet::len))
+            .flatten();
+        let is_selected = |pod: &&ObjectKey| {
+            self.pods
+                .get(*pod)
+                .is_some_and(|labels| session.spec.selector.matches(labels))
+        };
+        candidates
+            .into_iter()
+            .flatten()
+            .filter(is_selected)
+            .cloned()
+            .collect()
+    }
+
+    /// The Sessions that name a Store.
+    pub fn sessions_of_store(&self, store: &ObjectKey) -> BTreeSet<ObjectKey> {
+        self.sessions_by_store
+            .get(store)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    fn selects(&self, session: &ObjectKey, labels: &BTreeMap<String, String>) -> bool {
+        let session = self.sessions.get(session);
+        session.is_some_and(|session| session.spec.selector.matches(labels))
+    }
+}
+
+/// The Store that a Session names.
+pub fn store_of(key: &ObjectKey, session: &Session) -> ObjectKey {
+    let reference = &session.spec.store;
+    let namespace = reference.namespace.as_ref().unwrap_or(&key.namespace);
+    ObjectKey::new(namespace.clone(), reference.name.clone())
+}
+
+fn found_by(key: &ObjectKey, session: &Session) -> Option<Label> {
+    labels_in(&key.namespace, &session.spec.selector.match_labels).next()
+}
+
+fn labels_in<'a>(
+    namespace: &'a str,
+    labels: &'a BTreeMap<String, String>,
+) -> impl Iterator<Item = Label> + 'a {
+    labels.iter().map(|(key, value)| Label {
+        namespace: namespace.to_owned(),
+        key: key.clone(),
+        value: value.clone(),
+    })
+}
+
+fn remove<K: std::hash::Hash + Eq>(
+    map: &mut HashMap<K, BTreeSet<ObjectKey>>,
+    at: &K,
+    key: &ObjectKey,
+) {
+    if let Some(keys) = map.get_mut(at) {
+        keys.remove(key);
+        if keys.is_empty() {
+            map.remove(at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::crd::SessionSpec;
+    use crate::crd::session::{PodSelector, StoreReference};
+
+    fn session(labels: &BTreeMap<String, String>, store: &str) -> Arc<Session> {
+        let spec = SessionSpec {
+            store: StoreReference {
+                name: store.to_owned(),
+                namespace: None,
+            },
+            selector: PodSelector {
+                match_labels: labels.clone(),
+                match_expressions: None,
+            },
+            kind: None,
+            primitive: None,
+            tags: None,
+            config: None,
+            paused: None,
+        };
+        Arc::new(Session::new("any", spec))
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        SetPod(ObjectKey, BTreeMap<String, String>),
+        RemovePod(ObjectKey),
+        SetSession(ObjectKey, BTreeMap<String, String>, String),
+        RemoveSession(ObjectKey),
+    }
+
+    fn any_key() -> impl Strategy<Value = ObjectKey> {
+        ("[xy]", "[abc]").prop_map(|(namespace, name)| ObjectKey::new(namespace, name))
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        let labels = || prop::collection::btree_map("[kl]", "[vw]", 1..3);
+        prop_oneof![
+            (any_key(), labels()).prop_map(|(key, labels)| Step::SetPod(key, labels)),
+            any_key().prop_map(Step::RemovePod),
+            (any_key(), labels(), "[st]")
+                .prop_map(|(key, labels, store)| Step::SetSession(key, labels, store)),
+            any_key().prop_map(Step::RemoveSession),
+        ]
+    }
+
+    /// Looks at everything each time.
+    #[derive(Default)]
+    struct Naive {
+        pods: BTreeMap<ObjectKey, BTreeMap<String, String>>,
+        sessions: BTreeMap<ObjectKey, Arc<Session>>,
+    }
+
+    impl Naive {
+        fn matches(&self, session: &ObjectKey, pod: &ObjectKey) -> bool {
+            match (self.sessions.get(session), self.pods.get(pod)) {
+                (Some(found), Some(labels)) => {
+                    session.namespace == pod.namespace && found.spec.selector.matches(labels)
+                }
+                _ => false,
+            }
+        }
+
+        fn pods_of(&self, session: &ObjectKey) -> BTreeSet<ObjectKey> {
+            self.pods
+                .keys()
+                .filter(|pod| self.matches(session, pod))
+                .cloned()
+                .collect()
+        }
+
+        fn sessions_of(&self, pod: &ObjectKey) -> BTreeSet<ObjectKey> {
+            self.sessions
+                .keys()
+                .filter(|key| self.matches(key, pod))
+                .cloned()
+                .collect()
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_index_answers_like_a_look_at_everything(
+            steps in prop::collection::vec(any_step(), 1..60),
+        ) {
+            let mut index = Index::default();
+            let mut naive = Naive::default();
+            for step in steps {
+                match step {
+                    Step::SetPod(key, labels) => {
+                        let mut expected = naive.sessions_of(&key);
+                        naive.pods.insert(key.clone(), labels.clone());
+                        expected.extend(naive.sessions_of(&key));
+                        prop_assert_eq!(index.set_pod(&key, labels), expected);
+                    }
+                    Step::RemovePod(key) => {
+                        let expected = naive.sessions_of(&key);
+                        naive.pods.remove(&key);
+                        prop_assert_eq!(index.remove_pod(&key), expected);
+                    }
+                    Step::SetSession(key, labels, store) => {
+                        let mut expected = naive.pods_of(&key);
+                        let session = session(&labels, &store);
+                        naive.sessions.insert(key.clone(), Arc::clone(&session));
+                        expected.extend(naive.pods_of(&key));
+                        prop_assert_eq!(index.set_session(&key, session), expected);
+                        let store = ObjectKey::new(key.namespace.clone(), store);
+                        prop_assert!(index.sessions_of_store(&store).contains(&key));
+                    }
+                    Step::RemoveSession(key) => {
+                        let expected = naive.pods_of(&key);
+                        naive.sessions.remove(&key);
+                        prop_assert_eq!(index.remove_session(&key), expected);
+                    }
+                }
+            }
+            for (pod, session) in naive.pods.keys().zip(naive.sessions.keys()) {
+                prop_assert_eq!(index.sessions_of(pod), naive.sessions_of(pod));
+                prop_assert_eq!(index.pods_of(session), naive.pods_of(session));
+            }
+            naive.pods.keys().for_each(|key| { index.remove_pod(key); });
+            naive.sessions.keys().for_each(|key| { index.remove_session(key); });
+            prop_assert!(index.pods_by_label.is_empty());
+            prop_assert!(index.sessions_by_label.is_empty());
+            prop_assert!(index.sessions_by_store.is_empty());
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! The runtime controller: brings each runtime sidecar to what the Sessions that select its pod
+//! ask for, and remembers what came of it.
+//!
+//! Its key is the pod. Not for the status or the end of a Session; that is `session`.
+
+mod apply;
+mod dereference;
+mod desired;
+pub mod index;
+pub mod plan;
+pub mod pod;
+pub mod report;
+mod reports;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use atomix_process::tasks::Tasks;
+use kube::core::DeserializeGuard;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+use crate::controller::backoff::Backoff;
+use crate::controller::queue::{self, RunError};
+use crate::controller::{Cache, Change, Next, ObjectKey, Queue, cache, finalizer};
+use crate::crd::labels::{RUNTIME, SESSION_FINALIZER};
+use crate::crd::{Session, Store};
+
+use apply::{Runtime, RuntimeError};
+use index::Index;
+use pod::{RuntimePod, Sidecar};
+use report::{Failure, Outcome, Pass, PodReport};
+use reports::Reports;
+
+/// Pods that are reconciled at a time: each waits for a runtime most of the time.
+const CONCURRENCY: usize = 64;
+
+/// The runtime controller, and what it knows. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Runtimes {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    context: Context,
+    pods: Cache<RuntimePod>,
+    index: Mutex<Index>,
+    reports: Mutex<Reports>,
+    /// Waiting times of pods whose runtime has not reached its stores yet.
+    connecting: Mutex<Backoff<ObjectKey>>,
+    queue: Queue<ObjectKey>,
+    sessions: Queue<ObjectKey>,
+}
+
+/// What a Session's pods are for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionView {
+    /// Pods that it selects and that have not ended, with what is known of them.
+    pub pods: BTreeMap<ObjectKey, Option<Outcome>>,
+    /// Pods that were, or may have been, programmed for it.
+    pub programmed: BTreeSet<ObjectKey>,
+}
+
+impl Runtimes {
+    /// A controller that listens to the shared caches; make it before they run.
+    #[must_use]
+    pub fn new(context: &Context) -> Self {
+        let runtimes = Self {
+            shared: Arc::new(Shared {
+                context: context.clone(),
+                pods: Cache::default(),
+                index: Mutex::default(),
+                reports: Mutex::default(),
+                connecting: Mutex::default(),
+                queue: Queue::default(),
+                sessions: Queue::default(),
+            }),
+        };
+        // Caches outlive nobody: their listeners do not keep the controller alive.
+        let listener = Arc::downgrade(&runtimes.shared);
+        context.sessions.listen(move |change| {
+            if let Some(shared) = listener.upgrade() {
+                shared.session_changed(change);
+            }
+        });
+        let listener = Arc::downgrade(&runtimes.shared);
+        context.stores.listen(move |change| {
+            if let Some(shared) = listener.upgrade() {
+                shared.store_changed(change);
+            }
+        });
+        let listener = Arc::downgrade(&runtimes.shared);
+        runtimes.shared.pods.listen(move |change| {
+            if let Some(shared) = listener.upgrade() {
+                shared.pod_changed(change);
+            }
+        });
+        runtimes
+    }
+
+    /// Watches the pods with a runtime.
+    pub fn watch(&self, tasks: &mut Tasks) {
+        let context = &self.shared.context;
+        context.follow(
+            tasks,
+            "pods with a runtime",
+            &self.shared.pods,
+            cache::objects(
+                context.scope.api(&context.client),
+                &format!("{RUNTIME}=true"),
+            ),
+            RuntimePod::prune,
+        );
+    }
+
+    /// Reconciles until `shutdown`.
+    ///
+    /// # Errors
+    /// When a reconcile panics.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = self.synced() => {}
+        }
+        let metrics = self.shared.context.metrics.clone();
+        let queue = self.shared.queue.clone();
+        queue::run(
+            "runtime",
+            CONCURRENCY,
+            queue,
+            metrics,
+            shutdown,
+            move |key| {
+                let runtimes = self.clone();
+                async move { runtimes.reconcile(&key).await }
+            },
+        )
+        .await
+    }
+
+    /// Waits until all that a pass reads has been listed.
+    pub async fn synced(&self) {
+        self.shared.context.synced().await;
+        self.shared.pods.synced().await;
+    }
+
+    /// The Sessions that wait for a look at their status.
+    pub(crate) fn session_queue(&self) -> Queue<ObjectKey> {
+        self.shared.sessions.clone()
+    }
+
+    /// What a Session's pods are for it now.
+    pub(crate) fn view(&self, session: &ObjectKey) -> SessionView {
+        let selected = self.shared.index.lock().pods_of(session);
+        let reports = self.shared.reports.lock();
+        let programmed = reports.programmed_for(session);
+        let pods = selected
+            .into_iter()
+            .filter(|pod| {
+                let pod = self.shared.pods.get(pod);
+                pod.is_some_and(|pod| pod.sidecar() != Sidecar::Ended)
+            })
+            .map(|pod| {
+                let outcome = reports
+                    .get(&pod)
+                    .and_then(|report| report.outcomes.get(session));
+                let outcome = outcome.cloned();
+                (pod, outcome)
+            })
+            .collect();
+        SessionView { pods, programmed }
+    }
+
+    /// Whether a pass over the pod has ended since the operator started.
+    pub(crate) fn has_report(&self, pod: &ObjectKey) -> bool {
+        self.shared.reports.lock().get(pod).is_some()
+    }
+
+    async fn reconcile(&self, key: &ObjectKey) -> Result<Next, RuntimeError> {
+        let Some(found) = dereference::dereference(self, key) else {
+            self.forget(key);
+            return Ok(Next::OnChange);
+        };
+        let (address, has_started) = match found.pod.sidecar() {
+            Sidecar::Running {
+                address,
+                has_started,
+            } => (address, has_started),
+            Sidecar::NotRunning => {
+                let waiting =
+                    Outcome::Connecting("the runtime's container does not run".to_owned());
+                self.store_idle(key, &found.sessions, waiting);
+                return Ok(Next::OnChange);
+            }
+            Sidecar::Absent => {
+                self.store_idle(key, &found.sessions, no_runtime());
+                return Ok(Next::OnChange);
+            }
+            Sidecar::Ended => {
+                self.forget(key);
+                return Ok(Next::OnChange);
+            }
+        };
+
+        // Before any call: after a crash of a call the runtime may hold these Sessions.
+        let reached_before = self.intend(key, &found.sessions);
+        let desired = desired::desired(&found.sessions);
+        let channel = self.shared.context.channels.get(address);
+        let mut pass = Pass::default();
+        let result = Runtime::new(address, channel)
+            .converge(&desired, &mut pass)
+            .await;
+        if let Err(error) = &result {
+            pass.unreachable = Some(apply::unreachable(error, has_started));
+        }
+        for event in report::events(&pass, reached_before.as_ref()) {
+            let pod = found.pod.as_ref();
+            let events = &self.shared.context.events;
+            events.publish(pod, event.severity, event.reason, event.action, event.note);
+        }
+        let mut report = report::report(&found.sessions, &pass);
+        if result.is_err() {
+            report.programmed.extend(self.programmed(key));
+        }
+        let is_connecting = report
+            .outcomes
+            .values()
+            .any(|outcome| matches!(outcome, Outcome::Connecting(_)));
+        self.store(key, report);
+        match result {
+            // A container that is starting does not answer yet, and the pod tells when it does.
+            Err(_) if !has_started => Ok(self.next(key, true)),
+            Err(error) => Err(error),
+            Ok(()) => Ok(self.next(key, is_connecting)),
+        }
+    }
+
+    /// A runtime that has not reached a store yet is looked at again, ever more rarely; one that
+    /// loses a store later tells so by its pod's readiness.
+    fn next(&self, key: &ObjectKey, is_connecting: bool) -> Next {
+        let mut connecting = self.shared.connecting.lock();
+        if is_connecting {
+            return Next::After(connecting.failed(key.clone()));
+        }
+        connecting.succeeded(key);
+        Next::OnChange
+    }
+
+    fn programmed(&self, pod: &ObjectKey) -> BTreeSet<ObjectKey> {
+        let reports = self.shared.reports.lock();
+        reports
+            .get(pod)
+            .map(|report| report.programmed.clone())
+            .unwrap_or_default()
+    }
+
+    /// Notes which Sessions the pod is about to be programmed for; returns which Stores its runtime
+    /// reached before, if it was looked at.
+    fn intend(
+        &self,
+        pod: &ObjectKey,
+        sessions: &[desired::SelectingSession],
+    ) -> Option<BTreeSet<ObjectKey>> {
+        let active = sessions
+            .iter()
+            .filter(|selecting| desired::is_active(&selecting.session));
+        let active: BTreeSet<ObjectKey> = active.map(|selecting| selecting.key.clone()).collect();
+        let mut reports = self.shared.reports.lock();
+        // Without a report the pod is looked at for the first time, and a Session under deletion
+        // waits for the end of that.
+        let reached = reports.get(pod)?.reached.clone();
+        reports.extend(pod, active);
+        Some(reached)
+    }
+
+    /// The report of a pod whose runtime cannot be called now.
+    fn store_idle(
+        &self,
+        key: &ObjectKey,
+        sessions: &[desired::SelectingSession],
+        outcome: Outcome,
+    ) {
+        let pass = Pass {
+            unreachable: Some(outcome),
+            ..Pass::default()
+        };
+        let mut report = report::report(sessions, &pass);
+        report.programmed.clear();
+        self.shared.connecting.lock().succeeded(key);
+        self.store(key, report);
+    }
+
+    fn store(&self, pod: &ObjectKey, report: PodReport) {
+        let mut affected: BTreeSet<ObjectKey> = report.programmed.clone();
+        affected.extend(report.outcomes.keys().cloned());
+        let before = self.shared.reports.lock().insert(pod, report.clone());
+        if before.as_ref() == Some(&report) {
+            return;
+        }
+        if let Some(before) = before {
+            affected.extend(before.programmed);
+            affected.extend(before.outcomes.into_keys());
+        }
+        // A Session under deletion waits for the first report of each of its pods.
+        affected.extend(self.shared.index.lock().sessions_of(pod));
+        affected
+            .into_iter()
+            .for_each(|session| self.shared.sessions.add(session));
+    }
+
+    fn forget(&self, pod: &ObjectKey) {
+        let before = self.shared.reports.lock().remove(pod);
+        self.shared.connecting.lock().succeeded(pod);
+        let mut affected = self.shared.index.lock().sessions_of(pod);
+        affected.extend(before.into_iter().flat_map(|report| report.programmed));
+        affected
+            .into_iter()
+            .for_each(|session| self.shared.sessions.add(session));
+    }
+}
+
+/// What the caches tell.
+impl Shared {
+    fn session_changed(&self, change: &Change<'_, DeserializeGuard<Session>>) {
+        let key = ObjectKey::of(change.object().as_ref());
+        let pods = match change {
+            Change::Deleted(_) => self.index.lock().remove_session(&key),
+            Change::Applied { before, after } => match &after.0 {
+                // Its last form that decoded stays in force.
+                Err(_) => BTreeSet::new(),
+                Ok(session) => {
+                    let before = before.and_then(|before| before.0.as_ref().ok());
+                    let is_relevant = before.is_none_or(|before| concerns_pods(before, session));
+                    let session = Arc::new(session.clone());
+                    let pods = self.index.lock().set_session(&key, session);
+                    if is_relevant { pods } else { BTreeSet::new() }
+                }
+            },
+        };
+        pods.into_iter().for_each(|pod| self.queue.add(pod));
+        self.sessions.add(key);
+    }
+
+    fn store_changed(&self, change: &Change<'_, DeserializeGuard<Store>>) {
+        if let Change::Applied {
+            before: Some(before),
+            after,
+        } = change
+            && let (Ok(before), Ok(after)) = (&before.0, &after.0)
+            && !concerns_sessions(before, after)
+        {
+            return;
+        }
+        let store = ObjectKey::of(change.object().as_ref());
+        let index = self.index.lock();
+        for session in index.sessions_of_store(&store) {
+            index
+                .pods_of(&session)
+                .into_iter()
+                .for_each(|pod| self.queue.add(pod));
+            self.sessions.add(session);
+        }
+    }
+
+    fn pod_changed(&self, change: &Change<'_, RuntimePod>) {
+        let pod = change.object();
+        let key = ObjectKey::of(pod.as_ref());
+        let sessions = match change {
+            Change::Deleted(_) => self.index.lock().remove_pod(&key),
+            Change::Applied { before, after } => {
+                if before.is_some_and(|before| !after.differs_for_runtime(before)) {
+                    return;
+                }
+                let labels = after.metadata.labels.clone().unwrap_or_default();
+                self.index.lock().set_pod(&key, labels)
+            }
+        };
+        if let (Change::Deleted(_), Sidecar::Running { address, .. }) = (change, pod.sidecar()) {
+            self.context.channels.close(address);
+        }
+        // Also for a deleted pod: its report goes in the controller's own order.
+        self.queue.add(key);
+        sessions
+            .into_iter()
+            .for_each(|session| self.sessions.add(session));
+    }
+}
+
+fn no_runtime() -> Outcome {
+    Outcome::Failed(Failure {
+        reason: "NoRuntime",
+        message: format!(
+            "no container of the pod declares the port {}: add the runtime sidecar, or remove the \
+             label {RUNTIME}",
+            pod::CONTROL_PORT
+        ),
+        needs_person: true,
+    })
+}
+
+/// A status write concerns no pod.
+fn concerns_pods(before: &Session, after: &Session) -> bool {
+    let facts = |session: &Session| {
+        (
+            session.metadata.uid.clone(),
+            session.metadata.generation,
+            session.metadata.deletion_timestamp.is_some(),
+            finalizer::has(&session.metadata, SESSION_FINALIZER),
+        )
+    };
+    facts(before) != facts(after) || before.spec != after.spec
+}
+
+/// Most status writes of a Store concern no Session.
+fn concerns_sessions(before: &Store, after: &Store) -> bool {
+    let facts = |store: &Store| {
+        let status = store.status.clone().unwrap_or_default();
+        (
+            store.metadata.uid.clone(),
+            store.metadata.deletion_timestamp.is_some(),
+            status.bootstrapped,
+            status.replication_factor,
+        )
+    };
+    facts(before) != facts(after) || before.spec != after.spec
+}

@@ -1,0 +1,336 @@
+//! Step 3 of the runtime controller: what a runtime has and should have in, calls out. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use atomix_proto::runtime::v1::{DriverId, GetStatusResponse, Route, connection};
+
+use crate::controller::ObjectKey;
+
+/// What one connection of a runtime is like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedConnection {
+    /// The driver.
+    pub driver: DriverId,
+    /// Digest of its configuration.
+    pub config_digest: String,
+    /// Why the store is not reached; `None` = it is.
+    pub trouble: Option<String>,
+}
+
+/// What a runtime has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Its connections by Store.
+    pub connections: BTreeMap<ObjectKey, ObservedConnection>,
+    /// Digest of its routing table.
+    pub routes_digest: String,
+}
+
+/// How a Store is to be connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WantedConnection {
+    /// The driver.
+    pub driver: DriverId,
+    /// Its configuration as JSON.
+    pub config: String,
+    /// Digest of the configuration.
+    pub config_digest: String,
+}
+
+/// What a runtime should have.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Desired {
+    /// Connections by Store.
+    pub connections: BTreeMap<ObjectKey, WantedConnection>,
+    /// Stores whose connection stays as it is, if there is one: a Session wants them, and how to
+    /// connect them cannot be said now.
+    pub kept: BTreeSet<ObjectKey>,
+    /// The routing table, oldest Session first; `None` = it stays as it is.
+    pub routes: Option<Vec<Route>>,
+}
+
+/// One call to a runtime.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Connect a Store.
+    Connect {
+        /// The Store.
+        store: ObjectKey,
+        /// How.
+        connection: WantedConnection,
+    },
+    /// Change the configuration of a connected Store.
+    Configure {
+        /// The Store.
+        store: ObjectKey,
+        /// How; the driver is the present one.
+        connection: WantedConnection,
+    },
+    /// Replace the routing table.
+    Program {
+        /// The whole table.
+        routes: Vec<Route>,
+    },
+    /// Disconnect a Store.
+    Disconnect {
+        /// The Store.
+        store: ObjectKey,
+    },
+}
+
+/// The calls that make a runtime what it should be; none when it is. A Store is connected before
+/// routes lead to it and disconnected after they have gone. A change of driver is a new connection.
+pub fn plan(observed: &Observed, desired: &Desired) -> Vec<Action> {
+    let mut actions = Vec::new();
+    for (store, wanted) in &desired.connections {
+        let store = store.clone();
+        let connection = wanted.clone();
+        match observed.connections.get(&store) {
+            None => actions.push(Action::Connect { store, connection }),
+            Some(present) if present.driver != wanted.driver => {
+                actions.push(Action::Disconnect {
+                    store: store.clone(),
+                });
+                actions.push(Action::Connect { store, connection });
+            }
+            Some(present) if present.config_digest != wanted.config_digest => {
+                actions.push(Action::Configure { store, connection });
+            }
+            Some(_) => {}
+        }
+    }
+    if let Some(routes) = &desired.routes {
+        let routes = routes_with_connection(routes, observed, desired);
+        if atomix_proto::digest::routes_digest(&routes) != observed.routes_digest {
+            actions.push(Action::Program { routes });
+        }
+    }
+    for store in observed.connections.keys() {
+        if !desired.connections.contains_key(store) && !desired.kept.contains(store) {
+            actions.push(Action::Disconnect {
+                store: store.clone(),
+            });
+        }
+    }
+    actions
+}
+
+/// A kept Store may never have been connected: then nothing leads to it yet.
+fn routes_with_connection(routes: &[Route], observed: &Observed, desired: &Desired) -> Vec<Route> {
+    let is_connected = |route: &&Route| {
+        let store = route.store_id.clone().unwrap_or_default();
+        let store = ObjectKey::new(store.namespace, store.name);
+        desired.connections.contains_key(&store)
+            || desired.kept.contains(&store) && observed.connections.contains_key(&store)
+    };
+    routes.iter().filter(is_connected).cloned().collect()
+}
+
+impl Observed {
+    /// From a runtime's answer.
+    pub fn of(status: GetStatusResponse) -> Self {
+        let connections = status
+            .connections
+            .into_iter()
+            .map(|connection| {
+                let is_connected = connection.state() == connection::State::Connected;
+                let trouble = match (is_connected, connection.message.is_empty()) {
+                    (true, _) => None,
+                    (false, true) => Some("the runtime has not reached the store yet".to_owned()),
+                    (false, false) => Some(connection.message),
+                };
+                let store = connection.store_id.unwrap_or_default();
+                let observed = ObservedConnection {
+                    driver: connection.driver_id.unwrap_or_default(),
+                    config_digest: connection.config_digest,
+                    trouble,
+                };
+                (ObjectKey::new(store.namespace, store.name), observed)
+            })
+            .collect();
+        Self {
+            connections,
+            routes_digest: status.routes_digest,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use atomix_proto::digest::{config_digest, routes_digest};
+    use atomix_proto::runtime::v1::StoreId;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn driver(name: &str) -> DriverId {
+        DriverId {
+            name: name.to_owned(),
+            version: "v1".to_owned(),
+        }
+    }
+
+    fn wanted(driver_name: &str, config: &str) -> WantedConnection {
+        WantedConnection {
+            driver: driver(driver_name),
+            config: config.to_owned(),
+            config_digest: config_digest(config.as_bytes()),
+        }
+    }
+
+    fn route(store: &str) -> Route {
+        Route {
+            store_id: Some(StoreId {
+                namespace: "garden".to_owned(),
+                name: store.to_owned(),
+            }),
+            ..Route::default()
+        }
+    }
+
+    fn key(store: &str) -> ObjectKey {
+        ObjectKey::new("garden", store)
+    }
+
+    /// A runtime as its protocol describes it: refuses what the semantics refuse.
+    #[derive(Clone, Debug, Default)]
+    struct Model {
+        connections: BTreeMap<ObjectKey, WantedConnection>,
+        routes: Vec<Route>,
+    }
+
+    impl Model {
+        fn observed(&self) -> Observed {
+            let connections = self.connections.iter().map(|(store, connection)| {
+                let observed = ObservedConnection {
+                    driver: connection.driver.clone(),
+                    config_digest: connection.config_digest.clone(),
+                    trouble: None,
+                };
+                (store.clone(), observed)
+            });
+            Observed {
+                connections: connections.collect(),
+                routes_digest: routes_digest(&self.routes),
+            }
+        }
+
+        fn call(&mut self, action: Action) {
+            match action {
+                Action::Connect { store, connection } => {
+                    assert!(
+                        self.connections.insert(store, connection).is_none(),
+                        "ALREADY_EXISTS"
+                    );
+                }
+                Action::Configure { store, connection } => {
+                    let present = self.connections.get_mut(&store).expect("NOT_FOUND");
+                    assert_eq!(present.driver, connection.driver, "another driver");
+                    *present = connection;
+                }
+                Action::Program { routes } => {
+                    for route in &routes {
+                        let store = route.store_id.clone().unwrap();
+                        let store = ObjectKey::new(store.namespace, store.name);
+                        assert!(self.connections.contains_key(&store), "route to nowhere");
+                    }
+                    self.routes = routes;
+                }
+                Action::Disconnect { store } => {
+                    assert!(self.connections.remove(&store).is_some(), "NOT_FOUND");
+                }
+            }
+        }
+    }
+
+    fn any_connections() -> impl Strategy<Value = BTreeMap<ObjectKey, WantedConnection>> {
+        let store = prop_oneof!["a", "b", "c", "d"].prop_map(|name| key(&name));
+        let connection = (prop_oneof!["memory", "multi-raft"], 0..3_u8)
+            .prop_map(|(driver, config)| wanted(&driver, &format!("{{\"x\":{config}}}")));
+        prop::collection::btree_map(store, connection, 0..4)
+    }
+
+    fn routes_of(connections: &BTreeMap<ObjectKey, WantedConnection>) -> Vec<Route> {
+        connections.keys().map(|store| route(&store.name)).collect()
+    }
+
+    proptest! {
+        /// A crash after any call loses only work: the next plan goes on from there.
+        #[test]
+        fn any_runtime_becomes_what_it_should_be_also_after_a_crash_at_any_call(
+            before in any_connections(),
+            after in any_connections(),
+            crash_at in 0..8_usize,
+        ) {
+            let mut runtime = Model { routes: routes_of(&before), connections: before };
+            let desired = Desired {
+                routes: Some(routes_of(&after)),
+                connections: after.clone(),
+                kept: BTreeSet::new(),
+            };
+            let first = plan(&runtime.observed(), &desired);
+            first.into_iter().take(crash_at).for_each(|action| runtime.call(action));
+            let second = plan(&runtime.observed(), &desired);
+            second.into_iter().for_each(|action| runtime.call(action));
+            prop_assert_eq!(&runtime.connections, &after);
+            prop_assert_eq!(&runtime.routes, &routes_of(&after));
+            prop_assert_eq!(plan(&runtime.observed(), &desired), vec![]);
+        }
+
+        #[test]
+        fn a_connection_that_is_kept_is_never_touched(
+            before in any_connections(),
+            kept in prop_oneof!["a", "b", "c"].prop_map(|name| key(&name)),
+        ) {
+            let runtime = Model { routes: routes_of(&before), connections: before };
+            let desired = Desired {
+                kept: [kept.clone()].into(),
+                ..Desired::default()
+            };
+            for action in plan(&runtime.observed(), &desired) {
+                let Action::Disconnect { store } = action else {
+                    return Err(TestCaseError::fail("only disconnects were asked for"));
+                };
+                prop_assert_ne!(store, kept.clone());
+            }
+        }
+    }
+
+    #[test]
+    fn a_new_configuration_keeps_the_connection_and_a_new_driver_replaces_it() {
+        let present = Model {
+            connections: [(key("a"), wanted("memory", "{}"))].into(),
+            routes: vec![route("a")],
+        };
+        let desired = |connection: WantedConnection| Desired {
+            connections: [(key("a"), connection)].into(),
+            kept: BTreeSet::new(),
+            routes: Some(vec![route("a")]),
+        };
+        let changed = wanted("memory", r#"{"x":1}"#);
+        assert_eq!(
+            plan(&present.observed(), &desired(changed.clone())),
+            [Action::Configure {
+                store: key("a"),
+                connection: changed
+            }]
+        );
+        let replaced = wanted("multi-raft", "{}");
+        assert_eq!(
+            plan(&present.observed(), &desired(replaced.clone())),
+            [
+                Action::Disconnect { store: key("a") },
+                Action::Connect {
+                    store: key("a"),
+                    connection: replaced
+                },
+            ]
+        );
+        assert_eq!(
+            plan(&present.observed(), &desired(wanted("memory", "{}"))),
+            []
+        );
+    }
+}

@@ -1,0 +1,268 @@
+//! The few fields of a pod that connecting its runtime needs. Every field is optional, so no pod
+//! fails to decode.
+
+use std::net::{IpAddr, SocketAddr};
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde::Deserialize;
+
+/// Port on which every runtime serves the operator.
+pub const CONTROL_PORT: u16 = 5679;
+
+/// An application pod with a runtime sidecar.
+#[derive(Resource, Clone, Debug, Default, Deserialize)]
+#[resource(inherit = Pod)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RuntimePod {
+    /// Name, labels, uid and deletion time; the rest is pruned.
+    pub metadata: ObjectMeta,
+    /// Its containers.
+    pub spec: Option<RuntimePodSpec>,
+    /// How they are.
+    pub status: Option<RuntimePodStatus>,
+}
+
+/// The containers of a pod.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RuntimePodSpec {
+    /// Ordinary containers.
+    pub containers: Option<Vec<Container>>,
+    /// Init containers, native sidecars among them.
+    pub init_containers: Option<Vec<Container>>,
+}
+
+/// One container.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Container {
+    /// Its name.
+    pub name: String,
+    /// Its declared ports.
+    pub ports: Option<Vec<ContainerPort>>,
+}
+
+/// A declared port.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ContainerPort {
+    /// The number.
+    pub container_port: i32,
+}
+
+/// How a pod is.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct RuntimePodStatus {
+    /// Pending, Running, Succeeded, Failed or Unknown.
+    pub phase: Option<String>,
+    /// Its address.
+    #[serde(rename = "podIP")]
+    pub pod_ip: Option<String>,
+    /// Ordinary containers.
+    pub container_statuses: Option<Vec<ContainerStatus>>,
+    /// Init containers, native sidecars among them.
+    pub init_container_statuses: Option<Vec<ContainerStatus>>,
+}
+
+/// How a container is.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ContainerStatus {
+    /// Its name.
+    pub name: String,
+    /// Changes with each start.
+    #[serde(rename = "containerID")]
+    pub container_id: Option<String>,
+    /// Whether the startup probe has succeeded.
+    pub started: Option<bool>,
+    /// Whether the readiness probe succeeds.
+    pub ready: bool,
+    /// Only whether it runs.
+    pub state: Option<ContainerState>,
+}
+
+/// What a container does.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct ContainerState {
+    /// There while it runs.
+    pub running: Option<Running>,
+}
+
+/// A container runs.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct Running {}
+
+/// Whether a pod's runtime can be called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sidecar {
+    /// It runs here.
+    Running {
+        /// Where it serves the operator.
+        address: SocketAddr,
+        /// Its startup probe has succeeded; before that a refused call says nothing.
+        has_started: bool,
+    },
+    /// Its container does not run yet, or no longer.
+    NotRunning,
+    /// No container of the pod declares the control port.
+    Absent,
+    /// The pod has ended or is ending: nothing is done to it, and nothing is expected of it.
+    Ended,
+}
+
+impl RuntimePod {
+    /// Removes what nobody reads.
+    pub fn prune(&mut self) {
+        let meta = std::mem::take(&mut self.metadata);
+        self.metadata = ObjectMeta {
+            name: meta.name,
+            namespace: meta.namespace,
+            uid: meta.uid,
+            resource_version: meta.resource_version,
+            labels: meta.labels,
+            deletion_timestamp: meta.deletion_timestamp,
+            ..ObjectMeta::default()
+        };
+    }
+
+    /// Whether the pod's runtime can be called, and where.
+    pub fn sidecar(&self) -> Sidecar {
+        let status = self.status.clone().unwrap_or_default();
+        let has_ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        if has_ended || self.metadata.deletion_timestamp.is_some() {
+            return Sidecar::Ended;
+        }
+        let Some(name) = self.sidecar_name() else {
+            return Sidecar::Absent;
+        };
+        let statuses = [status.init_container_statuses, status.container_statuses];
+        let container = statuses
+            .into_iter()
+            .flatten()
+            .flatten()
+            .find(|container| container.name == name);
+        let address: Option<IpAddr> = status.pod_ip.and_then(|address| address.parse().ok());
+        match (container, address) {
+            (Some(container), Some(address)) if container.is_running() => Sidecar::Running {
+                address: SocketAddr::new(address, CONTROL_PORT),
+                has_started: container.started.unwrap_or(true),
+            },
+            _ => Sidecar::NotRunning,
+        }
+    }
+
+    fn sidecar_name(&self) -> Option<&str> {
+        let spec = self.spec.as_ref()?;
+        let mut containers = spec
+            .init_containers
+            .iter()
+            .chain(&spec.containers)
+            .flatten();
+        let sidecar = containers.find(|container| {
+            let mut ports = container.ports.iter().flatten();
+            ports.any(|port| port.container_port == i32::from(CONTROL_PORT))
+        })?;
+        Some(&sidecar.name)
+    }
+
+    /// Whether the runtime may be in another state than before: another place, another process,
+    /// other wishes, or another readiness, by which a runtime tells of a lost connection.
+    pub fn differs_for_runtime(&self, before: &Self) -> bool {
+        self.metadata.uid != before.metadata.uid
+            || self.metadata.labels != before.metadata.labels
+            || self.metadata.deletion_timestamp.is_some()
+                != before.metadata.deletion_timestamp.is_some()
+            || self.spec != before.spec
+            || self.status != before.status
+    }
+}
+
+impl ContainerStatus {
+    fn is_running(&self) -> bool {
+        self.state
+            .as_ref()
+            .is_some_and(|state| state.running.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(status: Value) -> RuntimePod {
+        serde_json::from_value(json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "shop-1", "namespace": "garden"},
+            "spec": {
+                "initContainers": [
+                    {"name": "setup", "ports": []},
+                    {"name": "helper", "ports": [{"containerPort": 5678}, {"containerPort": 5679}]},
+                ],
+                "containers": [{"name": "shop"}],
+            },
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_runtime_can_be_called_as_soon_as_its_container_runs() {
+        let running = json!({"startedAt": "2026-01-01T00:00:00Z"});
+        let at = |started: bool| Sidecar::Running {
+            address: "10.0.0.7:5679".parse().unwrap(),
+            has_started: started,
+        };
+        for (status, expected) in [
+            (json!({}), Sidecar::NotRunning),
+            (json!({"podIP": "10.0.0.7"}), Sidecar::NotRunning),
+            (
+                json!({"podIP": "10.0.0.7", "initContainerStatuses": [
+                    {"name": "helper", "started": false, "state": {"running": running}}]}),
+                at(false),
+            ),
+            (
+                json!({"podIP": "10.0.0.7", "phase": "Pending", "initContainerStatuses": [
+                    {"name": "helper", "started": true, "state": {"running": running}}]}),
+                at(true),
+            ),
+            (
+                json!({"podIP": "10.0.0.7", "initContainerStatuses": [
+                    {"name": "helper", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}),
+                Sidecar::NotRunning,
+            ),
+            (
+                json!({"podIP": "10.0.0.7", "containerStatuses": [
+                    {"name": "shop", "started": true, "state": {"running": running}}]}),
+                Sidecar::NotRunning,
+            ),
+            (json!({"phase": "Succeeded"}), Sidecar::Ended),
+            (json!({"phase": "Failed"}), Sidecar::Ended),
+        ] {
+            assert_eq!(pod(status.clone()).sidecar(), expected, "{status}");
+        }
+        let mut without = pod(json!({}));
+        without.spec = None;
+        assert_eq!(without.sidecar(), Sidecar::Absent);
+    }
+
+    #[test]
+    fn any_pod_decodes() {
+        for text in [
+            "{}",
+            r#"{"spec":null,"status":null}"#,
+            r#"{"status":{"podIP":"x"}}"#,
+        ] {
+            let pod: RuntimePod = serde_json::from_str(text).unwrap();
+            assert!(!matches!(pod.sidecar(), Sidecar::Running { .. }), "{text}");
+        }
+    }
+}

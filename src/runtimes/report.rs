@@ -1,0 +1,288 @@
+//! Step 5 of the runtime controller: what a pass over a pod means for each Session, and which
+//! events tell of it. Pure; the session controller reads it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::desired::{SelectingSession, is_active};
+use super::index::store_of;
+use super::plan::{Action, Observed};
+use crate::controller::{ObjectKey, Severity};
+
+/// Why a pod's runtime does not do what it should.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// CamelCase word for programs.
+    pub reason: &'static str,
+    /// What went wrong and what to do.
+    pub message: String,
+    /// Whether only a person can go on.
+    pub needs_person: bool,
+}
+
+/// What a pod is for one Session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Its runtime reaches the Store.
+    Connected,
+    /// It is on its way; why it is not there yet.
+    Connecting(String),
+    /// It failed.
+    Failed(Failure),
+}
+
+/// What is known of a pod's runtime. In memory only: a new operator asks again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodReport {
+    /// Sessions that the runtime was, or may have been, programmed for.
+    pub programmed: BTreeSet<ObjectKey>,
+    /// What the pod is for each Session that selects it.
+    pub outcomes: BTreeMap<ObjectKey, Outcome>,
+    /// Stores that the runtime reached at the last look.
+    pub reached: BTreeSet<ObjectKey>,
+}
+
+/// What a pass did and saw.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pass {
+    /// What the runtime has now; `None` = it did not answer.
+    pub observed: Option<Observed>,
+    /// Calls that succeeded.
+    pub done: Vec<Action>,
+    /// Stores whose connection or configuration was refused.
+    pub refused: BTreeMap<ObjectKey, Refusal>,
+    /// Why the routing table was refused.
+    pub routes_refused: Option<Failure>,
+    /// Why the runtime could not be asked.
+    pub unreachable: Option<Outcome>,
+}
+
+/// A call for one Store that a runtime refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The event that tells of it.
+    pub event: &'static str,
+    /// Why.
+    pub failure: Failure,
+}
+
+/// An event about a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodEvent {
+    /// Whether it is trouble.
+    pub severity: Severity,
+    /// Connected, ConnectFailed, Configured, ConfigureFailed or Disconnected.
+    pub reason: &'static str,
+    /// What was done.
+    pub action: &'static str,
+    /// For people.
+    pub note: String,
+}
+
+/// The report after a pass.
+pub fn report(sessions: &[SelectingSession], pass: &Pass) -> PodReport {
+    let active = sessions
+        .iter()
+        .filter(|selecting| is_active(&selecting.session));
+    let mut report = PodReport::default();
+    for selecting in active {
+        report.programmed.insert(selecting.key.clone());
+        let store = store_of(&selecting.key, &selecting.session);
+        // What a Session lacks itself is said by its own conditions, not by each pod.
+        let is_resolved = selecting.target.is_ok();
+        if let Some(outcome) = outcome(&store, is_resolved, pass) {
+            report.outcomes.insert(selecting.key.clone(), outcome);
+        }
+    }
+    if let Some(observed) = &pass.observed {
+        let reached = observed
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.trouble.is_none());
+        report.reached = reached.map(|(store, _)| store.clone()).collect();
+    }
+    report
+}
+
+fn outcome(store: &ObjectKey, is_resolved: bool, pass: &Pass) -> Option<Outcome> {
+    if let Some(unreachable) = &pass.unreachable {
+        return Some(unreachable.clone());
+    }
+    if let Some(refusal) = pass.refused.get(store) {
+        return Some(Outcome::Failed(refusal.failure.clone()));
+    }
+    if let Some(failure) = &pass.routes_refused {
+        return Some(Outcome::Failed(failure.clone()));
+    }
+    let connection = pass
+        .observed
+        .as_ref()
+        .and_then(|observed| observed.connections.get(store));
+    match connection {
+        Some(connection) => Some(match &connection.trouble {
+            None => Outcome::Connected,
+            Some(trouble) => Outcome::Connecting(trouble.clone()),
+        }),
+        None if is_resolved => Some(Outcome::Connecting(
+            "the runtime is not connected yet".to_owned(),
+        )),
+        None => None,
+    }
+}
+
+/// The events of a pass, given which Stores the runtime reached before, if that is known.
+pub fn events(pass: &Pass, reached_before: Option<&BTreeSet<ObjectKey>>) -> Vec<PodEvent> {
+    let normal = |reason, action, note| PodEvent {
+        severity: Severity::Normal,
+        reason,
+        action,
+        note,
+    };
+    let mut events = Vec::new();
+    for action in &pass.done {
+        match action {
+            Action::Configure { store, .. } => events.push(normal(
+                "Configured",
+                "Configure",
+                format!("gave the runtime the new configuration of Store {store}"),
+            )),
+            Action::Disconnect { store } => events.push(normal(
+                "Disconnected",
+                "Disconnect",
+                format!("disconnected the runtime from Store {store}"),
+            )),
+            Action::Connect { .. } | Action::Program { .. } => {}
+        }
+    }
+    for (store, connection) in pass
+        .observed
+        .iter()
+        .flat_map(|observed| &observed.connections)
+    {
+        let was_made = pass
+            .done
+            .iter()
+            .any(|action| matches!(action, Action::Connect { store: made, .. } if made == store));
+        let was_missing = reached_before.is_some_and(|reached| !reached.contains(store));
+        if connection.trouble.is_none() && (was_made || was_missing) {
+            events.push(normal(
+                "Connected",
+                "Connect",
+                format!("connected the runtime with Store {store}"),
+            ));
+        }
+    }
+    for (store, refusal) in &pass.refused {
+        events.push(PodEvent {
+            severity: Severity::Warning,
+            reason: refusal.event,
+            action: "Connect",
+            note: format!("Store {store}: {}", refusal.failure.message),
+        });
+    }
+    let pod_failure = match &pass.unreachable {
+        Some(Outcome::Failed(failure)) => Some(failure),
+        Some(Outcome::Connected | Outcome::Connecting(_)) | None => pass.routes_refused.as_ref(),
+    };
+    if let Some(failure) = pod_failure {
+        events.push(PodEvent {
+            severity: Severity::Warning,
+            reason: "ConnectFailed",
+            action: "Connect",
+            note: failure.message.clone(),
+        });
+    }
+    events
+}
+
+#[cfg(test)]
+mod tests {
+    use atomix_proto::runtime::v1::DriverId;
+
+    use super::*;
+    use crate::runtimes::plan::{ObservedConnection, WantedConnection};
+
+    fn key() -> ObjectKey {
+        ObjectKey::new("garden", "meadow")
+    }
+
+    fn observed(trouble: Option<&str>) -> Option<Observed> {
+        let connection = ObservedConnection {
+            driver: DriverId::default(),
+            config_digest: String::new(),
+            trouble: trouble.map(str::to_owned),
+        };
+        Some(Observed {
+            connections: [(key(), connection)].into(),
+            routes_digest: String::new(),
+        })
+    }
+
+    fn reasons(pass: &Pass, before: Option<&BTreeSet<ObjectKey>>) -> Vec<&'static str> {
+        events(pass, before)
+            .into_iter()
+            .map(|event| event.reason)
+            .collect()
+    }
+
+    #[test]
+    fn connected_is_said_once_when_it_becomes_true_and_never_because_of_a_restart() {
+        let connect = Action::Connect {
+            store: key(),
+            connection: WantedConnection {
+                driver: DriverId::default(),
+                config: String::new(),
+                config_digest: String::new(),
+            },
+        };
+        let nothing_reached = BTreeSet::new();
+        let reached = BTreeSet::from([key()]);
+        let pass = |trouble, done: &[Action]| Pass {
+            observed: observed(trouble),
+            done: done.to_vec(),
+            ..Pass::default()
+        };
+        let made = [connect];
+        assert_eq!(reasons(&pass(None, &made), None), ["Connected"]);
+        assert!(reasons(&pass(Some("no leader"), &made), None).is_empty());
+        assert_eq!(
+            reasons(&pass(None, &[]), Some(&nothing_reached)),
+            ["Connected"]
+        );
+        assert!(reasons(&pass(None, &[]), Some(&reached)).is_empty());
+        assert!(reasons(&pass(None, &[]), None).is_empty());
+    }
+
+    #[test]
+    fn the_nearest_trouble_is_the_outcome() {
+        let failure = |reason| Failure {
+            reason,
+            message: String::new(),
+            needs_person: false,
+        };
+        let mut pass = Pass {
+            observed: observed(None),
+            ..Pass::default()
+        };
+        assert_eq!(outcome(&key(), true, &pass), Some(Outcome::Connected));
+        pass.routes_refused = Some(failure("RoutesRefused"));
+        assert_eq!(
+            outcome(&key(), true, &pass),
+            Some(Outcome::Failed(failure("RoutesRefused")))
+        );
+        let refusal = Refusal {
+            event: "ConnectFailed",
+            failure: failure("ConfigRefused"),
+        };
+        pass.refused.insert(key(), refusal);
+        assert_eq!(
+            outcome(&key(), true, &pass),
+            Some(Outcome::Failed(failure("ConfigRefused")))
+        );
+        pass.unreachable = Some(Outcome::Connecting("starting".to_owned()));
+        assert_eq!(
+            outcome(&key(), true, &pass),
+            Some(Outcome::Connecting("starting".to_owned()))
+        );
+        assert_eq!(outcome(&key(), false, &Pass::default()), None);
+    }
+}

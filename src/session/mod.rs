@@ -1,0 +1,256 @@
+//! The session controller: finalizer and status of each Session.
+//!
+//! Not for connecting pods; that is done by `runtimes`, which reports to this controller.
+
+mod close;
+mod dereference;
+pub mod resolve;
+mod status;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
+use kube::core::error_boundary::InvalidObject;
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+use crate::controller::queue::{self, RunError};
+use crate::controller::{ApiError, Next, ObjectKey, Severity, StatusWriter, finalizer};
+use crate::crd::conditions;
+use crate::crd::labels::SESSION_FINALIZER;
+use crate::crd::{Session, SessionStatus};
+use crate::runtimes::{Runtimes, SessionView};
+
+use close::Closing;
+use status::Phase;
+
+/// Sessions that are reconciled at a time.
+const CONCURRENCY: usize = 16;
+
+/// Least time between two status writes of one Session.
+const STATUS_PACE: Duration = Duration::from_secs(1);
+
+/// The session controller. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct SessionController {
+    context: Context,
+    runtimes: Runtimes,
+    status: StatusWriter,
+    memory: Arc<Mutex<HashMap<ObjectKey, Memory>>>,
+}
+
+/// What is remembered of a Session between passes.
+#[derive(Clone, Debug, Default)]
+struct Memory {
+    uid: Option<String>,
+    status_written: Option<Instant>,
+    deletion_seen: Option<Instant>,
+    /// Generation and error of an object that does not decode, once its status says so.
+    undecodable: Option<(Option<i64>, String)>,
+}
+
+impl SessionController {
+    /// A controller that follows what `runtimes` sees.
+    #[must_use]
+    pub fn new(context: &Context, runtimes: &Runtimes) -> Self {
+        Self {
+            context: context.clone(),
+            runtimes: runtimes.clone(),
+            status: StatusWriter::new(context.client.clone()),
+            memory: Arc::default(),
+        }
+    }
+
+    /// Reconciles until `shutdown`.
+    ///
+    /// # Errors
+    /// When a reconcile panics.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            () = self.runtimes.synced() => {}
+        }
+        let metrics = self.context.metrics.clone();
+        let queue = self.runtimes.session_queue();
+        queue::run(
+            "session",
+            CONCURRENCY,
+            queue,
+            metrics,
+            shutdown,
+            move |key| {
+                let controller = self.clone();
+                async move { controller.reconcile(&key).await }
+            },
+        )
+        .await
+    }
+
+    async fn reconcile(&self, key: &ObjectKey) -> Result<Next, ApiError> {
+        let Some(object) = self.context.sessions.get(key) else {
+            self.memory.lock().remove(key);
+            self.status.forget(key);
+            return Ok(Next::OnChange);
+        };
+        let meta = match &object.0 {
+            Ok(session) => &session.metadata,
+            Err(undecodable) => &undecodable.metadata,
+        };
+        self.remember(key, meta);
+        if meta.deletion_timestamp.is_some() {
+            return self.close(key, meta, object.0.as_ref().ok()).await;
+        }
+        match &object.0 {
+            Ok(session) => self.open(key, session).await,
+            Err(undecodable) => self.report_undecodable(key, undecodable).await,
+        }
+    }
+
+    /// Another object of the same name starts anew.
+    fn remember(&self, key: &ObjectKey, meta: &ObjectMeta) {
+        let mut memories = self.memory.lock();
+        let memory = memories.entry(key.clone()).or_default();
+        if memory.uid != meta.uid {
+            *memory = Memory {
+                uid: meta.uid.clone(),
+                ..Memory::default()
+            };
+        }
+    }
+
+    fn with_memory<T>(&self, key: &ObjectKey, change: impl FnOnce(&mut Memory) -> T) -> T {
+        change(self.memory.lock().entry(key.clone()).or_default())
+    }
+
+    async fn open(&self, key: &ObjectKey, session: &Session) -> Result<Next, ApiError> {
+        let meta = &session.metadata;
+        if !finalizer::has(meta, SESSION_FINALIZER) {
+            // Its event brings us back; until then no pod is connected.
+            finalizer::add::<Session>(&self.context.client, meta, SESSION_FINALIZER).await?;
+            return Ok(Next::OnChange);
+        }
+        let found = dereference::dereference(&self.context, &self.runtimes, key, session);
+        let phase = Phase::Open {
+            target: found.target,
+            is_paused: session.is_paused(),
+        };
+        self.write_status(key, session, &phase, &found.view).await
+    }
+
+    /// Waits for the pods, then lets go.
+    async fn close(
+        &self,
+        key: &ObjectKey,
+        meta: &ObjectMeta,
+        session: Option<&Session>,
+    ) -> Result<Next, ApiError> {
+        if !finalizer::has(meta, SESSION_FINALIZER) {
+            return match session {
+                Some(session) => {
+                    let view = SessionView::default();
+                    self.write_status(key, session, &Phase::Closed, &view).await
+                }
+                None => Ok(Next::OnChange),
+            };
+        }
+        let waited = self.with_memory(key, |memory| {
+            memory
+                .deletion_seen
+                .get_or_insert_with(Instant::now)
+                .elapsed()
+        });
+        let view = self.runtimes.view(key);
+        let closing = close::closing(&view, |pod| self.runtimes.has_report(pod), waited);
+        match closing {
+            Closing::Wait { pods, at_most } => {
+                let Some(session) = session else {
+                    return Ok(Next::After(at_most));
+                };
+                let phase = Phase::Closing {
+                    waiting_for: pods.len(),
+                };
+                match self.write_status(key, session, &phase, &view).await? {
+                    Next::OnChange => Ok(Next::After(at_most)),
+                    Next::After(delay) => Ok(Next::After(delay.min(at_most))),
+                }
+            }
+            Closing::Release { dropped } => {
+                if let (Some(session), Some(first)) = (session, dropped.first()) {
+                    let note = format!(
+                        "{} pods did not disconnect within {:?} and are no longer waited for, \
+                         first {}; they are disconnected when their runtimes answer again",
+                        dropped.len(),
+                        close::LONGEST_WAIT,
+                        first.name
+                    );
+                    let events = &self.context.events;
+                    let severity = Severity::Warning;
+                    events.publish(session, severity, "DisconnectTimedOut", "Disconnect", note);
+                }
+                finalizer::remove::<Session>(&self.context.client, meta, SESSION_FINALIZER).await?;
+                Ok(Next::OnChange)
+            }
+        }
+    }
+
+    /// Writes the status if it differs, at most once a second.
+    async fn write_status(
+        &self,
+        key: &ObjectKey,
+        session: &Session,
+        phase: &Phase,
+        view: &SessionView,
+    ) -> Result<Next, ApiError> {
+        let meta = &session.metadata;
+        let known = session.status.clone().unwrap_or_default();
+        let pending = self.status.pending(meta);
+        let previous = pending
+            .and_then(|status| serde_json::from_value::<SessionStatus>(status).ok())
+            .unwrap_or_else(|| known.clone());
+        let generation = meta.generation.unwrap_or_default();
+        let desired = status::status(generation, &previous, phase, view, Timestamp::now());
+        if desired == previous {
+            return Ok(Next::OnChange);
+        }
+        let last = self.with_memory(key, |memory| memory.status_written);
+        let rest = last.and_then(|last| STATUS_PACE.checked_sub(last.elapsed()));
+        if let Some(rest) = rest.filter(|rest| !rest.is_zero()) {
+            return Ok(Next::After(rest));
+        }
+        if self
+            .status
+            .write::<Session, _>(meta, Some(&known), &desired)
+            .await?
+        {
+            self.with_memory(key, |memory| memory.status_written = Some(Instant::now()));
+        }
+        Ok(Next::OnChange)
+    }
+
+    /// Pods keep what the last form that decoded asked for. The status is written once per error:
+    /// what it says cannot be read back.
+    async fn report_undecodable(
+        &self,
+        key: &ObjectKey,
+        object: &InvalidObject,
+    ) -> Result<Next, ApiError> {
+        let meta = &object.metadata;
+        let error = Some((meta.generation, object.error.clone()));
+        if self.with_memory(key, |memory| memory.undecodable == error) {
+            return Ok(Next::OnChange);
+        }
+        let generation = meta.generation.unwrap_or_default();
+        let desired = conditions::undecodable_status(&object.error, generation, Timestamp::now());
+        self.status
+            .write_value::<Session>(meta, Value::Null, desired)
+            .await?;
+        self.with_memory(key, |memory| memory.undecodable = error);
+        Ok(Next::OnChange)
+    }
+}

@@ -1,0 +1,380 @@
+//! Step 5 of the session controller: what the status of a Session says. Pure.
+
+use k8s_openapi::jiff::Timestamp;
+
+use super::resolve::{Target, Unresolved};
+use crate::crd::conditions::{PROGRESSING, READY, STALLED, WantedCondition, follow};
+use crate::crd::session::{FailingPod, PodCounts};
+use crate::crd::{SessionState, SessionStatus};
+use crate::runtimes::SessionView;
+use crate::runtimes::report::{Failure, Outcome};
+
+/// How many failing pods a status names.
+const NAMED_PODS: usize = 20;
+
+/// What a Session is about to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It lives; its Store is known, or why it is not.
+    Open {
+        target: Result<Target, Unresolved>,
+        is_paused: bool,
+    },
+    /// It is being deleted and waits for pods.
+    Closing { waiting_for: usize },
+    /// It is being deleted and every pod is done; others may still hold it.
+    Closed,
+}
+
+/// What all three conditions are made from.
+struct Summary {
+    state: SessionState,
+    is_ready: bool,
+    is_progressing: bool,
+    is_stalled: bool,
+    reason: &'static str,
+    message: String,
+}
+
+pub(super) fn status(
+    generation: i64,
+    previous: &SessionStatus,
+    phase: &Phase,
+    view: &SessionView,
+    now: Timestamp,
+) -> SessionStatus {
+    let counts = count(view);
+    let failing = failing(view);
+    let summary = summarize(phase, counts, &failing);
+    let condition = |type_, holds| {
+        let message = summary.message.clone();
+        if holds {
+            WantedCondition::is_true(type_, summary.reason, message)
+        } else {
+            WantedCondition::is_false(type_, summary.reason, message)
+        }
+    };
+    let wanted = [
+        condition(READY, summary.is_ready),
+        condition(PROGRESSING, summary.is_progressing),
+        condition(STALLED, summary.is_stalled),
+    ];
+    let failing_pods = failing
+        .into_iter()
+        .take(NAMED_PODS)
+        .map(|(name, failure)| FailingPod {
+            name,
+            reason: failure.reason.to_owned(),
+            message: failure.message,
+        });
+    SessionStatus {
+        observed_generation: Some(generation),
+        state: Some(summary.state),
+        conditions: follow(&previous.conditions, &wanted, generation, now),
+        pods: Some(counts),
+        failing_pods: failing_pods.collect(),
+    }
+}
+
+fn count(view: &SessionView) -> PodCounts {
+    let number = |wanted: fn(&Outcome) -> bool| {
+        let outcomes = view.pods.values().flatten();
+        u32::try_from(outcomes.filter(|outcome| wanted(outcome)).count()).unwrap_or(u32::MAX)
+    };
+    PodCounts {
+        matched: u32::try_from(view.pods.len()).unwrap_or(u32::MAX),
+        connected: number(|outcome| matches!(outcome, Outcome::Connected)),
+        failed: number(|outcome| matches!(outcome, Outcome::Failed(_))),
+    }
+}
+
+/// By pod name.
+fn failing(view: &SessionView) -> Vec<(String, Failure)> {
+    let failing = view.pods.iter().filter_map(|(pod, outcome)| match outcome {
+        Some(Outcome::Failed(failure)) => Some((pod.name.clone(), failure.clone())),
+        Some(Outcome::Connected | Outcome::Connecting(_)) | None => None,
+    });
+    failing.collect()
+}
+
+fn summarize(phase: &Phase, counts: PodCounts, failing: &[(String, Failure)]) -> Summary {
+    match phase {
+        Phase::Closing { waiting_for } => Summary {
+            state: SessionState::Closing,
+            is_ready: false,
+            is_progressing: true,
+            is_stalled: false,
+            reason: "Disconnecting",
+            message: format!("waiting for {waiting_for} pods to disconnect"),
+        },
+        Phase::Closed => Summary {
+            state: SessionState::Closed,
+            is_ready: false,
+            is_progressing: false,
+            is_stalled: false,
+            reason: "Disconnected",
+            message: "every pod is disconnected".to_owned(),
+        },
+        Phase::Open {
+            is_paused: true, ..
+        } => Summary {
+            state: state_of(counts),
+            is_ready: false,
+            is_progressing: false,
+            is_stalled: true,
+            reason: "Paused",
+            message: "the selected pods stay as they are until spec.paused is removed".to_owned(),
+        },
+        Phase::Open {
+            target: Err(unresolved),
+            ..
+        } => Summary {
+            state: if counts.connected > 0 {
+                SessionState::Opening
+            } else {
+                SessionState::None
+            },
+            is_ready: false,
+            is_progressing: !unresolved.needs_person(),
+            is_stalled: unresolved.needs_person(),
+            reason: unresolved.reason(),
+            message: unresolved.to_string(),
+        },
+        Phase::Open { target: Ok(_), .. } => summarize_pods(counts, failing),
+    }
+}
+
+fn summarize_pods(counts: PodCounts, failing: &[(String, Failure)]) -> Summary {
+    let PodCounts {
+        matched, connected, ..
+    } = counts;
+    let state = state_of(counts);
+    // What a person must do is said before what heals by itself.
+    let foremost = failing
+        .iter()
+        .find(|(_, failure)| failure.needs_person)
+        .or_else(|| failing.first());
+    if let Some((pod, failure)) = foremost {
+        return Summary {
+            state,
+            is_ready: false,
+            is_progressing: !failure.needs_person,
+            is_stalled: failure.needs_person,
+            reason: failure.reason,
+            message: format!(
+                "{} of {matched} pods failed, first {pod}: {}",
+                failing.len(),
+                failure.message
+            ),
+        };
+    }
+    let is_ready = connected == matched;
+    let (reason, message) = match (matched, is_ready) {
+        (0, _) => (
+            "NoPods",
+            "no pod is selected; pods are connected as they come".to_owned(),
+        ),
+        (_, true) => ("Connected", format!("all {matched} pods are connected")),
+        (_, false) => (
+            "Connecting",
+            format!("{connected} of {matched} pods are connected"),
+        ),
+    };
+    Summary {
+        state,
+        is_ready,
+        is_progressing: !is_ready,
+        is_stalled: false,
+        reason,
+        message,
+    }
+}
+
+fn state_of(counts: PodCounts) -> SessionState {
+    if counts.connected == counts.matched {
+        SessionState::Opened
+    } else {
+        SessionState::Opening
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use atomix_proto::runtime::v1::DriverId;
+
+    use super::*;
+    use crate::controller::ObjectKey;
+    use crate::crd::conditions::holds;
+    use crate::runtimes::plan::WantedConnection;
+
+    fn open() -> Phase {
+        Phase::Open {
+            target: Ok(Target {
+                store: ObjectKey::new("garden", "meadow"),
+                connection: WantedConnection {
+                    driver: DriverId::default(),
+                    config: String::new(),
+                    config_digest: String::new(),
+                },
+            }),
+            is_paused: false,
+        }
+    }
+
+    fn failed(needs_person: bool) -> Option<Outcome> {
+        Some(Outcome::Failed(Failure {
+            reason: if needs_person {
+                "ConfigRefused"
+            } else {
+                "PodUnreachable"
+            },
+            message: "because".to_owned(),
+            needs_person,
+        }))
+    }
+
+    fn view(outcomes: &[Option<Outcome>]) -> SessionView {
+        let pods = outcomes.iter().enumerate().map(|(number, outcome)| {
+            (
+                ObjectKey::new("garden", format!("pod-{number:03}")),
+                outcome.clone(),
+            )
+        });
+        SessionView {
+            pods: pods.collect(),
+            ..SessionView::default()
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn the_conditions_name_the_cause_and_whether_a_person_is_needed() {
+        let connected = Some(Outcome::Connected);
+        let connecting = Some(Outcome::Connecting("soon".to_owned()));
+        let unresolved = |unresolved| Phase::Open {
+            target: Err(unresolved),
+            is_paused: false,
+        };
+        let paused = Phase::Open {
+            target: Err(Unresolved::StoreNotFound),
+            is_paused: true,
+        };
+        // phase, pods, state, Ready, Progressing, Stalled, reason
+        let cases = [
+            (
+                open(),
+                vec![],
+                SessionState::Opened,
+                (true, false, false),
+                "NoPods",
+            ),
+            (
+                open(),
+                vec![connected.clone()],
+                SessionState::Opened,
+                (true, false, false),
+                "Connected",
+            ),
+            (
+                open(),
+                vec![connected.clone(), connecting],
+                SessionState::Opening,
+                (false, true, false),
+                "Connecting",
+            ),
+            (
+                open(),
+                vec![None],
+                SessionState::Opening,
+                (false, true, false),
+                "Connecting",
+            ),
+            (
+                open(),
+                vec![connected.clone(), failed(false)],
+                SessionState::Opening,
+                (false, true, false),
+                "PodUnreachable",
+            ),
+            (
+                open(),
+                vec![failed(false), failed(true)],
+                SessionState::Opening,
+                (false, false, true),
+                "ConfigRefused",
+            ),
+            (
+                unresolved(Unresolved::StoreNotFound),
+                vec![],
+                SessionState::None,
+                (false, false, true),
+                "StoreNotFound",
+            ),
+            (
+                unresolved(Unresolved::StoreNotBootstrapped),
+                vec![],
+                SessionState::None,
+                (false, true, false),
+                "StoreNotReady",
+            ),
+            (
+                paused,
+                vec![connected],
+                SessionState::Opened,
+                (false, false, true),
+                "Paused",
+            ),
+            (
+                Phase::Closing { waiting_for: 2 },
+                vec![],
+                SessionState::Closing,
+                (false, true, false),
+                "Disconnecting",
+            ),
+            (
+                Phase::Closed,
+                vec![],
+                SessionState::Closed,
+                (false, false, false),
+                "Disconnected",
+            ),
+        ];
+        for (phase, pods, state, (ready, progressing, stalled), reason) in cases {
+            let found = status(4, &SessionStatus::default(), &phase, &view(&pods), at(1));
+            assert_eq!(found.state, Some(state), "{phase:?}");
+            assert_eq!(holds(&found.conditions, READY), ready, "{phase:?}");
+            assert_eq!(
+                holds(&found.conditions, PROGRESSING),
+                progressing,
+                "{phase:?}"
+            );
+            assert_eq!(holds(&found.conditions, STALLED), stalled, "{phase:?}");
+            let first = found.conditions.first().unwrap();
+            assert_eq!(
+                (first.reason.as_str(), first.observed_generation),
+                (reason, Some(4))
+            );
+        }
+    }
+
+    #[test]
+    fn a_status_names_at_most_twenty_pods_and_stays_the_same_while_nothing_changes() {
+        let outcomes: Vec<_> = (0..50).map(|_| failed(false)).collect();
+        let first = status(
+            1,
+            &SessionStatus::default(),
+            &open(),
+            &view(&outcomes),
+            at(1),
+        );
+        assert_eq!(first.failing_pods.len(), 20);
+        assert_eq!(first.pods.unwrap().failed, 50);
+        let second = status(1, &first, &open(), &view(&outcomes), at(2));
+        assert_eq!(second, first);
+    }
+}

@@ -1,0 +1,161 @@
+//! The Kubernetes objects that a Store should have. Pure.
+//!
+//! Values that change take effect or are refused at admission; none is only for creation.
+
+use k8s_openapi::api::apps::v1::{
+    StatefulSet, StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec,
+    StatefulSetUpdateStrategy,
+};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, PersistentVolumeClaim, Service, ServicePort, ServiceSpec,
+};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaimSpec, VolumeResourceRequirements};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::driver_config::DriverConfig;
+use super::names;
+use super::pod_template::pod_template;
+use super::validate::{Cluster, ClusterStorage};
+
+/// Everything that is applied for a Store. Taken apart without `..`, so that an object that is
+/// added here cannot be forgotten there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoreObjects {
+    /// Names for the pods, also before they are ready.
+    pub service: Service,
+    /// What pods mount; applied before the pods' StatefulSet.
+    pub config_map: ConfigMap,
+    /// The pods.
+    pub stateful_set: StatefulSet,
+}
+
+/// Who the objects belong to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Owner {
+    /// The Store's name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// The reference that the garbage collector follows.
+    pub reference: OwnerReference,
+}
+
+impl Owner {
+    /// Metadata of a child.
+    #[must_use]
+    pub fn child_meta(&self, name: &str) -> ObjectMeta {
+        ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(self.namespace.clone()),
+            labels: Some(names::child_labels(&self.name)),
+            owner_references: Some(vec![self.reference.clone()]),
+            ..ObjectMeta::default()
+        }
+    }
+}
+
+/// Builds everything. `default_image` is used when the Store names none.
+#[must_use]
+pub fn build(
+    owner: &Owner,
+    cluster: &Cluster,
+    config: &DriverConfig,
+    default_image: &str,
+) -> StoreObjects {
+    StoreObjects {
+        service: service(owner),
+        config_map: config_map(owner, config),
+        stateful_set: stateful_set(owner, cluster, default_image),
+    }
+}
+
+fn service(owner: &Owner) -> Service {
+    let port = |name: &str, number: u16| ServicePort {
+        name: Some(name.to_owned()),
+        port: i32::from(number),
+        target_port: Some(IntOrString::Int(i32::from(number))),
+        protocol: Some("TCP".to_owned()),
+        ..ServicePort::default()
+    };
+    Service {
+        metadata: owner.child_meta(&owner.name),
+        spec: Some(ServiceSpec {
+            cluster_ip: Some("None".to_owned()),
+            // Nodes find each other, and drivers find nodes, before anything is ready.
+            publish_not_ready_addresses: Some(true),
+            selector: Some(names::selector(&owner.name)),
+            ports: Some(vec![
+                port("control", names::CONTROL_PORT),
+                port("peer", names::PEER_PORT),
+                port("admin", names::ADMIN_PORT),
+            ]),
+            ..ServiceSpec::default()
+        }),
+        ..Service::default()
+    }
+}
+
+fn config_map(owner: &Owner, config: &DriverConfig) -> ConfigMap {
+    ConfigMap {
+        metadata: owner.child_meta(&owner.name),
+        data: Some([("driver.json".to_owned(), config.json.clone())].into()),
+        ..ConfigMap::default()
+    }
+}
+
+fn stateful_set(owner: &Owner, cluster: &Cluster, default_image: &str) -> StatefulSet {
+    let claims = match &cluster.storage {
+        ClusterStorage::Ephemeral => None,
+        ClusterStorage::Volumes { size, class } => Some(vec![PersistentVolumeClaim {
+            // Only constants beside class and size: any later change is refused by the API.
+            metadata: ObjectMeta {
+                name: Some(names::DATA_VOLUME.to_owned()),
+                labels: Some(names::selector(&owner.name)),
+                ..ObjectMeta::default()
+            },
+            spec: Some(PersistentVolumeClaimSpec {
+                access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
+                storage_class_name: class.clone(),
+                resources: Some(VolumeResourceRequirements {
+                    requests: Some([("storage".to_owned(), size.clone())].into()),
+                    ..VolumeResourceRequirements::default()
+                }),
+                ..PersistentVolumeClaimSpec::default()
+            }),
+            ..PersistentVolumeClaim::default()
+        }]),
+    };
+    StatefulSet {
+        metadata: owner.child_meta(&owner.name),
+        spec: Some(StatefulSetSpec {
+            replicas: i32::try_from(cluster.replicas).ok(),
+            service_name: Some(owner.name.clone()),
+            selector: LabelSelector {
+                match_labels: Some(names::selector(&owner.name)),
+                ..LabelSelector::default()
+            },
+            // The operator knows the order; Kubernetes would wait for nodes that cannot be ready.
+            pod_management_policy: Some("Parallel".to_owned()),
+            update_strategy: Some(StatefulSetUpdateStrategy {
+                type_: Some("OnDelete".to_owned()),
+                rolling_update: None,
+            }),
+            // Disks are never Kubernetes' to delete.
+            persistent_volume_claim_retention_policy: Some(
+                StatefulSetPersistentVolumeClaimRetentionPolicy {
+                    when_deleted: Some("Retain".to_owned()),
+                    when_scaled: Some("Retain".to_owned()),
+                },
+            ),
+            revision_history_limit: Some(5),
+            template: pod_template(owner, cluster, default_image),
+            volume_claim_templates: claims,
+            ..StatefulSetSpec::default()
+        }),
+        ..StatefulSet::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+//! What of a Store reaches its objects. Names differ from the product's, so swapped labels show.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use serde_json::{Value, json};
+
+use super::super::driver_config;
+use super::super::validate::{ValidStore, validate};
+use super::*;
+use crate::crd::Store;
+
+fn objects(multi_raft: Value) -> StoreObjects {
+    let store: Store = serde_json::from_value(json!({
+        "apiVersion": "atomix.io/v1beta1",
+        "kind": "Store",
+        "metadata": {"name": "tulip", "namespace": "meadow", "uid": "u-1"},
+        "spec": {"driver": {"name": "multi-raft"}, "multiRaft": multi_raft},
+    }))
+    .unwrap();
+    let valid = validate(&store, None).unwrap();
+    let config = driver_config::of(&valid, "tulip", "meadow");
+    let ValidStore::MultiRaft(cluster) = valid else {
+        unreachable!("it has multiRaft");
+    };
+    let owner = Owner {
+        name: "tulip".to_owned(),
+        namespace: "meadow".to_owned(),
+        reference: kube::Resource::controller_owner_ref(&store, &()).unwrap(),
+    };
+    build(&owner, &cluster, &config, "garden/node:7")
+}
+
+fn json_of(value: &impl serde::Serialize) -> Value {
+    serde_json::to_value(value).unwrap()
+}
+
+#[test]
+fn every_object_is_owned_labelled_and_named_after_its_store() {
+    let StoreObjects {
+        service,
+        config_map,
+        stateful_set,
+    } = objects(json!({"storage": {"size": "1Gi"}}));
+    for object in [
+        json_of(&service),
+        json_of(&config_map),
+        json_of(&stateful_set),
+    ] {
+        let meta = &object["metadata"];
+        assert_eq!(meta["name"], "tulip");
+        assert_eq!(meta["namespace"], "meadow");
+        assert_eq!(meta["labels"]["atomix.io/store"], "tulip");
+        assert_eq!(meta["labels"]["app.kubernetes.io/name"], "atomix-node");
+        assert_eq!(
+            meta["labels"]["app.kubernetes.io/managed-by"],
+            "atomix-operator"
+        );
+        assert_eq!(meta["ownerReferences"][0]["uid"], "u-1");
+        assert_eq!(meta["ownerReferences"][0]["controller"], true);
+    }
+    assert_eq!(
+        json_of(&config_map)["data"]["driver.json"],
+        r#"{"partitions":3,"service":"tulip.meadow.svc:5681"}"#
+    );
+    let spec = &json_of(&service)["spec"];
+    assert_eq!(spec["clusterIP"], "None");
+    assert_eq!(spec["publishNotReadyAddresses"], true);
+}
+
+#[test]
+fn disks_are_never_deleted_by_kubernetes_and_pods_wait_for_nobody() {
+    let set = json_of(
+        &objects(json!({"storage": {"size": "1Gi", "storageClassName": "soil"}})).stateful_set,
+    );
+    let spec = &set["spec"];
+    assert_eq!(spec["replicas"], 3);
+    assert_eq!(spec["podManagementPolicy"], "Parallel");
+    assert_eq!(spec["updateStrategy"], json!({"type": "OnDelete"}));
+    assert_eq!(
+        spec["persistentVolumeClaimRetentionPolicy"],
+        json!({"whenDeleted": "Retain", "whenScaled": "Retain"})
+    );
+    let claims = spec["volumeClaimTemplates"].as_array().unwrap();
+    assert_eq!(claims.len(), 1);
+    assert_eq!(claims[0]["metadata"]["name"], "data");
+    assert_eq!(
+        claims[0]["metadata"]["labels"].as_object().unwrap().len(),
+        2
+    );
+    let claim = &claims[0]["spec"];
+    assert_eq!(claim.as_object().unwrap().len(), 3);
+    assert_eq!(claim["accessModes"], json!(["ReadWriteOnce"]));
+    assert_eq!(claim["storageClassName"], "soil");
+    assert_eq!(claim["resources"], json!({"requests": {"storage": "1Gi"}}));
+}
+
+#[test]
+fn pods_are_restricted_probed_and_spread() {
+    let set = json_of(&objects(json!({"storage": {"size": "1Gi"}})).stateful_set);
+    let pod = &set["spec"]["template"]["spec"];
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(
+        pod["securityContext"]["seccompProfile"]["type"],
+        "RuntimeDefault"
+    );
+    let container = &pod["containers"][0];
+    assert_eq!(container["image"], "garden/node:7");
+    assert_eq!(container["command"], json!(["/bin/atomix-node"]));
+    let security = &container["securityContext"];
+    assert_eq!(security["allowPrivilegeEscalation"], false);
+    assert_eq!(security["readOnlyRootFilesystem"], true);
+    assert_eq!(security["capabilities"], json!({"drop": ["ALL"]}));
+    for (probe, path) in [("readinessProbe", "/readyz"), ("livenessProbe", "/livez")] {
+        assert_eq!(
+            container[probe]["httpGet"],
+            json!({"path": path, "port": 9090})
+        );
+    }
+    let spread = pod["topologySpreadConstraints"].as_array().unwrap();
+    assert_eq!(spread.len(), 2);
+    for constraint in spread {
+        assert_eq!(constraint["whenUnsatisfiable"], "ScheduleAnyway");
+        assert_eq!(
+            constraint["labelSelector"]["matchLabels"]["atomix.io/store"],
+            "tulip"
+        );
+    }
+}
+
+#[test]
+fn pod_fields_of_the_spec_reach_the_pods_but_cannot_break_selection() {
+    let set = json_of(
+        &objects(json!({
+            "replicas": 5,
+            "storage": {"ephemeral": {}},
+            "pod": {
+                "image": "garden/other:8",
+                "imagePullPolicy": "Never",
+                "env": [{"name": "COLOUR", "value": "red"}],
+                "labels": {"bed": "north", "atomix.io/store": "thief"},
+                "annotations": {"note": "water daily"},
+                "nodeSelector": {"soil": "sand"},
+                "securityContext": {"runAsUser": 7},
+                "topologySpreadConstraints": [],
+            },
+        }))
+        .stateful_set,
+    );
+    assert_eq!(set["spec"]["replicas"], 5);
+    assert_eq!(set["spec"]["volumeClaimTemplates"], Value::Null);
+    let template = &set["spec"]["template"];
+    assert_eq!(template["metadata"]["labels"]["bed"], "north");
+    assert_eq!(template["metadata"]["labels"]["atomix.io/store"], "tulip");
+    assert_eq!(template["metadata"]["annotations"]["note"], "water daily");
+    let pod = &template["spec"];
+    assert_eq!(pod["nodeSelector"]["soil"], "sand");
+    assert_eq!(pod["securityContext"]["runAsUser"], 7);
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["topologySpreadConstraints"], json!([]));
+    assert_eq!(pod["containers"][0]["image"], "garden/other:8");
+    assert_eq!(pod["containers"][0]["imagePullPolicy"], "Never");
+    assert_eq!(pod["containers"][0]["env"][0]["name"], "COLOUR");
+    let volumes = pod["volumes"].as_array().unwrap();
+    assert!(
+        volumes
+            .iter()
+            .any(|volume| volume["name"] == "data" && volume["emptyDir"].is_object())
+    );
+}

@@ -1,0 +1,196 @@
+//! The only reads of a reconcile: children from the caches, the plan, the nodes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::FutureExt as _;
+use futures::future::join_all;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::PartialObjectMeta;
+use kube::{Resource, ResourceExt as _};
+use serde::Deserialize;
+
+use super::bootstrap::{Observed, StoredPlan};
+use super::build::Owner;
+use super::error::StoreError;
+use super::names;
+use super::plan_store::{PlanStore, ReadPlan};
+use super::pods::StoragePodView;
+use super::validate::Cluster;
+use super::watches::{NodeState, Watches};
+use crate::controller::{Cache, ObjectKey};
+
+/// The fields of a StatefulSet that are read.
+#[derive(Debug, Clone, PartialEq, Deserialize, Resource)]
+#[resource(inherit = "StatefulSet")]
+pub struct StatefulSetView {
+    /// Standard metadata.
+    pub metadata: ObjectMeta,
+    /// What its controller says.
+    #[serde(default)]
+    pub status: StatefulSetStatusView,
+}
+
+/// See [`StatefulSetView`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatefulSetStatusView {
+    /// The generation that the status is about.
+    pub observed_generation: Option<i64>,
+    /// The revision that new pods get.
+    pub update_revision: Option<String>,
+}
+
+impl StatefulSetView {
+    /// The revision of the newest template, if its controller has seen that template.
+    #[must_use]
+    pub fn newest_revision(&self) -> Option<&str> {
+        let is_current = self.status.observed_generation == self.metadata.generation;
+        let revision = self.status.update_revision.as_deref();
+        revision.filter(|_| is_current)
+    }
+}
+
+/// The caches of what belongs to Stores.
+#[derive(Debug, Clone, Default)]
+pub struct Children {
+    /// Headless Services.
+    pub services: Cache<PartialObjectMeta<Service>>,
+    /// ConfigMaps, with those of the bootstrap plans.
+    pub config_maps: Cache<PartialObjectMeta<ConfigMap>>,
+    /// StatefulSets.
+    pub stateful_sets: Cache<StatefulSetView>,
+    /// Storage pods.
+    pub pods: Cache<StoragePodView>,
+}
+
+/// Everything that a reconcile of storage nodes reads.
+#[derive(Debug)]
+pub struct Inputs {
+    /// The headless Service.
+    pub service: Option<Arc<PartialObjectMeta<Service>>>,
+    /// The ConfigMap.
+    pub config_map: Option<Arc<PartialObjectMeta<ConfigMap>>>,
+    /// The StatefulSet.
+    pub stateful_set: Option<Arc<StatefulSetView>>,
+    /// The pods by ordinal.
+    pub pods: BTreeMap<u32, Arc<StoragePodView>>,
+    /// The bootstrap plan.
+    pub plan: ReadPlan,
+    /// The nodes by ordinal; an ordinal without a pod is missing.
+    pub nodes: BTreeMap<u32, NodeState>,
+}
+
+impl Inputs {
+    /// What the bootstrap decision looks at. Ordinals of the plan are always covered.
+    #[must_use]
+    pub fn observed(&self, cluster: &Cluster, was_bootstrapped: bool) -> Observed {
+        let planned = match &self.plan.stored {
+            StoredPlan::Ours { plan, .. } => u32::try_from(plan.nodes.len()).unwrap_or(u32::MAX),
+            StoredPlan::Absent | StoredPlan::OfEarlierStore | StoredPlan::Damaged(_) => 0,
+        };
+        let view = |ordinal: u32| self.nodes.get(&ordinal)?.view().cloned();
+        Observed {
+            stored: self.plan.stored.clone(),
+            was_bootstrapped,
+            nodes: (0..cluster.replicas.max(planned)).map(view).collect(),
+        }
+    }
+
+    /// Whether the mark is written.
+    #[must_use]
+    pub fn is_bootstrapped(&self) -> bool {
+        matches!(
+            self.plan.stored,
+            StoredPlan::Ours {
+                bootstrapped: true,
+                ..
+            }
+        )
+    }
+}
+
+/// Reads everything.
+///
+/// # Errors
+/// When the plan cannot be read. A node that does not answer is an input, not an error.
+pub async fn dereference(
+    owner: &Owner,
+    children: &Children,
+    plans: &PlanStore,
+    watches: &Watches,
+) -> Result<Inputs, StoreError> {
+    let key = ObjectKey::new(&owner.namespace, &owner.name);
+    let plan_key = ObjectKey::new(&owner.namespace, names::bootstrap_plan(&owner.name));
+    let seen_plan = children.config_maps.get(&plan_key);
+    let seen_version = seen_plan
+        .as_ref()
+        .and_then(|object| object.resource_version());
+    let plan = plans
+        .read(owner, seen_version.as_deref())
+        .await
+        .map_err(StoreError::Dereference)?;
+    let is_marked = matches!(
+        plan.stored,
+        StoredPlan::Ours {
+            bootstrapped: true,
+            ..
+        }
+    );
+
+    let pods = pods_of(owner, children);
+    let states = pods.iter().map(|(ordinal, pod)| {
+        let key = &key;
+        async move { (*ordinal, node_state(key, pod, watches, is_marked).await) }.boxed()
+    });
+    let nodes = join_all(states).await.into_iter().collect();
+    Ok(Inputs {
+        service: children.services.get(&key),
+        config_map: children.config_maps.get(&key),
+        stateful_set: children.stateful_sets.get(&key),
+        pods,
+        plan,
+        nodes,
+    })
+}
+
+/// A Store's pods by ordinal, without those that are going.
+#[must_use]
+pub fn pods_of(owner: &Owner, children: &Children) -> BTreeMap<u32, Arc<StoragePodView>> {
+    // At most 63 look-ups by name, whatever else is in the cache.
+    (0..64)
+        .filter_map(|ordinal| {
+            let name = names::pod(&owner.name, ordinal);
+            let pod = children.pods.get(&ObjectKey::new(&owner.namespace, name))?;
+            (!pod.is_terminating()).then_some((ordinal, pod))
+        })
+        .collect()
+}
+
+/// Before the mark a node is asked anew each time: the bootstrap is decided on fresh answers.
+/// After it, what its stream said last is enough.
+async fn node_state(
+    store: &ObjectKey,
+    pod: &StoragePodView,
+    watches: &Watches,
+    is_marked: bool,
+) -> NodeState {
+    let Some(address) = pod.address() else {
+        return NodeState::Silent("the pod has no address yet".to_owned());
+    };
+    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+    let followed = watches.follow(store, uid, address);
+    match followed {
+        Some(state) if is_marked => state,
+        // Nothing listens before the container runs.
+        _ if pod.never_started() => {
+            NodeState::Silent("the pod's container has not started".to_owned())
+        }
+        _ => match watches.ask(address).await {
+            Ok(view) => NodeState::Up(view),
+            Err(error) => NodeState::Silent(error.message().to_owned()),
+        },
+    }
+}

@@ -1,0 +1,104 @@
+//! Why a reconcile of a Store failed, one variant a step.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::validate::InvalidStore;
+use crate::controller::{ApiError, ApplyError, Category, ReconcileError};
+
+/// A failed reconcile.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The object is not of this version's form.
+    #[error("store cannot be read: {0}")]
+    Undecodable(String),
+    /// The spec contradicts itself.
+    #[error("spec is invalid: {0}")]
+    Invalid(#[from] InvalidStore),
+    /// Reading what the Store depends on.
+    #[error("dereference: {0}")]
+    Dereference(#[source] ApiError),
+    /// Applying a child.
+    #[error("apply: {0}")]
+    Apply(#[from] ApplyError),
+    /// Deleting a pod of an old revision.
+    #[error("heal: {0}")]
+    Heal(#[source] ApiError),
+    /// Writing the bootstrap plan or its mark.
+    #[error("bootstrap: {0}")]
+    Plan(#[source] ApiError),
+    /// A node did not accept its part of the plan.
+    #[error("bootstrap: pod {pod} refused the plan: {} ({:?})", status.message(), status.code())]
+    Node {
+        /// The pod.
+        pod: String,
+        /// Its answer.
+        status: tonic::Status,
+    },
+    /// The finalizer.
+    #[error("finalizer: {0}")]
+    Finalizer(#[source] ApiError),
+    /// Writing the status.
+    #[error("status: {0}")]
+    Status(#[source] ApiError),
+}
+
+impl StoreError {
+    fn api(&self) -> Option<&ApiError> {
+        match self {
+            Self::Dereference(error)
+            | Self::Heal(error)
+            | Self::Plan(error)
+            | Self::Finalizer(error)
+            | Self::Status(error)
+            | Self::Apply(ApplyError::Api(error)) => Some(error),
+            Self::Undecodable(_)
+            | Self::Invalid(_)
+            | Self::Apply(ApplyError::NotOurs { .. })
+            | Self::Node { .. } => None,
+        }
+    }
+
+    /// The namespace is going away: nothing to do, and nothing to complain about.
+    #[must_use]
+    pub fn is_namespace_terminating(&self) -> bool {
+        self.api().is_some_and(ApiError::is_namespace_terminating)
+    }
+
+    /// Whether a person should read of it in the status; the rest passes by itself.
+    #[must_use]
+    pub fn is_for_people(&self) -> bool {
+        match self.category() {
+            Category::Forbidden
+            | Category::InvalidObject
+            | Category::PeerRefused
+            | Category::Rejected => true,
+            Category::Conflict => matches!(self, Self::Apply(ApplyError::NotOurs { .. })),
+            Category::NotFound
+            | Category::PeerUnavailable
+            | Category::Throttled
+            | Category::Timeout
+            | Category::Unavailable => false,
+        }
+    }
+}
+
+impl ReconcileError for StoreError {
+    fn category(&self) -> Category {
+        match self {
+            Self::Undecodable(_) | Self::Invalid(_) => Category::InvalidObject,
+            Self::Dereference(error)
+            | Self::Heal(error)
+            | Self::Plan(error)
+            | Self::Finalizer(error)
+            | Self::Status(error) => error.category(),
+            Self::Apply(error) => error.category(),
+            Self::Node { status, .. } => Category::of_grpc(status.code()),
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        self.api().and_then(ReconcileError::retry_after)
+    }
+}

@@ -1,0 +1,245 @@
+//! The Store controller: from a Store to running, bootstrapped storage nodes.
+//!
+//! One file a step: `dereference` (all reads) → `validate` → `build` and `bootstrap` (pure) →
+//! `apply` → `status`. Not for runtimes: they are told of a Store by the Session controller, which
+//! asks [`may_connect`] (`status.bootstrapped` is true, or the Store has no storage nodes) and
+//! takes the configuration from [`driver_config`].
+//!
+//! Where to change what: a new object in `build`, a rule of the spec in `crd` (CEL) and
+//! `validate`, when a failed Bootstrap is tried again in `bootstrap` (what) and
+//! `controller::backoff` (when).
+
+pub mod apply;
+pub mod bootstrap;
+pub mod build;
+pub mod deletion;
+pub mod dereference;
+pub mod driver_config;
+pub mod error;
+pub mod heal;
+pub mod health;
+pub mod names;
+pub mod node_view;
+pub mod plan_record;
+pub mod plan_store;
+mod pod_template;
+pub mod pods;
+mod reconcile;
+pub mod status;
+pub mod validate;
+pub mod watches;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use atomix_process::tasks::Tasks;
+use kube::Resource;
+use kube::core::DeserializeGuard;
+use tokio_util::sync::CancellationToken;
+
+pub use driver_config::{DriverConfig, driver_config, may_connect};
+pub use error::StoreError;
+pub use node_view::{GroupView, NodeView};
+
+use crate::context::Context;
+use crate::controller::queue::{self, RunError};
+use crate::controller::{Change, ObjectKey, Queue, cache};
+use crate::crd::{Session, Store, labels};
+use dereference::Children;
+use reconcile::Reconciler;
+
+/// Stores that are reconciled at the same time.
+const CONCURRENCY: usize = 16;
+
+/// Settings of the Store controller.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// Image of storage nodes whose Store names none.
+    pub node_image: String,
+}
+
+/// Reconciles Stores.
+#[derive(Debug)]
+pub struct StoreController {
+    context: Context,
+    queue: Queue<ObjectKey>,
+    children: Children,
+    reconciler: Arc<Reconciler>,
+}
+
+impl StoreController {
+    /// A controller that has seen nothing yet.
+    #[must_use]
+    pub fn new(context: &Context, options: StoreOptions) -> Self {
+        let queue = Queue::default();
+        let children = Children::default();
+        let reconciler = Arc::new(Reconciler::new(
+            context.clone(),
+            options,
+            children.clone(),
+            queue.clone(),
+        ));
+        let controller = Self {
+            context: context.clone(),
+            queue,
+            children,
+            reconciler,
+        };
+        controller.listen_to_stores();
+        controller.listen_to_sessions();
+        controller.listen_to_children();
+        controller
+    }
+
+    fn listen_to_stores(&self) {
+        let queue = self.queue.clone();
+        self.context
+            .stores
+            .listen(move |change: &Change<'_, DeserializeGuard<Store>>| {
+                queue.add(ObjectKey::of(change.object().as_ref()));
+            });
+    }
+
+    /// Only a Store that is being deleted waits for Sessions.
+    fn listen_to_sessions(&self) {
+        let queue = self.queue.clone();
+        let stores = self.context.stores.clone();
+        self.context
+            .sessions
+            .listen(move |change: &Change<'_, DeserializeGuard<Session>>| {
+                let Ok(session) = &change.object().0 else {
+                    return;
+                };
+                let namespace = session.metadata.namespace.clone().unwrap_or_default();
+                let key = ObjectKey::new(namespace, &session.spec.store.name);
+                let is_going = stores
+                    .get(&key)
+                    .is_some_and(|store| store.meta().deletion_timestamp.is_some());
+                if is_going {
+                    queue.add(key);
+                }
+            });
+    }
+
+    fn listen_to_children(&self) {
+        let applier = self.context.applier.clone();
+        let queue = self.queue.clone();
+        self.children.services.listen(move |change| {
+            if let Change::Deleted(object) = change {
+                applier.forget(object.as_ref());
+            }
+            add_store_of(&queue, change.object().as_ref());
+        });
+        let applier = self.context.applier.clone();
+        let queue = self.queue.clone();
+        self.children.config_maps.listen(move |change| {
+            if let Change::Deleted(object) = change {
+                applier.forget(object.as_ref());
+            }
+            add_store_of(&queue, change.object().as_ref());
+        });
+        let applier = self.context.applier.clone();
+        let queue = self.queue.clone();
+        self.children.stateful_sets.listen(move |change| {
+            if let Change::Deleted(object) = change {
+                applier.forget(object.as_ref());
+            }
+            add_store_of(&queue, change.object().as_ref());
+        });
+        let reconciler = Arc::downgrade(&self.reconciler);
+        let queue = self.queue.clone();
+        self.children.pods.listen(move |change| {
+            if let Change::Deleted(pod) = change
+                && let Some(reconciler) = reconciler.upgrade()
+            {
+                reconciler.forget_pod(pod);
+            }
+            add_store_of(&queue, change.object().as_ref());
+        });
+    }
+
+    /// Starts the watches of what belongs to Stores.
+    pub fn watch(&self, tasks: &mut Tasks) {
+        let (context, children) = (&self.context, &self.children);
+        let (client, scope) = (&context.client, &context.scope);
+        let selector = names::CHILD_SELECTOR;
+        let watch = cache::objects(scope.api(client), selector);
+        context.follow(
+            tasks,
+            "services",
+            &children.services,
+            watch,
+            cache::prune_metadata,
+        );
+        let watch = cache::objects(scope.api(client), selector);
+        context.follow(
+            tasks,
+            "configmaps",
+            &children.config_maps,
+            watch,
+            cache::prune_metadata,
+        );
+        let watch = cache::objects(scope.api(client), selector);
+        context.follow(
+            tasks,
+            "statefulsets",
+            &children.stateful_sets,
+            watch,
+            cache::prune_metadata,
+        );
+        let watch = cache::objects(scope.api(client), selector);
+        context.follow(tasks, "storage pods", &children.pods, watch, pods::prune);
+    }
+
+    /// Reconciles until `shutdown`; only with the lease.
+    ///
+    /// # Errors
+    /// When a reconcile panics.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
+        let Self {
+            context,
+            queue,
+            children,
+            reconciler,
+        } = self;
+        let Children {
+            services,
+            config_maps,
+            stateful_sets,
+            pods,
+        } = &children;
+        let synced = async {
+            context.synced().await;
+            services.synced().await;
+            config_maps.synced().await;
+            stateful_sets.synced().await;
+            pods.synced().await;
+            Ok::<(), Infallible>(())
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            _synced = synced => {}
+        }
+        let metrics = context.metrics.clone();
+        queue::run("store", CONCURRENCY, queue, metrics, shutdown, move |key| {
+            let reconciler = Arc::clone(&reconciler);
+            async move { reconciler.reconcile(&key).await }
+        })
+        .await
+    }
+}
+
+/// Asks for a reconcile of the Store that a child's label names.
+fn add_store_of<K: Resource>(queue: &Queue<ObjectKey>, child: &K) {
+    let meta = child.meta();
+    let store = meta
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get(labels::STORE));
+    if let Some(store) = store {
+        queue.add(ObjectKey::new(
+            meta.namespace.clone().unwrap_or_default(),
+            store,
+        ));
+    }
+}

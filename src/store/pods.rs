@@ -1,0 +1,405 @@
+//! Storage pods as the operator reads them, and what is wrong with one. Pure.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde::Deserialize;
+
+use super::names;
+
+/// The fields of a Pod that are read; everything else is dropped while decoding.
+#[derive(Debug, Clone, PartialEq, Deserialize, Resource)]
+#[resource(inherit = "Pod")]
+pub struct StoragePodView {
+    /// Standard metadata.
+    pub metadata: ObjectMeta,
+    /// Where it should run.
+    #[serde(default)]
+    pub spec: PodSpecView,
+    /// What became of it.
+    #[serde(default)]
+    pub status: PodStatusView,
+}
+
+/// See [`StoragePodView`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodSpecView {
+    /// The machine.
+    pub node_name: Option<String>,
+    /// For naming the image that cannot be pulled.
+    #[serde(default)]
+    pub containers: Vec<ContainerView>,
+}
+
+/// See [`StoragePodView`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerView {
+    /// Its name.
+    pub name: String,
+    /// Its image.
+    pub image: Option<String>,
+}
+
+/// See [`StoragePodView`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodStatusView {
+    /// Pending, Running, Succeeded or Failed.
+    pub phase: Option<String>,
+    /// Why it failed as a whole, such as Evicted.
+    pub reason: Option<String>,
+    /// The longer text.
+    pub message: Option<String>,
+    /// Its address, once it has one.
+    #[serde(rename = "podIP")]
+    pub pod_ip: Option<String>,
+    /// PodScheduled, Ready …
+    #[serde(default)]
+    pub conditions: Vec<PodConditionView>,
+    /// One for each container, once the kubelet knows it.
+    #[serde(default)]
+    pub container_statuses: Vec<ContainerStatusView>,
+}
+
+/// See [`StoragePodView`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodConditionView {
+    /// Its type.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// True, False or Unknown.
+    pub status: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// Why, for people.
+    pub message: Option<String>,
+}
+
+/// See [`StoragePodView`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerStatusView {
+    /// The container.
+    pub name: String,
+    /// How often it was started again.
+    #[serde(default)]
+    pub restart_count: u32,
+    /// What it does now.
+    #[serde(default)]
+    pub state: ContainerStateView,
+    /// What it did before.
+    #[serde(default)]
+    pub last_state: ContainerStateView,
+}
+
+/// See [`StoragePodView`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerStateView {
+    /// It is not running, and will be.
+    pub waiting: Option<ReasonView>,
+    /// It runs.
+    pub running: Option<RunningView>,
+    /// It ended.
+    pub terminated: Option<ReasonView>,
+}
+
+/// See [`StoragePodView`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunningView {}
+
+/// See [`StoragePodView`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReasonView {
+    /// CamelCase.
+    pub reason: Option<String>,
+    /// For people.
+    pub message: Option<String>,
+    /// Of a container that ended.
+    pub exit_code: Option<i32>,
+}
+
+/// What keeps a pod from running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// CamelCase word for programs; a condition's reason.
+    pub reason: &'static str,
+    /// Sentence that names the pod and says what to do.
+    pub message: String,
+}
+
+impl StoragePodView {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// The revision of the StatefulSet that made it.
+    #[must_use]
+    pub fn revision(&self) -> Option<&str> {
+        let labels = self.metadata.labels.as_ref()?;
+        labels.get(names::REVISION_LABEL).map(String::as_str)
+    }
+
+    /// It is being deleted.
+    #[must_use]
+    pub fn is_terminating(&self) -> bool {
+        self.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Its address, while its container may serve.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        let is_over = matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        if is_over {
+            return None;
+        }
+        self.status.pod_ip.as_deref()?.parse().ok()
+    }
+
+    /// Kubernetes counts it as ready.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.is_terminating()
+            && self
+                .condition("Ready")
+                .is_some_and(|ready| ready.status == "True")
+    }
+
+    /// The node's container has never run in this pod.
+    #[must_use]
+    pub fn never_started(&self) -> bool {
+        self.container().is_none_or(|container| {
+            container.restart_count == 0
+                && container.state.running.is_none()
+                && container.state.terminated.is_none()
+                && container.last_state.terminated.is_none()
+                && container.last_state.running.is_none()
+        })
+    }
+
+    fn container(&self) -> Option<&ContainerStatusView> {
+        let mut statuses = self.status.container_statuses.iter();
+        statuses.find(|status| status.name == names::CONTAINER)
+    }
+
+    fn condition(&self, type_: &str) -> Option<&PodConditionView> {
+        self.status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == type_)
+    }
+
+    fn image(&self) -> &str {
+        let mut containers = self.spec.containers.iter();
+        let node = containers.find(|container| container.name == names::CONTAINER);
+        node.and_then(|container| container.image.as_deref())
+            .unwrap_or("unknown image")
+    }
+
+    /// What keeps it from running, if Kubernetes said so.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Trouble> {
+        let name = self.name();
+        if let Some(scheduled) = self.condition("PodScheduled")
+            && scheduled.status == "False"
+        {
+            let why = scheduled.message.as_deref().unwrap_or("no machine fits");
+            return Some(Trouble {
+                reason: "PodUnschedulable",
+                message: format!("pod {name} cannot be placed: {why}"),
+            });
+        }
+        if self.status.phase.as_deref() == Some("Failed") {
+            let why = self
+                .status
+                .reason
+                .as_deref()
+                .or(self.status.message.as_deref());
+            return Some(Trouble {
+                reason: "PodFailed",
+                message: format!("pod {name} failed: {}", why.unwrap_or("unknown cause")),
+            });
+        }
+        let container = self.container()?;
+        if let Some(waiting) = &container.state.waiting {
+            return self.trouble_of_waiting(container, waiting);
+        }
+        let ended = container.state.terminated.as_ref()?;
+        Some(Trouble {
+            reason: "NodeCrashed",
+            message: format!("pod {name}: {}; see its logs", ending(ended)),
+        })
+    }
+
+    fn trouble_of_waiting(
+        &self,
+        container: &ContainerStatusView,
+        waiting: &ReasonView,
+    ) -> Option<Trouble> {
+        let name = self.name();
+        let reason = waiting.reason.as_deref().unwrap_or_default();
+        let detail = waiting.message.as_deref().unwrap_or(reason);
+        match reason {
+            "" | "ContainerCreating" | "PodInitializing" => None,
+            "ErrImagePull"
+            | "ImagePullBackOff"
+            | "InvalidImageName"
+            | "ErrImageNeverPull"
+            | "RegistryUnavailable"
+            | "ImageInspectError" => Some(Trouble {
+                reason: "ImagePullFailed",
+                // Without the kubelet's text: it alternates, and each change would be a write.
+                message: format!(
+                    "pod {name} cannot pull image {}: correct spec.multiRaft.pod.image or make \
+                     the image available; the pod's events say why",
+                    self.image()
+                ),
+            }),
+            "CrashLoopBackOff" => {
+                let ended = container.last_state.terminated.as_ref();
+                let ending = ended.map_or_else(|| "container ended".to_owned(), ending);
+                Some(Trouble {
+                    reason: "NodeCrashed",
+                    message: format!("pod {name} keeps crashing: {ending}; see its logs"),
+                })
+            }
+            _ => Some(Trouble {
+                reason: "ContainerNotStarted",
+                message: format!("pod {name} cannot start its container ({reason}): {detail}"),
+            }),
+        }
+    }
+}
+
+fn ending(ended: &ReasonView) -> String {
+    let code = ended
+        .exit_code
+        .map(|code| format!(" with exit code {code}"));
+    let reason = ended.reason.as_deref().map(|reason| format!(" ({reason})"));
+    format!(
+        "container ended{}{}",
+        code.unwrap_or_default(),
+        reason.unwrap_or_default()
+    )
+}
+
+/// Drops what is not read.
+pub fn prune(pod: &mut StoragePodView) {
+    let meta = &mut pod.metadata;
+    meta.managed_fields = None;
+    meta.annotations = None;
+    meta.owner_references = None;
+    pod.spec
+        .containers
+        .retain(|container| container.name == names::CONTAINER);
+    pod.status
+        .container_statuses
+        .retain(|status| status.name == names::CONTAINER);
+    pod.status
+        .conditions
+        .retain(|condition| matches!(condition.type_.as_str(), "Ready" | "PodScheduled"));
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(status: Value) -> StoragePodView {
+        serde_json::from_value(json!({
+            "metadata": {"name": "tulip-1"},
+            "spec": {"containers": [{"name": "node", "image": "garden/node:9"}]},
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    fn container(state: Value, last_state: Value, restarts: u32) -> Value {
+        json!({"phase": "Pending", "containerStatuses": [
+            {"name": "other", "restartCount": 7, "state": {"running": {}}},
+            {"name": "node", "restartCount": restarts, "state": state, "lastState": last_state},
+        ]})
+    }
+
+    #[test]
+    fn trouble_is_named_with_pod_cause_and_image() {
+        let waiting = |reason: &str| json!({"waiting": {"reason": reason, "message": "because"}});
+        let crashed = json!({"terminated": {"exitCode": 101, "reason": "Error"}});
+        for (status, never_started, reason) in [
+            (json!({}), true, None),
+            (
+                container(waiting("ContainerCreating"), json!({}), 0),
+                true,
+                None,
+            ),
+            (
+                container(waiting("ImagePullBackOff"), json!({}), 0),
+                true,
+                Some("ImagePullFailed"),
+            ),
+            (
+                container(waiting("CreateContainerConfigError"), json!({}), 0),
+                true,
+                Some("ContainerNotStarted"),
+            ),
+            (
+                container(waiting("CrashLoopBackOff"), crashed.clone(), 3),
+                false,
+                Some("NodeCrashed"),
+            ),
+            (container(crashed, json!({}), 0), false, Some("NodeCrashed")),
+            (container(json!({"running": {}}), json!({}), 0), false, None),
+            (
+                json!({"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/1"}]}),
+                true,
+                Some("PodUnschedulable"),
+            ),
+            (
+                json!({"phase": "Failed", "reason": "Evicted"}),
+                true,
+                Some("PodFailed"),
+            ),
+        ] {
+            let pod = pod(status.clone());
+            let trouble = pod.trouble();
+            assert_eq!(
+                trouble.as_ref().map(|trouble| trouble.reason),
+                reason,
+                "{status}"
+            );
+            assert_eq!(pod.never_started(), never_started, "{status}");
+            if let Some(trouble) = trouble {
+                assert!(trouble.message.contains("tulip-1"), "{}", trouble.message);
+                if trouble.reason == "ImagePullFailed" {
+                    assert!(
+                        trouble.message.contains("garden/node:9"),
+                        "{}",
+                        trouble.message
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_pod_has_an_address_until_it_is_over() {
+        let running = pod(json!({"phase": "Running", "podIP": "127.3.0.9"}));
+        assert_eq!(running.address(), Some("127.3.0.9".parse().unwrap()));
+        assert_eq!(
+            pod(json!({"phase": "Failed", "podIP": "127.3.0.9"})).address(),
+            None
+        );
+    }
+}

@@ -1,0 +1,286 @@
+//! From findings to conditions: the first cause is named, with the pod and what to do.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::super::node_view::{GroupView, NodeView};
+use super::super::plan_record::{HexId, PlannedNode, PlannedPartition};
+use super::super::validate::{ClusterStorage, Timings};
+use super::*;
+
+fn cluster() -> Cluster {
+    Cluster {
+        replicas: 3,
+        partitions: 2,
+        replication_factor: 3,
+        timings: Timings {
+            election_timeout: Duration::from_secs(1),
+            snapshot_entry_threshold: 0,
+        },
+        storage: ClusterStorage::Ephemeral,
+        pod: Default::default(),
+        driver_timeouts: None,
+    }
+}
+
+fn plan() -> Plan {
+    let partition = |partition: u32| PlannedPartition {
+        partition,
+        members: (0..3)
+            .map(|ordinal| (ordinal, HexId(u64::from(partition * 10 + ordinal))))
+            .collect(),
+        initializer: 0,
+    };
+    Plan {
+        store_uid: "u".to_owned(),
+        incarnation: 1,
+        election_timeout_millis: 1000,
+        snapshot_entry_threshold: 0,
+        nodes: (1..=3)
+            .map(|id| PlannedNode {
+                node_id: HexId(id),
+                address: format!("a{id}"),
+            })
+            .collect(),
+        partitions: vec![partition(1), partition(2)],
+    }
+}
+
+/// A node with its members; `leads` are the partitions that it leads.
+fn node(ordinal: u32, leads: &[u32]) -> NodeState {
+    let groups = [1_u32, 2].map(|partition| {
+        let view = GroupView {
+            member_id: u64::from(partition * 10 + ordinal),
+            leads: leads.contains(&partition),
+            leader: 0,
+            has_committed: true,
+        };
+        (partition, view)
+    });
+    NodeState::Up(NodeView {
+        node_id: u64::from(ordinal + 1),
+        store_uid: "u".to_owned(),
+        incarnation: 1,
+        version: "0.1.0".to_owned(),
+        groups: groups.into(),
+    })
+}
+
+fn silent() -> NodeState {
+    NodeState::Silent("connection refused".to_owned())
+}
+
+fn pod(name: &str, status: serde_json::Value) -> Arc<StoragePodView> {
+    let pod = json!({
+        "metadata": {"name": name, "labels": {"controller-revision-hash": "r1"}},
+        "spec": {"containers": [{"name": "node", "image": "garden/node:9"}]},
+        "status": status,
+    });
+    Arc::new(serde_json::from_value(pod).unwrap())
+}
+
+fn ready_pods() -> BTreeMap<u32, Arc<StoragePodView>> {
+    let status = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+    (0..3)
+        .map(|ordinal| (ordinal, pod(&format!("tulip-{ordinal}"), status.clone())))
+        .collect()
+}
+
+struct Case {
+    phase: Phase,
+    bootstrapped: bool,
+    pods: BTreeMap<u32, Arc<StoragePodView>>,
+    nodes: [NodeState; 3],
+    error: Option<StoreError>,
+}
+
+impl Case {
+    fn healthy() -> Self {
+        Self {
+            phase: Phase::Done { lost_disks: vec![] },
+            bootstrapped: true,
+            pods: ready_pods(),
+            nodes: [node(0, &[1]), node(1, &[2]), node(2, &[])],
+            error: None,
+        }
+    }
+
+    fn status(&self, previous: &StoreStatus) -> StoreStatus {
+        let config = DriverConfig {
+            json: "{}".to_owned(),
+            digest: "d".to_owned(),
+        };
+        let stored = StoredPlan::Ours {
+            plan: Box::new(plan()),
+            bootstrapped: self.bootstrapped,
+        };
+        let nodes = (0..).zip(self.nodes.iter().cloned()).collect();
+        let cluster = cluster();
+        let findings = Findings {
+            name: "tulip",
+            cluster: &cluster,
+            config: &config,
+            paused: false,
+            plan: &stored,
+            phase: &self.phase,
+            pods: &self.pods,
+            nodes: &nodes,
+            newest_revision: Some("r1"),
+            error: self.error.as_ref(),
+            data_lost: false,
+        };
+        of_cluster(&findings, previous, 4, Timestamp::UNIX_EPOCH)
+    }
+}
+
+/// `Type=Status/Reason` of a condition, and its message.
+fn told(status: &StoreStatus, type_: &str) -> (String, String) {
+    let mut conditions = status.conditions.iter();
+    let condition = conditions
+        .find(|condition| condition.type_ == type_)
+        .unwrap();
+    assert_eq!(condition.observed_generation, Some(4));
+    assert!(!condition.reason.is_empty());
+    (
+        format!("{}/{}", condition.status, condition.reason),
+        condition.message.clone(),
+    )
+}
+
+#[test]
+fn a_healthy_store_is_ready_and_nothing_else() {
+    let status = Case::healthy().status(&StoreStatus::default());
+    assert_eq!(told(&status, "Ready").0, "True/AllPartitionsReady");
+    assert_eq!(told(&status, "Progressing").0, "False/AsSpecified");
+    assert_eq!(told(&status, "Degraded").0, "False/FullStrength");
+    assert_eq!(told(&status, "Stalled").0, "False/NotStalled");
+    assert_eq!(
+        status.partitions.unwrap(),
+        PartitionCounts { total: 2, ready: 2 }
+    );
+    assert_eq!((status.replicas, status.ready_replicas), (Some(3), Some(3)));
+    assert_eq!(
+        (status.incarnation, status.bootstrapped),
+        (Some(1), Some(true))
+    );
+    assert_eq!(status.store_uid.as_deref(), Some("u"));
+    assert_eq!(status.version.as_deref(), Some("0.1.0"));
+    // The same findings give the same status: nothing is written at rest.
+    assert_eq!(Case::healthy().status(&status), status);
+}
+
+#[test]
+fn one_silent_node_degrades_and_a_lost_majority_is_not_ready() {
+    let mut case = Case::healthy();
+    case.nodes[2] = silent();
+    let status = case.status(&StoreStatus::default());
+    assert_eq!(told(&status, "Ready").0, "True/AllPartitionsReady");
+    let (degraded, message) = told(&status, "Degraded");
+    assert_eq!(degraded, "True/NodesUnreachable");
+    assert!(message.contains("tulip-2"), "{message}");
+
+    case.nodes = [node(0, &[]), silent(), silent()];
+    let status = case.status(&StoreStatus::default());
+    let (ready, message) = told(&status, "Ready");
+    assert_eq!(ready, "False/PartitionsNotReady");
+    assert!(message.contains("tulip-1, tulip-2"), "{message}");
+    assert_eq!(status.unhealthy_partitions.len(), 2);
+    assert_eq!(status.unhealthy_partitions[0].reason, "QuorumUnavailable");
+}
+
+#[test]
+fn an_image_that_does_not_exist_is_named_with_its_pod() {
+    let mut case = Case::healthy();
+    case.bootstrapped = false;
+    case.phase = Phase::WaitingForNodes(vec![1]);
+    case.nodes[1] = silent();
+    let waiting = json!({"containerStatuses": [
+        {"name": "node", "state": {"waiting": {"reason": "ErrImagePull", "message": "no such host"}}}
+    ]});
+    case.pods.insert(1, pod("tulip-1", waiting));
+    let status = case.status(&StoreStatus::default());
+    let (ready, message) = told(&status, "Ready");
+    assert_eq!(ready, "False/ImagePullFailed");
+    assert!(
+        message.contains("tulip-1") && message.contains("garden/node:9"),
+        "{message}"
+    );
+    assert_eq!(told(&status, "Progressing").0, "True/WaitingForNodes");
+    assert_eq!(told(&status, "Stalled").0, "False/NotStalled");
+}
+
+#[test]
+fn what_only_a_person_can_solve_is_stalled_with_what_to_do() {
+    let existing = Phase::ExistingData(BTreeMap::from([(1, "old-uid".to_owned())]));
+    for (phase, reason, part) in [
+        (
+            existing,
+            "ExistingData",
+            "PersistentVolumeClaims `data-tulip-",
+        ),
+        (
+            Phase::PlanMissing,
+            "BootstrapPlanMissing",
+            "tulip-bootstrap",
+        ),
+        (
+            Phase::PlanDamaged("x".to_owned()),
+            "BootstrapPlanDamaged",
+            "tulip-bootstrap",
+        ),
+    ] {
+        let mut case = Case::healthy();
+        case.phase = phase;
+        let status = case.status(&StoreStatus::default());
+        let (stalled, message) = told(&status, "Stalled");
+        assert_eq!(stalled, format!("True/{reason}"));
+        assert!(message.contains(part), "{message}");
+        assert_eq!(told(&status, "Ready").0, format!("False/{reason}"));
+        assert_eq!(told(&status, "Progressing").0, "False/AsSpecified");
+    }
+}
+
+#[test]
+fn a_lost_disk_is_named_and_old_pods_are_progress() {
+    let mut case = Case::healthy();
+    case.phase = Phase::Done {
+        lost_disks: vec![2],
+    };
+    let status = case.status(&StoreStatus::default());
+    let (degraded, message) = told(&status, "Degraded");
+    assert_eq!(degraded, "True/DiskLost");
+    assert!(message.contains("tulip-2"), "{message}");
+
+    let mut case = Case::healthy();
+    let mut old = StoragePodView::clone(&case.pods[&0]);
+    old.metadata.labels = Some([("controller-revision-hash".to_owned(), "r0".to_owned())].into());
+    case.pods.insert(0, Arc::new(old));
+    let status = case.status(&StoreStatus::default());
+    assert_eq!(told(&status, "Ready").0, "True/AllPartitionsReady");
+    let (progressing, message) = told(&status, "Progressing");
+    assert_eq!(progressing, "True/PodsOutdated");
+    assert!(message.contains("tulip-0"), "{message}");
+}
+
+#[test]
+fn a_refused_plan_is_told_with_the_pod() {
+    let mut case = Case::healthy();
+    case.bootstrapped = false;
+    case.phase = Phase::Bootstrapping {
+        uncommitted: vec![1],
+    };
+    case.error = Some(StoreError::Node {
+        pod: "tulip-1".to_owned(),
+        status: tonic::Status::failed_precondition("has a group of another plan"),
+    });
+    let status = case.status(&StoreStatus::default());
+    let (ready, message) = told(&status, "Ready");
+    assert_eq!(ready, "False/PeerRefused");
+    assert!(
+        message.contains("tulip-1") && message.contains("another plan"),
+        "{message}"
+    );
+}

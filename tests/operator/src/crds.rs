@@ -1,0 +1,90 @@
+//! The installed CRDs, and how they would be after the roll-back of an operator: they accept what
+//! the operator's own types do not.
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::{Value, json};
+
+use crate::samples::{self, StoreSize};
+
+const FIELD_MANAGER: &str = "atomix-operator-tests";
+
+/// A value that only a newer version knows.
+const NEWER: &str = "Newer";
+
+/// Installs the CRDs of this work tree.
+///
+/// # Errors
+/// When the API server refuses one.
+pub async fn restore(client: &Client) -> Result<()> {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for crd in atomix_operator::crd::all() {
+        let name = crd.name_any();
+        api.patch(
+            &name,
+            &PatchParams::apply(FIELD_MANAGER).force(),
+            &Patch::Apply(&crd),
+        )
+        .await
+        .with_context(|| format!("cannot install the CRD {name}"))?;
+    }
+    Ok(())
+}
+
+/// Lets the API server accept [`newer_store`] and [`newer_session`].
+///
+/// # Errors
+/// When the CRDs do not have the fields, or the API server refuses them.
+pub async fn teach_a_newer_version(client: &Client) -> Result<()> {
+    let resource = ApiResource::erase::<CustomResourceDefinition>(&());
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
+    for (name, values) in [
+        (
+            "stores.atomix.io",
+            format!("{spec}/multiRaft/properties/pod/properties/imagePullPolicy/enum"),
+        ),
+        (
+            "sessions.atomix.io",
+            format!("{spec}/selector/properties/matchExpressions/items/properties/operator/enum"),
+        ),
+    ] {
+        let mut crd = api.get(name).await?;
+        crd.data
+            .pointer_mut(&values)
+            .and_then(Value::as_array_mut)
+            .with_context(|| format!("{name} has no values at {values}"))?
+            .push(json!(NEWER));
+        api.replace(name, &kube::api::PostParams::default(), &crd)
+            .await
+            .with_context(|| format!("cannot change the CRD {name}"))?;
+    }
+    Ok(())
+}
+
+/// A Store that this operator cannot decode.
+pub fn newer_store(name: &str) -> Value {
+    let size = StoreSize {
+        replicas: 1,
+        partitions: 1,
+    };
+    let mut store = samples::store(name, size);
+    if let Some(pod) = store.pointer_mut("/spec/multiRaft/pod") {
+        *pod = json!({"imagePullPolicy": NEWER});
+    }
+    store
+}
+
+/// A Session that this operator cannot decode.
+pub fn newer_session(name: &str, store: &str) -> Value {
+    let mut session = samples::session(name, store, "nobody");
+    if let Some(selector) = session.pointer_mut("/spec/selector") {
+        *selector = json!({
+            "matchLabels": {"app": "nobody"},
+            "matchExpressions": [{"key": "colour", "operator": NEWER}],
+        });
+    }
+    session
+}

@@ -1,0 +1,174 @@
+//! What a run ended with, without what differs between two runs that did the same: uids, times,
+//! versions, random ids and the namespace's name.
+
+use anyhow::Result;
+use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::core::GroupVersionKind;
+use kube::{Api, Client};
+use serde_json::{Map, Value};
+
+use crate::resources::conditions;
+
+/// The kinds of objects that are compared: (group, version, kind, plural, status is compared).
+const KINDS: [(&str, &str, &str, &str, bool); 8] = [
+    ("", "v1", "ConfigMap", "configmaps", false),
+    ("", "v1", "Service", "services", false),
+    (
+        "",
+        "v1",
+        "PersistentVolumeClaim",
+        "persistentvolumeclaims",
+        false,
+    ),
+    ("", "v1", "Pod", "pods", false),
+    ("apps", "v1", "StatefulSet", "statefulsets", false),
+    (
+        "policy",
+        "v1",
+        "PodDisruptionBudget",
+        "poddisruptionbudgets",
+        false,
+    ),
+    ("atomix.io", "v1beta1", "Store", "stores", true),
+    ("atomix.io", "v1beta1", "Session", "sessions", true),
+];
+
+/// Metadata that differs between runs.
+const VOLATILE_METADATA: [&str; 7] = [
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "managedFields",
+    "selfLink",
+    "generateName",
+    "namespace",
+];
+
+/// Fields anywhere below that differ between runs: chosen by the API server or derived from names
+/// and ids that differ.
+const VOLATILE_FIELDS: [&str; 10] = [
+    "clusterIP",
+    "clusterIPs",
+    "controller-revision-hash",
+    "configDigest",
+    "lastTransitionTime",
+    "uid",
+    "storeUid",
+    "volumeName",
+    "kube-api-access",
+    "message",
+];
+
+/// The objects of a namespace, as lines `KIND/NAME JSON`, sorted.
+///
+/// # Errors
+/// When they cannot be read.
+pub async fn end_state(client: &Client, namespace: &str) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for (group, version, kind, plural, with_status) in KINDS {
+        let kind_of = GroupVersionKind::gvk(group, version, kind);
+        let resource = ApiResource::from_gvk_with_plural(&kind_of, plural);
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+        for object in api.list(&ListParams::default()).await? {
+            let name = object.metadata.name.clone().unwrap_or_default();
+            if name == "kube-root-ca.crt" {
+                continue;
+            }
+            let comparable = comparable(&object, with_status, namespace)?;
+            lines.push(format!("{kind}/{name} {comparable}"));
+        }
+    }
+    lines.sort();
+    Ok(lines)
+}
+
+fn comparable(object: &DynamicObject, with_status: bool, namespace: &str) -> Result<String> {
+    let mut value = serde_json::to_value(object)?;
+    if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        for field in VOLATILE_METADATA {
+            metadata.remove(field);
+        }
+    }
+    if with_status {
+        // A sentence may tell of the way there; type, status and reason say what is so.
+        let shown: Vec<Value> = conditions(object)?
+            .into_iter()
+            .map(|condition| {
+                Value::String(format!(
+                    "{}={} {}",
+                    condition.type_, condition.status, condition.reason
+                ))
+            })
+            .collect();
+        if let Some(status) = value.get_mut("status").and_then(Value::as_object_mut) {
+            status.insert("conditions".to_owned(), Value::Array(shown));
+        }
+    } else if let Some(fields) = value.as_object_mut() {
+        fields.remove("status");
+    }
+    remove_volatile(&mut value);
+    let text = value.to_string().replace(namespace, "NAMESPACE");
+    Ok(without_random_ids(&text))
+}
+
+fn remove_volatile(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            let kept: Map<String, Value> = std::mem::take(fields)
+                .into_iter()
+                .filter(|(name, _)| !VOLATILE_FIELDS.contains(&name.as_str()))
+                .collect();
+            *fields = kept;
+            fields.values_mut().for_each(remove_volatile);
+        }
+        Value::Array(items) => items.iter_mut().for_each(remove_volatile),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Replaces uids, 16-digit ids of nodes and members, and random suffixes of projected volumes.
+fn without_random_ids(text: &str) -> String {
+    let is_part = |character: char| character.is_ascii_alphanumeric() || character == '-';
+    let mut result = String::new();
+    let mut word = String::new();
+    for character in text.chars().chain(std::iter::once('\n')) {
+        if is_part(character) {
+            word.push(character);
+            continue;
+        }
+        if is_uid(&word) {
+            result.push_str("UID");
+        } else if word.len() == 16 && word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            result.push_str("ID");
+        } else if word.starts_with("kube-api-access-") {
+            result.push_str("kube-api-access");
+        } else {
+            result.push_str(&word);
+        }
+        word.clear();
+        if character != '\n' {
+            result.push(character);
+        }
+    }
+    result
+}
+
+fn is_uid(word: &str) -> bool {
+    word.len() == 36
+        && word.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_ids_are_replaced_and_names_are_kept() {
+        let text = r#"{\"storeUid\":\"0a1b2c3d-0000-4000-8000-0123456789ab\",\"node\":\"00ff00ff00ff00ff\",\"name\":\"tulip-0\"}"#;
+        let expected = r#"{\"storeUid\":\"UID\",\"node\":\"ID\",\"name\":\"tulip-0\"}"#;
+        assert_eq!(without_random_ids(text), expected);
+    }
+}

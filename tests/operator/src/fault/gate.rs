@@ -1,0 +1,261 @@
+//! Records an operator's calls and ends it at one of them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::call::Call;
+
+/// On which side of a call an operator is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// The request never leaves.
+    Before,
+    /// The call takes effect, but its answer never comes.
+    After,
+}
+
+/// Where an operator is ended: at which mutating call, by name and how often it was made before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CrashPoint {
+    /// Before or after.
+    pub side: Side,
+    /// [`Call`] as text.
+    pub call: String,
+    /// The first is 1.
+    pub occurrence: usize,
+}
+
+impl fmt::Display for CrashPoint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = match self.side {
+            Side::Before => "before",
+            Side::After => "after",
+        };
+        write!(formatter, "{side} {} #{}", self.call, self.occurrence)
+    }
+}
+
+impl FromStr for CrashPoint {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let form = "a crash point has the form \"before patch stores/status tulip #1\"";
+        let (side, rest) = text.split_once(' ').context(form)?;
+        let side = match side {
+            "before" => Side::Before,
+            "after" => Side::After,
+            _ => bail!(form),
+        };
+        let (call, occurrence) = rest.rsplit_once(" #").context(form)?;
+        Ok(Self {
+            side,
+            call: call.to_owned(),
+            occurrence: occurrence.parse().context(form)?,
+        })
+    }
+}
+
+/// A call that left.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// When.
+    pub at: Instant,
+    /// What.
+    pub call: Call,
+    /// How often this call had been made, this one included.
+    pub occurrence: usize,
+}
+
+impl Recorded {
+    /// The call with its occurrence, as in a [`CrashPoint`].
+    pub fn name(&self) -> String {
+        format!("{} #{}", self.call, self.occurrence)
+    }
+}
+
+/// The calls of one operator. Clones share everything.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    /// Cancelled when the operator is to end at once; from then on no call passes.
+    ended: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    crash: Option<CrashPoint>,
+    crashed: Option<String>,
+    counts: HashMap<Call, usize>,
+    calls: Vec<Recorded>,
+}
+
+/// A call that may go on.
+#[derive(Debug)]
+pub(super) struct Pass {
+    ends_after: bool,
+    name: String,
+}
+
+impl Gate {
+    /// A gate that lets every call pass, but ends the operator at `crash`.
+    pub fn new(crash: Option<CrashPoint>) -> Self {
+        let state = State {
+            crash,
+            ..State::default()
+        };
+        Self {
+            shared: Arc::new(Shared {
+                state: Mutex::new(state),
+                ended: CancellationToken::new(),
+            }),
+        }
+    }
+
+    /// Forgets the calls so far; from now on numbers begin at 1 and `crash` is in force.
+    pub fn arm(&self, crash: Option<CrashPoint>) {
+        *self.shared.state.lock() = State {
+            crash,
+            ..State::default()
+        };
+    }
+
+    /// Ends the operator now: no call passes any more.
+    pub fn end(&self) {
+        self.shared.ended.cancel();
+    }
+
+    /// Cancelled when the operator is to be ended.
+    pub fn ended(&self) -> &CancellationToken {
+        &self.shared.ended
+    }
+
+    /// The call at which the operator was ended.
+    pub fn crashed_at(&self) -> Option<String> {
+        self.shared.state.lock().crashed.clone()
+    }
+
+    /// The calls so far.
+    pub fn calls(&self) -> Vec<Recorded> {
+        self.shared.state.lock().calls.clone()
+    }
+
+    /// Waits for ever when the operator has been ended, or is ended by this call.
+    pub(super) async fn before(&self, call: Call) -> Pass {
+        if self.shared.ended.is_cancelled() {
+            std::future::pending::<()>().await;
+        }
+        let (name, side) = self.record(call);
+        match side {
+            Some(Side::Before) => {
+                self.crash(format!("before {name}"));
+                std::future::pending().await
+            }
+            Some(Side::After) => Pass {
+                ends_after: true,
+                name,
+            },
+            None => Pass {
+                ends_after: false,
+                name,
+            },
+        }
+    }
+
+    /// Waits for ever when the operator has been ended, or is ended by this call.
+    pub(super) async fn after(&self, pass: Pass) {
+        if pass.ends_after {
+            self.crash(format!("after {}", pass.name));
+        }
+        if self.shared.ended.is_cancelled() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn record(&self, call: Call) -> (String, Option<Side>) {
+        let mut state = self.shared.state.lock();
+        let count = state.counts.entry(call.clone()).or_default();
+        *count += 1;
+        let recorded = Recorded {
+            at: Instant::now(),
+            occurrence: *count,
+            call,
+        };
+        let name = recorded.name();
+        let is_mutating = recorded.call.verb.is_mutating();
+        let shown = recorded.call.to_string();
+        let side = state
+            .crash
+            .as_ref()
+            .filter(|crash| is_mutating && crash.call == shown)
+            .filter(|crash| crash.occurrence == recorded.occurrence)
+            .map(|crash| crash.side);
+        state.calls.push(recorded);
+        (name, side)
+    }
+
+    fn crash(&self, at: String) {
+        self.shared.state.lock().crashed.get_or_insert(at);
+        self.shared.ended.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+    use crate::fault::Verb;
+
+    fn call(name: &str) -> Call {
+        Call {
+            verb: Verb::Patch,
+            what: "stores/status".to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_crash_point_is_read_as_it_is_shown() {
+        let shown = "after patch stores/status tulip #2";
+        let point: CrashPoint = shown.parse().unwrap();
+        assert_eq!(point.to_string(), shown);
+        assert!("during patch a #1".parse::<CrashPoint>().is_err());
+        assert!("after patch a".parse::<CrashPoint>().is_err());
+    }
+
+    #[tokio::test]
+    async fn no_call_passes_after_the_crash_point() {
+        let point = "after patch stores/status tulip #2".parse().unwrap();
+        let gate = Gate::new(Some(point));
+        for _ in 0..2 {
+            let pass = gate.before(call("rose")).await;
+            gate.after(pass).await;
+        }
+        let pass = gate.before(call("tulip")).await;
+        gate.after(pass).await;
+        let pass = gate.before(call("tulip")).await;
+        assert!(gate.after(pass).now_or_never().is_none());
+        assert!(gate.before(call("rose")).now_or_never().is_none());
+        assert_eq!(
+            gate.crashed_at().unwrap(),
+            "after patch stores/status tulip #2"
+        );
+        assert_eq!(
+            gate.calls().len(),
+            4,
+            "a call that never left is not counted"
+        );
+    }
+}

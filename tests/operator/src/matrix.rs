@@ -1,0 +1,147 @@
+//! Runs a workload once undisturbed, then again for each mutating call of that run with the
+//! operator killed before and after the call, and compares what each run ended with.
+//!
+//! One point is repeated with `ATOMIX_CRASH_AT="after create configmaps #1"`; `ATOMIX_LANES` says
+//! how many runs go on at a time.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+
+use anyhow::{Context as _, Result, bail};
+use futures::StreamExt as _;
+use tokio::time::Instant;
+
+use crate::fault::{CrashPoint, Recorded, Side};
+use crate::observer::Counts;
+
+/// Only this point is run.
+pub const CRASH_AT_VARIABLE: &str = "ATOMIX_CRASH_AT";
+
+/// How many runs go on at a time.
+pub const LANES_VARIABLE: &str = "ATOMIX_LANES";
+
+const DEFAULT_LANES: usize = 6;
+
+/// What a run ended with.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// All calls of its operators.
+    pub calls: Vec<Recorded>,
+    /// Where an operator was killed.
+    pub crashed_at: Option<String>,
+    /// The objects of the namespace, comparable.
+    pub end_state: Vec<String>,
+    /// What was created and deleted.
+    pub counts: Counts,
+}
+
+/// Runs the whole matrix of a test. `run` does the workload in a place of its own, checks what
+/// must always hold, and cleans up.
+///
+/// # Errors
+/// Every point whose run failed or ended differently, and how to repeat it.
+pub async fn crash_at_every_call<F, R>(test: &str, run: F) -> Result<()>
+where
+    F: Fn(Option<CrashPoint>) -> R,
+    R: Future<Output = Result<Outcome>>,
+{
+    let begin = Instant::now();
+    let reference = run(None).await.context("the undisturbed run failed")?;
+    let points = match std::env::var(CRASH_AT_VARIABLE) {
+        Ok(text) => vec![text.parse()?],
+        Err(_) => points(&reference.calls),
+    };
+    let runs = points.len();
+    println!(
+        "{test}: the undisturbed run made {} mutating calls in {:?}; {runs} runs follow",
+        runs / 2,
+        begin.elapsed()
+    );
+
+    let lanes = match std::env::var(LANES_VARIABLE) {
+        Ok(text) => text.parse().context(LANES_VARIABLE)?,
+        Err(_) => DEFAULT_LANES,
+    };
+    let ended = futures::stream::iter(points)
+        .map(|point| {
+            let ended = run(Some(point.clone()));
+            async { (point, ended.await) }
+        })
+        .buffer_unordered(lanes);
+    let mut ended = std::pin::pin!(ended);
+    let mut failures = Vec::new();
+    let mut not_reached = BTreeSet::new();
+    while let Some((point, outcome)) = ended.next().await {
+        let difference = match outcome {
+            Ok(outcome) => {
+                if outcome.crashed_at.is_none() {
+                    not_reached.insert(point.to_string());
+                }
+                differences(&reference, &outcome)
+            }
+            Err(error) => format!("{error:#}"),
+        };
+        if !difference.is_empty() {
+            println!("{test}: crash {point}: FAILED: {difference}");
+            failures.push(format!(
+                "crash {point}: {difference}\n  repeat it with {CRASH_AT_VARIABLE}={:?} cargo test -p atomix-operator-tests {test}",
+                point.to_string()
+            ));
+        }
+    }
+    println!(
+        "{test}: {runs} runs in {:?}, {} failed; not reached, since the run made the call less often: {not_reached:?}",
+        begin.elapsed(),
+        failures.len(),
+    );
+    if !failures.is_empty() {
+        bail!(
+            "{} of {runs} runs failed:\n{}",
+            failures.len(),
+            failures.join("\n")
+        );
+    }
+    if not_reached.len() * 4 > runs {
+        bail!(
+            "{} of {runs} points were not reached: {not_reached:?}",
+            not_reached.len()
+        );
+    }
+    Ok(())
+}
+
+/// Both sides of each mutating call; of the lease only its creation, since it is renewed for ever.
+fn points(calls: &[Recorded]) -> Vec<CrashPoint> {
+    let is_point = |call: &&Recorded| {
+        let is_renewal = call.call.what == "leases" && call.call.to_string() != "create leases";
+        call.call.verb.is_mutating() && !is_renewal
+    };
+    let both_sides = |call: &Recorded| {
+        [Side::Before, Side::After].map(|side| CrashPoint {
+            side,
+            call: call.call.to_string(),
+            occurrence: call.occurrence,
+        })
+    };
+    calls.iter().filter(is_point).flat_map(both_sides).collect()
+}
+
+/// What differs from the reference; empty when nothing does.
+fn differences(reference: &Outcome, outcome: &Outcome) -> String {
+    let mut text = String::new();
+    if reference.counts != outcome.counts {
+        text.push_str(&format!(
+            "\n  created and deleted: {:?}\n  undisturbed: {:?}",
+            outcome.counts, reference.counts
+        ));
+    }
+    let expected: BTreeSet<&String> = reference.end_state.iter().collect();
+    let found: BTreeSet<&String> = outcome.end_state.iter().collect();
+    for line in found.difference(&expected) {
+        text.push_str(&format!("\n  only after the crash: {line}"));
+    }
+    for line in expected.difference(&found) {
+        text.push_str(&format!("\n  only undisturbed: {line}"));
+    }
+    text
+}

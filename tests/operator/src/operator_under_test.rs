@@ -1,0 +1,183 @@
+//! An operator in this process that can be killed at any call.
+//!
+//! Each has a thread and a tokio runtime of its own: when it is killed, all its tasks, connections
+//! and memory go with the runtime, as with a process.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use atomix_operator::Scope;
+use atomix_operator::lease::LeaseOptions;
+use atomix_operator::operator::{Operator, Options};
+use kube::Client;
+use kube::client::ClientBuilder;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::api_server::ApiServer;
+use crate::fault::{CrashPoint, Gate, WatchTimeout, WatchedApi, WatchedDialer};
+use crate::samples;
+
+/// The name of every operator's lease.
+const LEASE: &str = "atomix-operator";
+
+/// How an operator is started.
+pub struct Settings {
+    /// Where.
+    pub server: ApiServer,
+    /// Which namespaces it serves.
+    pub scope: Scope,
+    /// Namespace of its lease.
+    pub lease_namespace: String,
+    /// Whether the lease expires sooner than it does by default: a test that kills operators
+    /// waits for it each time.
+    pub short_lease: bool,
+    /// Where it is killed.
+    pub crash: Option<CrashPoint>,
+    /// Seconds that watches last.
+    pub watch_timeout: WatchTimeout,
+    /// The names of the pods by address.
+    pub names: Box<dyn Fn() -> HashMap<Ipv4Addr, String> + Send + Sync>,
+}
+
+/// A running operator; killed when it is dropped.
+#[derive(Debug)]
+pub struct OperatorUnderTest {
+    started: Instant,
+    gate: Gate,
+    shutdown: CancellationToken,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+impl OperatorUnderTest {
+    /// Starts an operator with an empty memory.
+    pub fn start(settings: Settings) -> Self {
+        let gate = Gate::new(settings.crash.clone());
+        let shutdown = CancellationToken::new();
+        let thread = std::thread::Builder::new()
+            .name("operator".to_owned())
+            .spawn({
+                let (gate, shutdown) = (gate.clone(), shutdown.clone());
+                move || live(settings, gate, shutdown)
+            })
+            .expect("a thread can be started");
+        Self {
+            started: Instant::now(),
+            gate,
+            shutdown,
+            thread: Some(thread),
+        }
+    }
+
+    /// When it was started.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Its calls.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Whether it has ended, killed or by itself.
+    pub fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Fails when it ended although nobody killed it.
+    ///
+    /// # Errors
+    /// Why it ended.
+    pub fn check_alive_or_killed(&mut self) -> Result<()> {
+        if self.has_ended() && !self.gate.ended().is_cancelled() {
+            self.join()?;
+            bail!("the operator ended although nobody asked it to");
+        }
+        Ok(())
+    }
+
+    /// Kills it, unless it has been; nothing of it runs when this returns.
+    ///
+    /// # Errors
+    /// When it had ended by itself before.
+    pub fn finish(&mut self) -> Result<()> {
+        self.check_alive_or_killed()?;
+        self.gate.end();
+        self.join()
+    }
+
+    /// Ends it as SIGTERM does.
+    ///
+    /// # Errors
+    /// When it does not end in order.
+    pub fn terminate(mut self) -> Result<()> {
+        self.check_alive_or_killed()?;
+        self.shutdown.cancel();
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<()> {
+        let Some(thread) = self.thread.take() else {
+            return Ok(());
+        };
+        match thread.join() {
+            Ok(ended) => ended,
+            Err(_) => bail!("the operator's thread panicked"),
+        }
+    }
+}
+
+impl Drop for OperatorUnderTest {
+    fn drop(&mut self) {
+        self.gate.end();
+        if let Err(error) = self.join() {
+            eprintln!("an operator ended with an error: {error:#}");
+        }
+    }
+}
+
+fn live(settings: Settings, gate: Gate, shutdown: CancellationToken) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let options = options(settings, &gate)?;
+        let operator = Operator::new(options, None).start(shutdown.clone());
+        tokio::select! {
+            () = gate.ended().cancelled() => Ok(()),
+            ended = operator.wait() => ended.context("the operator ended"),
+        }
+    })
+}
+
+fn options(settings: Settings, gate: &Gate) -> Result<Options> {
+    static STARTED: AtomicU32 = AtomicU32::new(0);
+    let number = STARTED.fetch_add(1, Ordering::Relaxed);
+    let identity = format!("operator-{}-{number}", std::process::id());
+    let client = || -> Result<Client> {
+        let config = atomix_operator::client::hardened(settings.server.config());
+        let layer = WatchedApi::new(gate.clone(), settings.watch_timeout);
+        Ok(ClientBuilder::try_from(config)?.with_layer(&layer).build())
+    };
+    let mut lease = LeaseOptions::new(settings.lease_namespace.clone(), LEASE.to_owned(), identity);
+    if settings.short_lease {
+        lease.duration = Duration::from_secs(3);
+        lease.renew_deadline = Duration::from_millis(2500);
+        lease.renew_every = Duration::from_millis(700);
+        lease.look_every = Duration::from_millis(200);
+    }
+    let names = settings.names;
+    Ok(Options {
+        client: client()?,
+        lease_client: client()?,
+        dialer: std::sync::Arc::new(WatchedDialer::new(gate.clone(), names)),
+        scope: settings.scope,
+        lease,
+        stores: samples::store_options(),
+        metrics: atomix_operator::metrics::Metrics::default(),
+    })
+}

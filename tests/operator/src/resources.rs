@@ -1,0 +1,107 @@
+//! Stores, Sessions and Drivers as a user's tools see them: plain JSON, not the operator's types.
+
+use anyhow::{Context as _, Result, bail};
+use kube::api::{ApiResource, DynamicObject, PostParams};
+use kube::core::GroupVersionKind;
+use kube::{Api, Client};
+use serde_json::Value;
+
+fn resource(kind: &str, plural: &str) -> ApiResource {
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("atomix.io", "v1beta1", kind), plural)
+}
+
+/// The Stores of a namespace.
+pub fn stores(client: &Client, namespace: &str) -> Api<DynamicObject> {
+    Api::namespaced_with(client.clone(), namespace, &resource("Store", "stores"))
+}
+
+/// The Sessions of a namespace.
+pub fn sessions(client: &Client, namespace: &str) -> Api<DynamicObject> {
+    Api::namespaced_with(client.clone(), namespace, &resource("Session", "sessions"))
+}
+
+/// All Drivers.
+pub fn drivers(client: &Client) -> Api<DynamicObject> {
+    Api::all_with(client.clone(), &resource("Driver", "drivers"))
+}
+
+/// Creates an object from JSON.
+///
+/// # Errors
+/// When the API server refuses it.
+pub async fn create(api: &Api<DynamicObject>, object: Value) -> Result<DynamicObject> {
+    let shown = object.to_string();
+    let object: DynamicObject = serde_json::from_value(object)?;
+    api.create(&PostParams::default(), &object)
+        .await
+        .with_context(|| format!("cannot create {shown}"))
+}
+
+/// A condition of a status.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Condition {
+    /// Such as `Ready`.
+    pub type_: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// A word for programs.
+    pub reason: String,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// The conditions of an object; each must be about the object's newest specification.
+///
+/// # Errors
+/// When one is malformed or about an older specification.
+pub fn conditions(object: &DynamicObject) -> Result<Vec<Condition>> {
+    let text = |condition: &Value, field: &str| {
+        condition
+            .get(field)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let Some(conditions) = object.data.pointer("/status/conditions") else {
+        return Ok(Vec::new());
+    };
+    let mut seen = Vec::new();
+    for condition in conditions
+        .as_array()
+        .context("status.conditions is not a list")?
+    {
+        let observed = condition.get("observedGeneration").and_then(Value::as_i64);
+        if observed != object.metadata.generation {
+            bail!(
+                "the condition {condition} is about generation {observed:?}, not about {:?}",
+                object.metadata.generation
+            );
+        }
+        seen.push(Condition {
+            type_: text(condition, "type"),
+            status: text(condition, "status"),
+            reason: text(condition, "reason"),
+            message: text(condition, "message"),
+        });
+    }
+    seen.sort();
+    Ok(seen)
+}
+
+/// The condition of this type, when it has this status.
+///
+/// # Errors
+/// When it is not there, has another status, or is about an older specification; with the whole
+/// status.
+pub fn expect_condition(object: &DynamicObject, type_: &str, status: &str) -> Result<Condition> {
+    let found = conditions(object)?
+        .into_iter()
+        .find(|condition| condition.type_ == type_ && condition.status == status);
+    found.with_context(|| {
+        format!(
+            "{} is not {type_}={status}: {}",
+            object.metadata.name.as_deref().unwrap_or_default(),
+            object.data.get("status").unwrap_or(&Value::Null)
+        )
+    })
+}

@@ -1,0 +1,97 @@
+//! The objects that the tests create, as a user would write them.
+
+use atomix_operator::store::StoreOptions;
+use serde_json::{Value, json};
+
+/// A label that no machine has: no kubelet takes these pods, whatever the cluster is.
+const NOWHERE: &str = "atomix.io/operator-tests-nowhere";
+
+/// Ordinals, partitions and replicas of a Store.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreSize {
+    /// Storage nodes.
+    pub replicas: u32,
+    /// Partitions.
+    pub partitions: u32,
+}
+
+/// A Store with storage nodes on volumes.
+pub fn store(name: &str, size: StoreSize) -> Value {
+    json!({
+        "apiVersion": "atomix.io/v1beta1",
+        "kind": "Store",
+        "metadata": {"name": name},
+        "spec": {
+            "driver": {"name": "multi-raft"},
+            "multiRaft": {
+                "replicas": size.replicas,
+                "partitions": size.partitions,
+                "storage": {"size": "64Mi"},
+                "pod": {"image": "atomix-node:test", "nodeSelector": {NOWHERE: "true"}},
+            },
+        },
+    })
+}
+
+/// A Store whose driver needs no nodes.
+pub fn store_of_driver(name: &str, driver: &str) -> Value {
+    json!({
+        "apiVersion": "atomix.io/v1beta1",
+        "kind": "Store",
+        "metadata": {"name": name},
+        "spec": {"driver": {"name": driver}},
+    })
+}
+
+/// A Session that connects the pods labelled `app=NAME` with a Store.
+pub fn session(name: &str, store: &str, app: &str) -> Value {
+    json!({
+        "apiVersion": "atomix.io/v1beta1",
+        "kind": "Session",
+        "metadata": {"name": name},
+        "spec": {
+            "store": {"name": store},
+            "selector": {"matchLabels": {"app": app}},
+            "kind": "counter",
+        },
+    })
+}
+
+/// An application pod with a runtime sidecar, labelled `app=APP`.
+pub fn application_pod(name: &str, app: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "labels": {"app": app, "atomix.io/runtime": "true"},
+        },
+        "spec": {
+            "nodeSelector": {NOWHERE: "true"},
+            "automountServiceAccountToken": false,
+            "initContainers": [{
+                "name": "atomix-runtime",
+                "image": "atomix-runtime:test",
+                "restartPolicy": "Always",
+                "command": ["/bin/atomix-runtime"],
+                "args": ["--state-dir=/var/lib/atomix-runtime"],
+                "ports": [
+                    {"name": "atomix-control", "containerPort": 5679},
+                    {"name": "atomix-admin", "containerPort": 5677},
+                ],
+                "startupProbe": {"httpGet": {"path": "/livez", "port": "atomix-admin"}},
+                "readinessProbe": {"httpGet": {"path": "/readyz", "port": "atomix-admin"}},
+                "volumeMounts": [{"name": "state", "mountPath": "/var/lib/atomix-runtime"}],
+            }],
+            "containers": [{"name": "application", "image": "application:test"}],
+            "volumes": [{"name": "state", "emptyDir": {}}],
+        },
+    })
+}
+
+/// What the operator itself needs to know of Stores.
+pub fn store_options() -> StoreOptions {
+    StoreOptions {
+        node_image: "atomix-node:test".to_owned(),
+    }
+}

@@ -1,0 +1,172 @@
+//! A namespace with its pods, its observer and the operators that serve it alone.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use atomix_operator::Scope;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, DynamicObject, PostParams};
+use kube::{Api, Client};
+use serde_json::Value;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::api_server::ApiServer;
+use crate::fault::{CrashPoint, WatchTimeout};
+use crate::namespace::TestNamespace;
+use crate::observer::Observer;
+use crate::operator_under_test::{OperatorUnderTest, Settings};
+use crate::pod_runner::PodRunner;
+use crate::resources;
+use crate::wait::until;
+
+/// A place to test in. Fields are dropped in order: processes end before the namespace does.
+pub struct TestBed {
+    server: ApiServer,
+    client: Client,
+    runner: PodRunner,
+    observer: Observer,
+    namespace: TestNamespace,
+    _place: Option<SemaphorePermit<'static>>,
+}
+
+/// How many test beds there may be at a time: more only wait for the processors.
+const PLACES_VARIABLE: &str = "ATOMIX_TEST_BEDS";
+const DEFAULT_PLACES: usize = 6;
+
+fn places() -> &'static Semaphore {
+    static PLACES: OnceLock<Semaphore> = OnceLock::new();
+    PLACES.get_or_init(|| {
+        let wanted = std::env::var(PLACES_VARIABLE).ok();
+        let wanted = wanted.and_then(|text| text.parse().ok());
+        Semaphore::new(wanted.unwrap_or(DEFAULT_PLACES))
+    })
+}
+
+impl TestBed {
+    /// A place of its own, whose namespace's name begins with `purpose`; waits while there are too
+    /// many.
+    ///
+    /// # Errors
+    /// When the API server cannot be used.
+    pub async fn create(purpose: &str) -> Result<Self> {
+        let place = places().acquire().await.context("no place to test in")?;
+        let bed = Self::create_unqueued(purpose).await?;
+        Ok(Self {
+            _place: Some(place),
+            ..bed
+        })
+    }
+
+    /// As [`Self::create`], but at once: for a test that mostly waits.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn create_unqueued(purpose: &str) -> Result<Self> {
+        let server = ApiServer::connect().await?;
+        let client = server.client();
+        let namespace = TestNamespace::create(&server, purpose).await?;
+        Ok(Self {
+            runner: PodRunner::start(client.clone(), namespace.name())?,
+            observer: Observer::start(&client, namespace.name()),
+            server,
+            client,
+            namespace,
+            _place: None,
+        })
+    }
+
+    /// A client.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Name of the namespace.
+    pub fn namespace(&self) -> &str {
+        self.namespace.name()
+    }
+
+    /// The pods' processes.
+    pub fn runner(&self) -> &PodRunner {
+        &self.runner
+    }
+
+    /// What was created and deleted.
+    pub fn observer(&self) -> &Observer {
+        &self.observer
+    }
+
+    /// Settings of an operator for this namespace.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            server: self.server.clone(),
+            scope: Scope::Namespace(self.namespace().to_owned()),
+            lease_namespace: self.namespace().to_owned(),
+            short_lease: true,
+            crash: None,
+            watch_timeout: WatchTimeout::None,
+            names: Box::new(self.runner.names_handle()),
+        }
+    }
+
+    /// Starts an operator for this namespace that ends at `crash`.
+    pub fn operator(&self, crash: Option<CrashPoint>) -> OperatorUnderTest {
+        OperatorUnderTest::start(Settings {
+            crash,
+            ..self.settings()
+        })
+    }
+
+    /// The Stores of the namespace.
+    pub fn stores(&self) -> Api<DynamicObject> {
+        resources::stores(&self.client, self.namespace())
+    }
+
+    /// The Sessions of the namespace.
+    pub fn sessions(&self) -> Api<DynamicObject> {
+        resources::sessions(&self.client, self.namespace())
+    }
+
+    /// The pods of the namespace.
+    pub fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), self.namespace())
+    }
+
+    /// Creates a pod from JSON.
+    ///
+    /// # Errors
+    /// When the API server refuses it.
+    pub async fn create_pod(&self, pod: Value) -> Result<()> {
+        let pod: Pod = serde_json::from_value(pod)?;
+        let created = self.pods().create(&PostParams::default(), &pod).await;
+        created.context("cannot create a pod")?;
+        Ok(())
+    }
+
+    /// Deletes a pod and waits until it and its processes are gone.
+    ///
+    /// # Errors
+    /// When they are not gone in time.
+    pub async fn delete_pod(&self, name: &str) -> Result<()> {
+        self.pods().delete(name, &DeleteParams::default()).await?;
+        until("a pod to be gone", Duration::from_secs(30), async || {
+            anyhow::ensure!(
+                self.pods().get_opt(name).await?.is_none(),
+                "{name} is there"
+            );
+            anyhow::ensure!(self.runner.address(name).is_none(), "{name} runs");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Removes the namespace and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it is not gone in time.
+    pub async fn remove(self) -> Result<()> {
+        drop(self.runner);
+        drop(self.observer);
+        self.namespace.remove().await
+    }
+}

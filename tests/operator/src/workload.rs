@@ -1,0 +1,138 @@
+//! The workloads whose every call is a crash point, and the looks at their ends.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{DeleteParams, DynamicObject};
+use kube::{Api, ResourceExt as _};
+use serde_json::Value;
+
+use crate::end_state::end_state;
+use crate::groups;
+use crate::matrix::Outcome;
+use crate::resources::{self, expect_condition};
+use crate::samples::{self, StoreSize};
+use crate::supervised::Supervised;
+use crate::test_bed::TestBed;
+
+/// For how long anything is waited for: also for a dead operator's lease, on a busy machine.
+pub const LIMIT: Duration = Duration::from_secs(90);
+
+/// Creates a Store and waits until it is ready and its nodes say so too.
+///
+/// # Errors
+/// When it does not become ready.
+pub async fn bootstrap(
+    bed: &TestBed,
+    operator: &mut Supervised<'_>,
+    name: &str,
+    size: StoreSize,
+) -> Result<()> {
+    resources::create(&bed.stores(), samples::store(name, size)).await?;
+    operator
+        .until_settled("the Store to be ready", LIMIT, async || {
+            store_is_ready(bed, name).await?;
+            groups_are_whole(bed, name, size).await
+        })
+        .await
+}
+
+/// Checks that a Store says that it is ready.
+///
+/// # Errors
+/// When it does not.
+pub async fn store_is_ready(bed: &TestBed, name: &str) -> Result<DynamicObject> {
+    let store = bed.stores().get(name).await?;
+    expect_condition(&store, "Ready", "True")?;
+    Ok(store)
+}
+
+/// Checks that the nodes hold exactly the groups of the one stored plan.
+///
+/// # Errors
+/// What is not so.
+pub async fn groups_are_whole(bed: &TestBed, store: &str, size: StoreSize) -> Result<()> {
+    let nodes: Vec<Ipv4Addr> = (0..size.replicas)
+        .filter_map(|ordinal| bed.runner().address(&format!("{store}-{ordinal}")))
+        .collect();
+    ensure!(
+        nodes.len() == usize::try_from(size.replicas)?,
+        "only {} storage pods run",
+        nodes.len()
+    );
+    let members = if size.replicas < 3 { 1 } else { 3 };
+    let partitions = usize::try_from(size.partitions)?;
+    groups::expect_bootstrapped(&nodes, partitions, members, 1).await?;
+
+    let plans: Api<ConfigMap> = Api::namespaced(bed.client().clone(), bed.namespace());
+    let plan = plans.get(&format!("{store}-bootstrap")).await?;
+    let mut texts = plan.data.iter().flatten().map(|(_, text)| text);
+    let plan = texts
+        .find_map(|text| serde_json::from_str::<Value>(text).ok())
+        .context("the plan holds no JSON")?;
+    let status = groups::status(*nodes.first().context("the Store has no nodes")?).await?;
+    let planned = plan.get("storeUid").and_then(Value::as_str);
+    ensure!(
+        planned == Some(status.store_uid.as_str()),
+        "the plan is for {planned:?}, the nodes hold {}",
+        status.store_uid
+    );
+    Ok(())
+}
+
+/// What a run ended with.
+///
+/// # Errors
+/// When the objects cannot be read.
+pub async fn outcome(bed: &TestBed, operator: &Supervised<'_>) -> Result<Outcome> {
+    Ok(Outcome {
+        calls: operator.calls(),
+        crashed_at: operator.crashed_at().map(ToOwned::to_owned),
+        end_state: end_state(bed.client(), bed.namespace()).await?,
+        counts: bed.observer().counts(),
+    })
+}
+
+/// Deletes an object of ours and waits until it is gone.
+///
+/// # Errors
+/// When it stays.
+pub async fn delete_and_wait(
+    operator: &mut Supervised<'_>,
+    api: &Api<DynamicObject>,
+    name: &str,
+) -> Result<()> {
+    api.delete(name, &DeleteParams::default()).await?;
+    operator
+        .until_settled("an object to be gone", LIMIT, async || {
+            match api.get_opt(name).await? {
+                None => Ok(()),
+                Some(left) => anyhow::bail!(
+                    "{name} is still there with the finalizers {:?}: {}",
+                    left.finalizers(),
+                    left.data.get("status").unwrap_or(&Value::Null)
+                ),
+            }
+        })
+        .await
+}
+
+/// Adds what the processes and operators did to the error of a run.
+///
+/// # Errors
+/// The error with its report.
+pub fn explain<T>(result: Result<T>, bed: &TestBed, operator: &Supervised<'_>) -> Result<T> {
+    result.with_context(|| {
+        let calls = operator.calls();
+        let writes = calls.iter().filter(|call| call.call.verb.is_mutating());
+        let writes: Vec<String> = writes.map(|call| call.name()).collect();
+        format!(
+            "in namespace {}, crashed at {:?}, with the mutating calls {writes:#?}\n{}",
+            bed.namespace(),
+            operator.crashed_at(),
+            bed.runner().logs()
+        )
+    })
+}

@@ -1,0 +1,204 @@
+//! An operator that serves all namespaces: built-in Drivers, and objects that do not decode.
+//!
+//! A test program of its own: it runs when no operator of a single namespace does.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
+
+use anyhow::{Context as _, Result, bail, ensure};
+use atomix_operator::Scope;
+use atomix_operator_tests::operator_under_test::Settings;
+use atomix_operator_tests::resources::{self, expect_condition};
+use atomix_operator_tests::supervised::Supervised;
+use atomix_operator_tests::test_bed::TestBed;
+use atomix_operator_tests::workload::{self, LIMIT};
+use atomix_operator_tests::{crds, samples};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn drivers_are_guarded_and_undecodable_objects_stall_nobody() -> Result<()> {
+    let bed = TestBed::create("drivers").await?;
+    let mut operator = Supervised::start_with(
+        &bed,
+        Settings {
+            scope: Scope::Cluster,
+            ..bed.settings()
+        },
+    );
+    let drivers = resources::drivers(bed.client());
+    let result = built_in_drivers(&bed, &mut operator, &drivers).await;
+    let result = match result {
+        Ok(()) => undecodable_objects(&bed, &mut operator).await,
+        failed => failed,
+    };
+    let restored = crds::restore(bed.client()).await;
+    workload::explain(result, &bed, &operator)?;
+    restored?;
+    drop(operator);
+    remove_drivers(&drivers).await?;
+    bed.remove().await
+}
+
+async fn built_in_drivers(
+    bed: &TestBed,
+    operator: &mut Supervised<'_>,
+    drivers: &Api<DynamicObject>,
+) -> Result<()> {
+    let mut uids = Vec::new();
+    for name in ["memory", "multi-raft"] {
+        let driver = operator
+            .until("the built-in Drivers to be available", LIMIT, async || {
+                let driver = drivers.get(name).await?;
+                expect_condition(&driver, "Available", "True")?;
+                expect_condition(&driver, "InUse", "False")?;
+                Ok(driver)
+            })
+            .await?;
+        uids.push(driver.uid());
+    }
+
+    // One that nobody uses can go, and comes back.
+    drivers.delete("memory", &DeleteParams::default()).await?;
+    operator
+        .until("the deleted Driver to come back", LIMIT, async || {
+            let driver = drivers.get("memory").await?;
+            ensure!(!uids.contains(&driver.uid()), "the old one is still there");
+            expect_condition(&driver, "Available", "True")?;
+            Ok(())
+        })
+        .await?;
+
+    // One that a Store uses stays until the Store is gone.
+    resources::create(&bed.stores(), samples::store_of_driver("rose", "memory")).await?;
+    let used = operator
+        .until("the Driver to be in use", LIMIT, async || {
+            let driver = drivers.get("memory").await?;
+            expect_condition(&driver, "InUse", "True")?;
+            ensure!(!driver.finalizers().is_empty(), "nothing holds the Driver");
+            Ok(driver)
+        })
+        .await?;
+    drivers.delete("memory", &DeleteParams::default()).await?;
+    operator
+        .until_settled("the Driver to be waiting for its end", LIMIT, async || {
+            let driver = drivers.get("memory").await?;
+            ensure!(driver.uid() == used.uid(), "the Driver in use was deleted");
+            ensure!(
+                driver.metadata.deletion_timestamp.is_some() && !driver.finalizers().is_empty(),
+                "the Driver is not waiting"
+            );
+            Ok(())
+        })
+        .await?;
+    workload::delete_and_wait(operator, &bed.stores(), "rose").await?;
+    operator
+        .until("the Driver to be made anew", LIMIT, async || {
+            let driver = drivers.get("memory").await?;
+            ensure!(
+                driver.uid() != used.uid(),
+                "the deleted Driver is still there"
+            );
+            expect_condition(&driver, "InUse", "False")?;
+            Ok(())
+        })
+        .await
+}
+
+/// As after the roll-back of an operator: the CRDs know more than it does.
+async fn undecodable_objects(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    crds::teach_a_newer_version(bed.client()).await?;
+    operator
+        .until(
+            "the API server to accept newer objects",
+            LIMIT,
+            async || {
+                if bed.stores().get_opt("odd").await?.is_some() {
+                    return Ok(());
+                }
+                resources::create(&bed.stores(), crds::newer_store("odd")).await?;
+                Ok(())
+            },
+        )
+        .await?;
+    operator
+        .until(
+            "the API server to accept newer objects",
+            LIMIT,
+            async || {
+                if bed.sessions().get_opt("odd").await?.is_some() {
+                    return Ok(());
+                }
+                resources::create(&bed.sessions(), crds::newer_session("odd", "rose")).await?;
+                Ok(())
+            },
+        )
+        .await?;
+    for api in [bed.stores(), bed.sessions()] {
+        operator
+            .until("an undecodable object to be reported", LIMIT, async || {
+                let odd = api.get("odd").await?;
+                expect_condition(&odd, "Ready", "False")?;
+                expect_condition(&odd, "Stalled", "True")?;
+                Ok(())
+            })
+            .await?;
+    }
+
+    // Nobody else is stalled: what comes later is served.
+    resources::create(&bed.stores(), samples::store_of_driver("rose", "memory")).await?;
+    bed.create_pod(samples::application_pod("hive-0", "hive"))
+        .await?;
+    resources::create(&bed.sessions(), samples::session("bees", "rose", "hive")).await?;
+    operator
+        .until("the other Session to be connected", LIMIT, async || {
+            let session = bed.sessions().get("bees").await?;
+            expect_condition(&session, "Ready", "True")?;
+            let connected = session.data.pointer("/status/pods/connected");
+            ensure!(
+                connected == Some(&json!(1)),
+                "{connected:?} pods are connected"
+            );
+            Ok(())
+        })
+        .await?;
+
+    // They can be deleted, and nothing holds them for ever.
+    workload::delete_and_wait(operator, &bed.sessions(), "odd").await?;
+    workload::delete_and_wait(operator, &bed.stores(), "odd").await?;
+    workload::delete_and_wait(operator, &bed.sessions(), "bees").await?;
+    workload::delete_and_wait(operator, &bed.stores(), "rose").await
+}
+
+/// Without an operator nothing makes them anew.
+async fn remove_drivers(drivers: &Api<DynamicObject>) -> Result<()> {
+    for name in ["memory", "multi-raft"] {
+        let Some(driver) = drivers.get_opt(name).await? else {
+            continue;
+        };
+        if !driver.finalizers().is_empty() {
+            let release = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+            drivers
+                .patch(name, &PatchParams::default(), &release)
+                .await?;
+        }
+        match drivers.delete(name, &DeleteParams::default()).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => bail!(error),
+        }
+    }
+    let left = drivers
+        .get_opt("memory")
+        .await
+        .context("cannot look for Drivers")?;
+    ensure!(
+        left.is_none_or(|driver| driver.metadata.deletion_timestamp.is_some()),
+        "a Driver is left"
+    );
+    Ok(())
+}

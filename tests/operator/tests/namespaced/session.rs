@@ -1,0 +1,127 @@
+//! A Session connects the selected pods and disconnects them again, wherever the operator crashes.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context as _, Result, ensure};
+use atomix_operator_tests::fault::CrashPoint;
+use atomix_operator_tests::matrix::{Outcome, crash_at_every_call};
+use atomix_operator_tests::resources::{self, expect_condition};
+use atomix_operator_tests::samples::{self, StoreSize};
+use atomix_operator_tests::supervised::Supervised;
+use atomix_operator_tests::test_bed::TestBed;
+use atomix_operator_tests::{counter, runtime_pods, workload};
+use atomix_proto::digest::routes_digest;
+use atomix_proto::runtime::v1::connection::State;
+
+const SIZE: StoreSize = StoreSize {
+    replicas: 1,
+    partitions: 2,
+};
+const STORE: &str = "tulip";
+const SESSION: &str = "bees";
+const PODS: [&str; 2] = ["hive-0", "hive-1"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn session_connect_and_disconnect_survive_a_crash_at_every_call() -> Result<()> {
+    crash_at_every_call(
+        "session_connect_and_disconnect_survive_a_crash_at_every_call",
+        run,
+    )
+    .await
+}
+
+async fn run(crash: Option<CrashPoint>) -> Result<Outcome> {
+    let bed = TestBed::create("session").await?;
+    let mut operator = Supervised::start(&bed, None);
+    let lived = live(&bed, &mut operator, crash).await;
+    workload::explain(lived, &bed, &operator)?;
+    let outcome = workload::outcome(&bed, &operator).await?;
+    drop(operator);
+    bed.remove().await?;
+    Ok(outcome)
+}
+
+async fn live(
+    bed: &TestBed,
+    operator: &mut Supervised<'_>,
+    crash: Option<CrashPoint>,
+) -> Result<()> {
+    workload::bootstrap(bed, operator, STORE, SIZE).await?;
+    operator.arm(crash);
+
+    for pod in PODS {
+        bed.create_pod(samples::application_pod(pod, "hive"))
+            .await?;
+    }
+    resources::create(&bed.sessions(), samples::session(SESSION, STORE, "hive")).await?;
+    operator
+        .until_settled("the Session to be connected", workload::LIMIT, async || {
+            let session = bed.sessions().get(SESSION).await?;
+            expect_condition(&session, "Ready", "True")?;
+            let connected = session.data.pointer("/status/pods/connected");
+            ensure!(
+                connected.and_then(serde_json::Value::as_u64) == Some(2),
+                "the Session has {connected:?} connected pods"
+            );
+            let state = session.data.pointer("/status/state");
+            ensure!(
+                state.and_then(serde_json::Value::as_str) == Some("OPENED"),
+                "the Session is {state:?}"
+            );
+            for pod in PODS {
+                expect_connected(address(bed, pod)?).await?;
+            }
+            Ok(())
+        })
+        .await?;
+
+    // Both pods reach the same data.
+    let [first, second] = PODS;
+    counter::increment(address(bed, first)?, "honey", 5).await?;
+    let seen = counter::increment(address(bed, second)?, "honey", 2).await?;
+    ensure!(seen == 7, "the second pod counts to {seen}");
+
+    workload::delete_and_wait(operator, &bed.sessions(), SESSION).await?;
+    for pod in PODS {
+        let status = runtime_pods::status(address(bed, pod)?).await?;
+        ensure!(
+            status.connections.is_empty(),
+            "{pod} is still connected: {status:?}"
+        );
+        ensure!(
+            status.routes_digest == routes_digest(&[]),
+            "{pod} still has routes: {status:?}"
+        );
+    }
+    Ok(())
+}
+
+fn address(bed: &TestBed, pod: &str) -> Result<Ipv4Addr> {
+    bed.runner()
+        .address(pod)
+        .with_context(|| format!("the pod {pod} does not run"))
+}
+
+async fn expect_connected(pod: Ipv4Addr) -> Result<()> {
+    let status = runtime_pods::status(pod).await?;
+    let [connection] = status.connections.as_slice() else {
+        anyhow::bail!("the runtime has other connections than one: {status:?}");
+    };
+    ensure!(
+        connection.state() == State::Connected,
+        "the runtime is not connected: {connection:?}"
+    );
+    let store = connection
+        .store_id
+        .as_ref()
+        .map(|store| store.name.as_str());
+    ensure!(
+        store == Some(STORE),
+        "the runtime is connected with {store:?}"
+    );
+    ensure!(
+        status.routes_digest != routes_digest(&[]),
+        "the runtime has no routes"
+    );
+    Ok(())
+}
