@@ -120,7 +120,7 @@ pub async fn acquire(
             }
             Ok(None) => {}
             Err(reason) => {
-                tracing::warn!(lease = %options.name, %reason, "cannot acquire the lease")
+                tracing::warn!(lease = %options.name, %reason, "cannot acquire the lease");
             }
         }
         tokio::select! {
@@ -319,7 +319,7 @@ impl HeldLease {
                 tracing::info!(lease = %self.options.name, "lease released");
             }
             Err(reason) => {
-                tracing::warn!(lease = %self.options.name, %reason, "lease not released")
+                tracing::warn!(lease = %self.options.name, %reason, "lease not released");
             }
         }
     }

@@ -8,9 +8,9 @@ pub mod dialer;
 pub mod driver;
 pub mod lease;
 pub mod metrics;
+pub mod operator;
 pub mod runtimes;
 pub mod session;
-pub mod operator;
 pub mod store;
 
 pub use context::{Context, Scope};

@@ -3,6 +3,11 @@
 //! Each prints one section of docs/benchmarks.md in Markdown on standard output and its progress on
 //! standard error. `make bench` runs them all.
 
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a missing field of a JSON value is null, it does not panic"
+)]
+
 mod atomix;
 mod etcd;
 mod load;

@@ -249,7 +249,9 @@ impl Bench {
         loop {
             let log = pods.logs(pod, &with_time).await.unwrap_or_default();
             let first = log.lines().next();
-            let connected = log.lines().find(|line| line.contains("store connected"));
+            let connected = log
+                .lines()
+                .find(|line| line.contains("session opened") || line.contains(": reached "));
             if let (Some(first), Some(connected)) = (first, connected) {
                 return Ok((moment(connected)? - moment(first)?) * 1e3);
             }

@@ -243,7 +243,14 @@ impl Runtime {
                     config: connection.config.clone().into(),
                 });
                 let call = async |request| client.connect(request).await;
-                within("connect the store", address, CONNECT_DEADLINE, request, call).await?;
+                within(
+                    "connect the store",
+                    address,
+                    CONNECT_DEADLINE,
+                    request,
+                    call,
+                )
+                .await?;
             }
             Action::Configure { store, connection } => {
                 let request = Request::new(ConfigureRequest {

@@ -4,6 +4,7 @@
 //! Its key is the pod. Not for the status or the end of a Session; that is `session`.
 
 mod apply;
+mod changes;
 mod dereference;
 mod desired;
 pub mod index;
@@ -16,16 +17,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use atomix_process::tasks::Tasks;
-use kube::core::DeserializeGuard;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::controller::backoff::Backoff;
 use crate::controller::queue::{self, RunError};
-use crate::controller::{Cache, Change, Next, ObjectKey, Queue, cache, finalizer};
-use crate::crd::labels::{RUNTIME, SESSION_FINALIZER};
-use crate::crd::{Session, Store};
+use crate::controller::{Cache, Next, ObjectKey, Queue, cache};
+use crate::crd::labels::RUNTIME;
 
 use apply::{Runtime, RuntimeError};
 use index::Index;
@@ -321,73 +320,6 @@ impl Runtimes {
     }
 }
 
-/// What the caches tell.
-impl Shared {
-    fn session_changed(&self, change: &Change<'_, DeserializeGuard<Session>>) {
-        let key = ObjectKey::of(change.object().as_ref());
-        let pods = match change {
-            Change::Deleted(_) => self.index.lock().remove_session(&key),
-            Change::Applied { before, after } => match &after.0 {
-                // Its last form that decoded stays in force.
-                Err(_) => BTreeSet::new(),
-                Ok(session) => {
-                    let before = before.and_then(|before| before.0.as_ref().ok());
-                    let is_relevant = before.is_none_or(|before| concerns_pods(before, session));
-                    let session = Arc::new(session.clone());
-                    let pods = self.index.lock().set_session(&key, session);
-                    if is_relevant { pods } else { BTreeSet::new() }
-                }
-            },
-        };
-        pods.into_iter().for_each(|pod| self.queue.add(pod));
-        self.sessions.add(key);
-    }
-
-    fn store_changed(&self, change: &Change<'_, DeserializeGuard<Store>>) {
-        if let Change::Applied {
-            before: Some(before),
-            after,
-        } = change
-            && let (Ok(before), Ok(after)) = (&before.0, &after.0)
-            && !concerns_sessions(before, after)
-        {
-            return;
-        }
-        let store = ObjectKey::of(change.object().as_ref());
-        let index = self.index.lock();
-        for session in index.sessions_of_store(&store) {
-            index
-                .pods_of(&session)
-                .into_iter()
-                .for_each(|pod| self.queue.add(pod));
-            self.sessions.add(session);
-        }
-    }
-
-    fn pod_changed(&self, change: &Change<'_, RuntimePod>) {
-        let pod = change.object();
-        let key = ObjectKey::of(pod.as_ref());
-        let sessions = match change {
-            Change::Deleted(_) => self.index.lock().remove_pod(&key),
-            Change::Applied { before, after } => {
-                if before.is_some_and(|before| !after.differs_for_runtime(before)) {
-                    return;
-                }
-                let labels = after.metadata.labels.clone().unwrap_or_default();
-                self.index.lock().set_pod(&key, labels)
-            }
-        };
-        if let (Change::Deleted(_), Sidecar::Running { address, .. }) = (change, pod.sidecar()) {
-            self.context.channels.close(address);
-        }
-        // Also for a deleted pod: its report goes in the controller's own order.
-        self.queue.add(key);
-        sessions
-            .into_iter()
-            .for_each(|session| self.sessions.add(session));
-    }
-}
-
 fn no_runtime() -> Outcome {
     Outcome::Failed(Failure {
         reason: "NoRuntime",
@@ -398,31 +330,4 @@ fn no_runtime() -> Outcome {
         ),
         needs_person: true,
     })
-}
-
-/// A status write concerns no pod.
-fn concerns_pods(before: &Session, after: &Session) -> bool {
-    let facts = |session: &Session| {
-        (
-            session.metadata.uid.clone(),
-            session.metadata.generation,
-            session.metadata.deletion_timestamp.is_some(),
-            finalizer::has(&session.metadata, SESSION_FINALIZER),
-        )
-    };
-    facts(before) != facts(after) || before.spec != after.spec
-}
-
-/// Most status writes of a Store concern no Session.
-fn concerns_sessions(before: &Store, after: &Store) -> bool {
-    let facts = |store: &Store| {
-        let status = store.status.clone().unwrap_or_default();
-        (
-            store.metadata.uid.clone(),
-            store.metadata.deletion_timestamp.is_some(),
-            status.bootstrapped,
-            status.replication_factor,
-        )
-    };
-    facts(before) != facts(after) || before.spec != after.spec
 }

@@ -10,8 +10,8 @@ use crate::crd::{Session, Store};
 use crate::driver::builtin::{self, UnknownDriver};
 use crate::runtimes::index::store_of;
 use crate::runtimes::plan::WantedConnection;
-use crate::store::{DriverConfig, driver_config, may_connect};
 use crate::store::validate::InvalidStore;
+use crate::store::{DriverConfig, driver_config, may_connect};
 
 /// How a Session's Store is connected.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -130,7 +130,7 @@ fn summarize(phase: &Phase, counts: PodCounts, failing: &[(String, Failure)]) ->
             ..
         } => Summary {
             state: if counts.connected > 0 {
-                SessionState::Opening
+                state_of(counts)
             } else {
                 SessionState::None
             },

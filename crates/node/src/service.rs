@@ -63,6 +63,7 @@ pub enum NodeError {
 pub struct Service {
     options: Options,
     resolver: Arc<dyn Resolver>,
+    kinds: Kinds,
 }
 
 /// A running node.
@@ -97,7 +98,11 @@ impl Service {
             Some(path) => Arc::new(HostsFileResolver::new(path.clone())),
             None => Arc::new(DnsResolver),
         };
-        Self { options, resolver }
+        Self {
+            options,
+            resolver,
+            kinds: Kinds::standard(),
+        }
     }
 
     /// Looks names up elsewhere.
@@ -107,12 +112,24 @@ impl Service {
         self
     }
 
+    /// Serves other kinds of primitive than the standard ones. All nodes of a store must have the
+    /// same.
+    #[must_use]
+    pub fn with_kinds(mut self, kinds: Kinds) -> Self {
+        self.kinds = kinds;
+        self
+    }
+
     /// Opens the data directory, starts its partitions and serves until `shutdown` is cancelled.
     ///
     /// # Errors
     /// When an address is taken or the data directory cannot be used.
     pub async fn start(self, shutdown: CancellationToken) -> Result<Handle, NodeError> {
-        let Self { options, resolver } = self;
+        let Self {
+            options,
+            resolver,
+            kinds,
+        } = self;
         let control = listen(options.control_addr).await?;
         let peer = listen(options.peer_addr).await?;
         let admin_listener = listen(options.admin_addr).await?;
@@ -158,7 +175,7 @@ impl Service {
         );
         let environment = Environment {
             engine: engine.clone(),
-            kinds: Arc::new(Kinds::standard()),
+            kinds: Arc::new(kinds),
             transport: Arc::new(transport),
             faults,
             metrics,

@@ -126,7 +126,11 @@ async fn groups_survive_a_restart_of_every_node_and_sigterm_ends_a_node_in_order
         let status = node.start().await;
         assert_eq!(status.node_id, cluster.node_ids[number]);
         assert_eq!(status.groups.len(), 2);
-        assert!(node.admin("/readyz").await.starts_with("HTTP/1.1 200"));
+        eventually("the node is ready", PATIENCE, || async {
+            let answer = node.admin("/readyz").await;
+            answer.starts_with("HTTP/1.1 200").then_some(())
+        })
+        .await;
         assert!(node.admin("/livez").await.starts_with("HTTP/1.1 200"));
     }
     let leader = cluster.leader(2).await;
@@ -136,6 +140,21 @@ async fn groups_survive_a_restart_of_every_node_and_sigterm_ends_a_node_in_order
     })
     .await;
     assert_eq!(value, 1);
+}
+
+#[tokio::test]
+async fn a_data_directory_in_use_ends_a_second_process_with_a_clear_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("node");
+    let mut first = NodeProcess::new(data_dir.clone());
+    first.start().await;
+    let mut second = NodeProcess::new(data_dir);
+    second.spawn();
+    let status = second.ended().await;
+    assert!(!status.success(), "{status}");
+    let log = std::fs::read_to_string(second.log_file()).unwrap();
+    assert!(log.contains("is in use by another process"), "{log}");
+    assert!(first.status().await.is_ok(), "the first goes on");
 }
 
 #[tokio::test]
@@ -156,10 +175,11 @@ async fn a_watch_begins_with_the_status_and_tells_of_a_new_leader() {
     let changed = tokio::time::timeout(PATIENCE, async {
         loop {
             let message = watch.message().await.unwrap().expect("the watch goes on");
-            if let Some(Event::LeaderChanged(changed)) = message.event {
-                if changed.term > term && changed.leader != 0 {
-                    return changed;
-                }
+            if let Some(Event::LeaderChanged(changed)) = message.event
+                && changed.term > term
+                && changed.leader != 0
+            {
+                return changed;
             }
         }
     })

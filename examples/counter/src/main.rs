@@ -138,7 +138,7 @@ async fn count(channel: Channel, options: &Options, tally: &Tally) {
         let answer = client.increment(request).await;
         tally.record(answer.map(|response| response.into_inner().value));
         rounds += 1;
-        if rounds % 100 == 0 {
+        if rounds.is_multiple_of(100) {
             tracing::info!(tally = tally.show(), "counting");
         }
     }

@@ -4,6 +4,11 @@
 //! The tests know the custom resources only by their YAML, as a user does; they share no type with
 //! the operator.
 
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a missing field of a JSON value is null, it does not panic"
+)]
+
 pub mod application;
 pub mod cluster;
 pub mod manifests;

@@ -104,7 +104,8 @@ impl Drop for TestNamespace {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            runtime.block_on(async { begin_removal(&server.client(), &name).await })
+            let client = server.client();
+            runtime.block_on(begin_removal(&client, &name))
         });
         match removal.join() {
             Ok(Ok(())) => {}
@@ -118,6 +119,15 @@ impl Drop for TestNamespace {
 async fn begin_removal(client: &Client, name: &str) -> Result<()> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     namespaces.delete(name, &DeleteParams::default()).await?;
+    until(
+        "finalizers to be taken off",
+        Duration::from_secs(30),
+        || take_off_finalizers(client, name),
+    )
+    .await
+}
+
+async fn take_off_finalizers(client: &Client, name: &str) -> Result<()> {
     for api in [
         resources::sessions(client, name),
         resources::stores(client, name),

@@ -14,6 +14,9 @@ use crate::processes::{Program, program_path};
 /// Programs that a container may run for real; other containers only appear to run.
 const PROGRAMS: [&str; 2] = ["atomix-node", "atomix-runtime"];
 
+/// What the programs log, as in `RUST_LOG`.
+const LOG_FILTER_VARIABLE: &str = "ATOMIX_POD_LOG";
+
 /// Where the pods of a namespace keep things.
 #[derive(Clone, Debug)]
 pub struct Folders {
@@ -94,9 +97,9 @@ pub async fn program(
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value))
     .collect::<BTreeMap<String, String>>();
-    if let Ok(filter) = std::env::var("RUST_LOG") {
-        environment.insert("RUST_LOG".to_owned(), filter);
-    }
+    let filter = std::env::var(LOG_FILTER_VARIABLE);
+    let filter = filter.unwrap_or_else(|_| "warn,atomix_node=info,atomix_runtime=info".to_owned());
+    environment.insert("RUST_LOG".to_owned(), filter);
     for variable in container.env.iter().flatten() {
         let value = match (&variable.value, &variable.value_from) {
             (Some(value), _) => translate(value),

@@ -76,15 +76,18 @@ impl<'a> Supervised<'a> {
         R: Future<Output = Result<T>>,
     {
         let deadline = Instant::now() + limit;
+        let mut not_yet = anyhow::anyhow!("nobody has looked yet");
         loop {
-            self.keep_running()?;
-            let not_yet = match tokio::time::timeout_at(deadline, look()).await {
+            if let Err(error) = self.keep_running() {
+                return Err(error).with_context(|| format!("at {what}, after: {not_yet:#}"));
+            }
+            not_yet = match tokio::time::timeout_at(deadline, look()).await {
                 Ok(Ok(seen)) => return Ok(seen),
                 Ok(Err(error)) => error,
                 Err(_) => anyhow::anyhow!("a look did not end in time"),
             };
             if Instant::now() + PERIOD > deadline {
-                return Err(not_yet).with_context(|| format!("waited {limit:?} for {what}"));
+                return Err(not_yet.context(format!("waited {limit:?} for {what}")));
             }
             tokio::time::sleep(PERIOD).await;
         }

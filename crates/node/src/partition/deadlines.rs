@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(deadlines.expired(7 * SECOND), [B]);
         assert!(deadlines.touch(B, 6 * SECOND));
         assert_eq!(deadlines.expired(11 * SECOND), []);
-        assert_eq!(deadlines.expired(12 * SECOND), [A, B]);
+        assert_eq!(deadlines.expired(12 * SECOND), [B, A]);
     }
 
     #[test]

@@ -299,10 +299,10 @@ impl Follower {
     /// The stream to the node that is tried next.
     async fn stream(&mut self) -> Option<Stream> {
         let node = self.nodes[self.at];
-        if let Some(stream) = self.streams.get(&node) {
-            if stream.ended().is_none() {
-                return Some(stream.clone());
-            }
+        if let Some(stream) = self.streams.get(&node)
+            && stream.ended().is_none()
+        {
+            return Some(stream.clone());
         }
         let stream = Stream::open(node, "").await.ok()?;
         self.streams.insert(node, stream.clone());
@@ -323,23 +323,22 @@ impl Follower {
 
     /// Repeats `ask` until it has an answer that repeating would not change; `None` when there is
     /// none by the deadline.
-    async fn repeat<T, F>(&mut self, deadline: Instant, ask: F) -> Option<Result<T, NoReply>>
-    where
-        F: AsyncFn(Stream, u32) -> Result<T, NoReply>,
-    {
+    async fn repeat(&mut self, deadline: Instant, ask: &Ask) -> Option<Result<i64, NoReply>> {
         let mut pause = tokio::time::interval(Duration::from_millis(10));
+        pause.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while Instant::now() < deadline {
-            pause.tick().await;
             let Some(stream) = self.stream().await else {
                 self.go_on(None);
+                pause.tick().await;
                 continue;
             };
-            match ask(stream, self.partition).await {
+            match ask.perform(&stream, self.partition).await {
                 Err(failure)
                     if failure.is_without_effect()
                         || matches!(failure.reason(), None | Some(Reason::OutcomeUnknown)) =>
                 {
                     self.go_on(Some(&failure));
+                    pause.tick().await;
                 }
                 settled => return Some(settled),
             }
@@ -349,12 +348,11 @@ impl Follower {
 
     pub async fn open_session(&mut self, timeout: Duration) -> u64 {
         let deadline = Instant::now() + Duration::from_secs(20);
-        self.repeat(deadline, async move |stream, partition| {
-            stream.open_session(partition, timeout).await
-        })
-        .await
-        .expect("a session is opened in time")
-        .expect("a session is opened")
+        let opened = self.repeat(deadline, &Ask::OpenSession(timeout)).await;
+        let session = opened
+            .expect("a session is opened in time")
+            .expect("a session is opened");
+        u64::try_from(session).unwrap()
     }
 
     /// `None` = the outcome is still unknown at the deadline.
@@ -365,21 +363,48 @@ impl Follower {
         sequence: u64,
         deadline: Instant,
     ) -> Option<Result<i64, NoReply>> {
-        self.repeat(deadline, async move |stream, partition| {
-            stream
-                .increment(partition, counter, session, sequence)
-                .await
-        })
-        .await
+        let ask = Ask::Increment {
+            counter: counter.to_owned(),
+            session,
+            sequence,
+        };
+        self.repeat(deadline, &ask).await
     }
 
     pub async fn get(&mut self, counter: &str) -> i64 {
         let deadline = Instant::now() + Duration::from_secs(20);
-        self.repeat(deadline, async move |stream, partition| {
-            stream.get(partition, counter).await
-        })
-        .await
-        .expect("a read is answered in time")
-        .expect("a read is answered")
+        let read = self.repeat(deadline, &Ask::Get(counter.to_owned())).await;
+        read.expect("a read is answered in time")
+            .expect("a read is answered")
+    }
+}
+
+enum Ask {
+    OpenSession(Duration),
+    Increment {
+        counter: String,
+        session: u64,
+        sequence: u64,
+    },
+    Get(String),
+}
+
+impl Ask {
+    async fn perform(&self, stream: &Stream, partition: u32) -> Result<i64, NoReply> {
+        match self {
+            Self::OpenSession(timeout) => {
+                let session = stream.open_session(partition, *timeout).await?;
+                Ok(i64::try_from(session).unwrap())
+            }
+            Self::Increment {
+                counter,
+                session,
+                sequence,
+            } => {
+                let incremented = stream.increment(partition, counter, *session, *sequence);
+                incremented.await
+            }
+            Self::Get(counter) => stream.get(partition, counter).await,
+        }
     }
 }

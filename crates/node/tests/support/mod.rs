@@ -7,6 +7,9 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    unreachable_pub,
     reason = "test support; no test uses all of it"
 )]
 

@@ -91,6 +91,15 @@ impl NodeProcess {
             .unwrap()
     }
 
+    /// Waits until the process has ended by itself.
+    pub async fn ended(&mut self) -> std::process::ExitStatus {
+        let mut child = self.child.take().expect("the node was started");
+        tokio::time::timeout(PATIENCE, child.wait())
+            .await
+            .expect("the node ends")
+            .unwrap()
+    }
+
     pub fn is_running(&self) -> bool {
         self.child.is_some()
     }

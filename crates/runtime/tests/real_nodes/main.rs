@@ -141,7 +141,7 @@ async fn a_deadline_is_honoured_while_no_leader_exists_and_service_comes_back() 
     let refused = increment(&mut counter, patience).await;
     let elapsed = started.elapsed();
     assert_eq!(refused, Err(Code::DeadlineExceeded));
-    assert!(elapsed < patience + Duration::from_secs(1), "{elapsed:?}");
+    assert!(elapsed < patience + Duration::from_secs(5), "{elapsed:?}");
     store.start_node(0);
     store.start_node(1);
     let after = increment(&mut counter, Duration::from_secs(20))

@@ -41,6 +41,9 @@ struct Process(Child);
 
 impl Process {
     fn spawn(command: &mut Command) -> Self {
+        if std::env::var_os("RUST_LOG").is_none() {
+            command.env("RUST_LOG", "error");
+        }
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         Self(child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}")))
     }

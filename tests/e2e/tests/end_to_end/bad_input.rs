@@ -88,7 +88,7 @@ spec:
                     "counts",
                     "Ready",
                     "False",
-                    Some("ImageNotAvailable"),
+                    Some("ImagePullFailed"),
                     SOON,
                 )
                 .await?;

@@ -1,0 +1,223 @@
+//! What a leader adds to the state machine: time, timers, and replies that come later. On one node
+//! in this process, with the kind that exists for tests.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use atomix_node::{Handle, Options, Service};
+use atomix_primitives::Kinds;
+use atomix_primitives::probe::{
+    AcquireReply, AcquireRequest, Empty, Item, KeyRequest, PutRequest, UnlockRequest,
+};
+use atomix_process::logging::LogFormat;
+use atomix_proto::multiraft::v1::failure::Reason;
+use atomix_proto::multiraft::v1::node_client::NodeClient;
+use atomix_proto::multiraft::v1::{
+    BootstrapRequest, Operate, Operation, PartitionConfig, Query, RaftTimings, request, response,
+};
+use prost::Message;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::Code;
+use tonic::transport::Endpoint;
+
+use support::driver::{NoReply, Stream};
+use support::eventually;
+use support::nodes::PATIENCE;
+
+/// A node with one partition whose only member it is.
+struct Single {
+    node: Handle,
+    shutdown: CancellationToken,
+    stream: Stream,
+    session: u64,
+    _folder: tempfile::TempDir,
+}
+
+impl Single {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let options = Options {
+            data_dir: folder.path().join("node"),
+            control_addr: any,
+            peer_addr: any,
+            admin_addr: any,
+            hosts_file: None,
+            log_format: LogFormat::Text,
+        };
+        let shutdown = CancellationToken::new();
+        let service = Service::new(options).with_kinds(Kinds::with_test_kind());
+        let node = Box::pin(service.start(shutdown.clone())).await.unwrap();
+
+        let endpoint = Endpoint::from_shared(format!("http://{}", node.control_addr)).unwrap();
+        let config = PartitionConfig {
+            partition_id: 1,
+            members: [(1, node.peer_addr.to_string())].into(),
+            store_uid: "a-store".to_owned(),
+            member_id: 1,
+            // Long, because the time that a starved process misses does not count.
+            raft: Some(RaftTimings {
+                election_timeout: Some(Duration::from_secs(2).try_into().unwrap()),
+                snapshot_entry_threshold: 0,
+            }),
+            node_id: node.node_id,
+            incarnation: 1,
+            initializer: 1,
+            node_ids: [(1, node.node_id)].into(),
+            ..PartitionConfig::default()
+        };
+        NodeClient::new(endpoint.connect().await.unwrap())
+            .bootstrap(BootstrapRequest {
+                partitions: vec![config],
+            })
+            .await
+            .unwrap();
+        let stream = Stream::open(node.peer_addr, "a-store").await.unwrap();
+        let session = eventually("a session is opened", PATIENCE, || async {
+            stream.open_session(1, Duration::from_secs(60)).await.ok()
+        })
+        .await;
+        Self {
+            node,
+            shutdown,
+            stream,
+            session,
+            _folder: folder,
+        }
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.node.join().await.unwrap();
+    }
+
+    async fn operate<R: Message + Default>(
+        &self,
+        sequence: u64,
+        owner: u64,
+        method: &str,
+        request: impl Message,
+    ) -> Result<R, NoReply> {
+        let operate = Operate {
+            session: self.session,
+            sequence,
+            operation: Some(probe(method, owner, &request)),
+            ..Operate::default()
+        };
+        decode(self.stream.call(1, request::Body::Operate(operate)).await?)
+    }
+
+    async fn get(&self, key: &'static str) -> Result<Item, NoReply> {
+        let request = KeyRequest { key: key.into() };
+        let query = Query {
+            session: 0,
+            operation: Some(probe("Get", 0, &request)),
+        };
+        decode(self.stream.call(1, request::Body::Query(query)).await?)
+    }
+}
+
+fn probe(method: &str, owner: u64, request: &impl Message) -> Operation {
+    Operation {
+        kind: "probe".to_owned(),
+        primitive: "p".to_owned(),
+        method: method.to_owned(),
+        request: request.encode_to_vec().into(),
+        owner,
+    }
+}
+
+fn decode<R: Message + Default>(outcome: response::Outcome) -> Result<R, NoReply> {
+    let response::Outcome::Reply(reply) = outcome else {
+        panic!("an operation was answered {outcome:?}");
+    };
+    Ok(R::decode(reply).unwrap())
+}
+
+fn code(failure: &NoReply) -> (Option<Reason>, Code) {
+    match failure {
+        NoReply::Failed(failure) => (Some(failure.reason()), Code::from_i32(failure.code)),
+        NoReply::Lost => panic!("no answer"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn expired_data_is_never_read_and_an_idle_partition_expires_it() {
+    let single = Single::start().await;
+    let ttl = Duration::from_millis(400);
+    let put = PutRequest {
+        key: "k".into(),
+        value: "v".into(),
+        ttl_nanos: u64::try_from(ttl.as_nanos()).unwrap(),
+    };
+    let asked = Instant::now();
+    single.operate::<Item>(1, 0, "Put", put).await.unwrap();
+    let acknowledged = Instant::now();
+    loop {
+        let sent = Instant::now();
+        match single.get("k").await {
+            Ok(item) => {
+                assert_eq!(item.value, "v");
+                assert!(
+                    sent < acknowledged + ttl,
+                    "read {:?} after it was written",
+                    sent - acknowledged
+                );
+            }
+            Err(failure) => {
+                assert_eq!(code(&failure), (Some(Reason::Operation), Code::NotFound));
+                assert!(Instant::now() >= asked + ttl, "it expired too early");
+                break;
+            }
+        }
+    }
+    single.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operation_that_waits_is_answered_when_a_later_one_completes_it() {
+    let single = Single::start().await;
+    let acquire = || AcquireRequest::default();
+    let first: AcquireReply = single.operate(1, 1, "Acquire", acquire()).await.unwrap();
+
+    // Asked twice, under the same sequence: both get the same answer.
+    let waiting = async {
+        tokio::join!(
+            single.operate::<AcquireReply>(2, 2, "Acquire", acquire()),
+            single.operate::<AcquireReply>(2, 2, "Acquire", acquire()),
+        )
+    };
+    let impatient = AcquireRequest {
+        timeout_nanos: 200_000_000,
+    };
+    let waiting_and_unlocking = async {
+        let unlocking = async {
+            // Comes after the waiters: it has waited in the line itself.
+            let refused = single
+                .operate::<AcquireReply>(3, 3, "Acquire", impatient)
+                .await
+                .unwrap_err();
+            assert_eq!(code(&refused), (Some(Reason::Operation), Code::Aborted));
+            single
+                .operate::<Empty>(4, 1, "Unlock", UnlockRequest {})
+                .await
+                .unwrap();
+        };
+        tokio::join!(waiting, unlocking)
+    };
+    let ((left, right), ()) = waiting_and_unlocking.await;
+    let (left, right) = (left.unwrap(), right.unwrap());
+    assert_eq!(left.token, right.token);
+    assert!(left.token > first.token);
+    single.stop().await;
+}

@@ -1,0 +1,106 @@
+//! What the runtime controller does when a cache tells of a change: keeps the index and queues the
+//! pods and Sessions that it concerns, those of before and those of now. Deletions always count.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use kube::core::DeserializeGuard;
+
+use super::Shared;
+use super::pod::{RuntimePod, Sidecar};
+use crate::controller::{Change, ObjectKey, finalizer};
+use crate::crd::labels::SESSION_FINALIZER;
+use crate::crd::{Session, Store};
+
+impl Shared {
+    pub(super) fn session_changed(&self, change: &Change<'_, DeserializeGuard<Session>>) {
+        let key = ObjectKey::of(change.object().as_ref());
+        let pods = match change {
+            Change::Deleted(_) => self.index.lock().remove_session(&key),
+            Change::Applied { before, after } => match &after.0 {
+                // Its last form that decoded stays in force.
+                Err(_) => BTreeSet::new(),
+                Ok(session) => {
+                    let before = before.and_then(|before| before.0.as_ref().ok());
+                    let is_relevant = before.is_none_or(|before| concerns_pods(before, session));
+                    let session = Arc::new(session.clone());
+                    let pods = self.index.lock().set_session(&key, session);
+                    if is_relevant { pods } else { BTreeSet::new() }
+                }
+            },
+        };
+        pods.into_iter().for_each(|pod| self.queue.add(pod));
+        self.sessions.add(key);
+    }
+
+    pub(super) fn store_changed(&self, change: &Change<'_, DeserializeGuard<Store>>) {
+        if let Change::Applied {
+            before: Some(before),
+            after,
+        } = change
+            && let (Ok(before), Ok(after)) = (&before.0, &after.0)
+            && !concerns_sessions(before, after)
+        {
+            return;
+        }
+        let store = ObjectKey::of(change.object().as_ref());
+        let index = self.index.lock();
+        for session in index.sessions_of_store(&store) {
+            index
+                .pods_of(&session)
+                .into_iter()
+                .for_each(|pod| self.queue.add(pod));
+            self.sessions.add(session);
+        }
+    }
+
+    pub(super) fn pod_changed(&self, change: &Change<'_, RuntimePod>) {
+        let pod = change.object();
+        let key = ObjectKey::of(pod.as_ref());
+        let sessions = match change {
+            Change::Deleted(_) => self.index.lock().remove_pod(&key),
+            Change::Applied { before, after } => {
+                if before.is_some_and(|before| !after.differs_for_runtime(before)) {
+                    return;
+                }
+                let labels = after.metadata.labels.clone().unwrap_or_default();
+                self.index.lock().set_pod(&key, labels)
+            }
+        };
+        if let (Change::Deleted(_), Sidecar::Running { address, .. }) = (change, pod.sidecar()) {
+            self.context.channels.close(address);
+        }
+        // Also for a deleted pod: its report goes in the controller's own order.
+        self.queue.add(key);
+        sessions
+            .into_iter()
+            .for_each(|session| self.sessions.add(session));
+    }
+}
+
+/// A status write concerns no pod.
+fn concerns_pods(before: &Session, after: &Session) -> bool {
+    let facts = |session: &Session| {
+        (
+            session.metadata.uid.clone(),
+            session.metadata.generation,
+            session.metadata.deletion_timestamp.is_some(),
+            finalizer::has(&session.metadata, SESSION_FINALIZER),
+        )
+    };
+    facts(before) != facts(after) || before.spec != after.spec
+}
+
+/// Most status writes of a Store concern no Session.
+fn concerns_sessions(before: &Store, after: &Store) -> bool {
+    let facts = |store: &Store| {
+        let status = store.status.clone().unwrap_or_default();
+        (
+            store.metadata.uid.clone(),
+            store.metadata.deletion_timestamp.is_some(),
+            status.bootstrapped,
+            status.replication_factor,
+        )
+    };
+    facts(before) != facts(after) || before.spec != after.spec
+}
