@@ -210,7 +210,7 @@ mod tests {
             "a",
             EARLY,
             json!({}),
-            Err(Unresolved::StoreNotFound),
+            Err(Unresolved::StoreNotFound("counts".to_owned())),
         )]);
         assert_eq!(
             found,

@@ -32,8 +32,8 @@ pub enum Unresolved {
     )]
     OtherNamespace,
     /// There is no such Store.
-    #[error("the Store does not exist: create it, or correct spec.store")]
-    StoreNotFound,
+    #[error("Store {0} does not exist: create it, or correct spec.store")]
+    StoreNotFound(String),
     /// The Store does not decode.
     #[error("the Store cannot be read: {0}")]
     StoreUnreadable(String),
@@ -59,7 +59,7 @@ impl Unresolved {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::OtherNamespace => "StoreNamespaceNotSupported",
-            Self::StoreNotFound => "StoreNotFound",
+            Self::StoreNotFound(_) => "StoreNotFound",
             Self::StoreUnreadable(_) => "StoreUnreadable",
             Self::StoreInvalid(_) => "StoreInvalid",
             Self::UnknownDriver(_) => "DriverNotFound",
@@ -73,7 +73,7 @@ impl Unresolved {
     pub fn needs_person(&self) -> bool {
         match self {
             Self::OtherNamespace
-            | Self::StoreNotFound
+            | Self::StoreNotFound(_)
             | Self::StoreUnreadable(_)
             | Self::StoreInvalid(_)
             | Self::UnknownDriver(_)
@@ -93,7 +93,7 @@ impl Unresolved {
             | Self::StorePaused
             | Self::StoreDeleted
             | Self::StoreNotBootstrapped => true,
-            Self::OtherNamespace | Self::StoreNotFound => false,
+            Self::OtherNamespace | Self::StoreNotFound(_) => false,
         }
     }
 }
@@ -112,7 +112,7 @@ pub fn resolve(
         return Err(Unresolved::OtherNamespace);
     }
     let store = match store {
-        None => return Err(Unresolved::StoreNotFound),
+        None => return Err(Unresolved::StoreNotFound(named.name)),
         Some(DeserializeGuard(Err(undecodable))) => {
             return Err(Unresolved::StoreUnreadable(undecodable.error.clone()));
         }

@@ -261,7 +261,7 @@ mod tests {
             is_paused: false,
         };
         let paused = Phase::Open {
-            target: Err(Unresolved::StoreNotFound),
+            target: Err(Unresolved::StoreNotFound("counts".to_owned())),
             is_paused: true,
         };
         // phase, pods, state, Ready, Progressing, Stalled, reason
@@ -309,7 +309,7 @@ mod tests {
                 "ConfigRefused",
             ),
             (
-                unresolved(Unresolved::StoreNotFound),
+                unresolved(Unresolved::StoreNotFound("counts".to_owned())),
                 vec![],
                 SessionState::None,
                 (false, false, true),
