@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use atomix_primitives::SessionId;
 use atomix_proto::multiraft::v1::{ExpireSessions, Failure, PartitionLeader, Tick, command};
-use atomix_raft::{GroupStatus, Role};
+use atomix_raft::{GroupRecord, GroupStatus, Role};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -57,7 +57,7 @@ impl Leadership {
                 if status.leader == Some(status.member_id) {
                     return Err(answers::unavailable("the leader is taking over"));
                 }
-                Err(answers::not_leader(leader_of(&status)))
+                Err(answers::not_leader(leader_of(&status, group.record())))
             }
         }
     }
@@ -87,13 +87,16 @@ impl Drop for Leadership {
 }
 
 /// Who leads, as `status` knows it; `None` when nobody does.
-pub(crate) fn leader_of(status: &GroupStatus) -> Option<PartitionLeader> {
+pub(crate) fn leader_of(status: &GroupStatus, record: &GroupRecord) -> Option<PartitionLeader> {
     let leader = status.leader?;
+    // A member that has not received the membership yet knows the plan's addresses.
+    let planned = || Some(record.members.get(&leader)?.address.clone());
+    let address = status.leader_address.clone().or_else(planned);
     Some(PartitionLeader {
         partition_id: status.partition_id.0,
         term: status.term,
         member_id: leader.0,
-        address: status.leader_address.clone().unwrap_or_default(),
+        address: address.unwrap_or_default(),
     })
 }
 

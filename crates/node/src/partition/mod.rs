@@ -31,11 +31,10 @@ use crate::exchange::{KeepAliveTicket, Ticket};
 use crate::faults::Faults;
 use crate::metrics::PartitionMetrics;
 use answers::Asker;
-use leadership::{Duties, Leadership};
+use leadership::{Duties, Leadership, leader_of};
 use machine::PartitionMachine;
 
 pub(crate) use answers::{exhausted, protocol, unknown_outcome, unknown_partition, wrong_store};
-pub(crate) use leadership::leader_of;
 
 /// The Raft member of a partition.
 pub(crate) type Group = atomix_raft::Group<PartitionMachine>;
@@ -233,7 +232,7 @@ impl Partition {
 
     /// Who leads, as this node knows it.
     pub(crate) fn leader(&self) -> Option<PartitionLeader> {
-        leader_of(&self.status())
+        leader_of(&self.status(), self.record())
     }
 
     /// Takes a message of another member. It is queued during the call.

@@ -1,6 +1,10 @@
 //! The whole story on a real cluster: real pods, disks, network and API server.
 
 #![allow(
+    clippy::large_futures,
+    reason = "a test is awaited once, as one long story"
+)]
+#![allow(
     clippy::indexing_slicing,
     reason = "a missing field of a JSON value is null, it does not panic"
 )]
