@@ -17,7 +17,7 @@ use std::time::Duration;
 use atomix_proto::multiraft::v1::failure::Reason;
 use tokio::time::Instant;
 
-use support::driver::{Follower, Stream};
+use support::driver::{Follower, NoReply, Stream};
 use support::eventually;
 use support::nodes::{Cluster, PATIENCE};
 
@@ -223,13 +223,17 @@ async fn a_repeated_request_is_applied_once_also_by_the_next_leader() {
     let other = Stream::open(cluster.nodes[follower].peer, "a-store")
         .await
         .unwrap();
-    let refused = other.increment(1, "c", session, 3).await.unwrap_err();
-    let support::driver::NoReply::Failed(failure) = &refused else {
-        panic!("{refused:?}");
-    };
-    assert_eq!(failure.reason(), Reason::NotLeader);
-    let hint = failure.leader.as_ref().expect("a hint");
-    assert_eq!(hint.address, cluster.nodes[leader].peer.to_string());
+    // A follower that has just heard of its leader for the first time may know no address yet.
+    let hinted = eventually("the follower names the leader", PATIENCE, || async {
+        let refused = other.increment(1, "c", session, 3).await.unwrap_err();
+        let NoReply::Failed(failure) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(failure.reason(), Reason::NotLeader);
+        Some(failure.leader?.address)
+    })
+    .await;
+    assert_eq!(hinted, cluster.nodes[leader].peer.to_string());
 
     cluster.nodes[leader].kill().await;
     let next = cluster.leader(1).await;

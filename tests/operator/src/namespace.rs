@@ -104,8 +104,7 @@ impl Drop for TestNamespace {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
-            let client = server.client();
-            runtime.block_on(begin_removal(&client, &name))
+            runtime.block_on(async { begin_removal(&server.client(), &name).await })
         });
         match removal.join() {
             Ok(Ok(())) => {}

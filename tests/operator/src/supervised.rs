@@ -76,16 +76,16 @@ impl<'a> Supervised<'a> {
         R: Future<Output = Result<T>>,
     {
         let deadline = Instant::now() + limit;
-        let mut not_yet = anyhow::anyhow!("nobody has looked yet");
+        let mut not_yet = anyhow::anyhow!("no look has ended");
         loop {
             if let Err(error) = self.keep_running() {
                 return Err(error).with_context(|| format!("at {what}, after: {not_yet:#}"));
             }
-            not_yet = match tokio::time::timeout_at(deadline, look()).await {
+            match tokio::time::timeout_at(deadline, look()).await {
                 Ok(Ok(seen)) => return Ok(seen),
-                Ok(Err(error)) => error,
-                Err(_) => anyhow::anyhow!("a look did not end in time"),
-            };
+                Ok(Err(error)) => not_yet = error,
+                Err(_) => not_yet = not_yet.context("the last look was cut off"),
+            }
             if Instant::now() + PERIOD > deadline {
                 return Err(not_yet.context(format!("waited {limit:?} for {what}")));
             }

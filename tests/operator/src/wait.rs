@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use tokio::time::Instant;
 
 /// Between two looks.
@@ -19,14 +19,15 @@ where
     R: Future<Output = Result<T>>,
 {
     let deadline = Instant::now() + limit;
+    let mut not_yet = anyhow::anyhow!("no look has ended");
     loop {
-        let not_yet = match tokio::time::timeout_at(deadline, look()).await {
+        match tokio::time::timeout_at(deadline, look()).await {
             Ok(Ok(seen)) => return Ok(seen),
-            Ok(Err(error)) => error,
-            Err(_) => anyhow::anyhow!("a look did not end in time"),
-        };
+            Ok(Err(error)) => not_yet = error,
+            Err(_) => not_yet = not_yet.context("the last look was cut off"),
+        }
         if Instant::now() + PERIOD > deadline {
-            return Err(not_yet).with_context(|| format!("waited {limit:?} for {what}"));
+            return Err(not_yet.context(format!("waited {limit:?} for {what}")));
         }
         tokio::time::sleep(PERIOD).await;
     }

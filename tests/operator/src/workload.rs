@@ -68,10 +68,11 @@ pub async fn groups_are_whole(bed: &TestBed, store: &str, size: StoreSize) -> Re
 
     let plans: Api<ConfigMap> = Api::namespaced(bed.client().clone(), bed.namespace());
     let plan = plans.get(&format!("{store}-bootstrap")).await?;
-    let mut texts = plan.data.iter().flatten().map(|(_, text)| text);
+    let texts = plan.data.iter().flatten().map(|(_, text)| text);
     let plan = texts
-        .find_map(|text| serde_json::from_str::<Value>(text).ok())
-        .context("the plan holds no JSON")?;
+        .filter_map(|text| serde_json::from_str::<Value>(text).ok())
+        .find(Value::is_object)
+        .context("the plan's ConfigMap holds no JSON object")?;
     let status = groups::status(*nodes.first().context("the Store has no nodes")?).await?;
     let planned = plan.get("storeUid").and_then(Value::as_str);
     ensure!(
