@@ -32,7 +32,7 @@ const NOT_YET: &str =
 /// Serves the operator.
 pub(crate) struct NodeService {
     pub(crate) hosted: Arc<Hosted>,
-    pub(crate) bootstrapper: Bootstrapper,
+    pub(crate) bootstrapper: Arc<Bootstrapper>,
     pub(crate) events: broadcast::Sender<PartitionEvent>,
     pub(crate) shutdown: CancellationToken,
 }
@@ -43,7 +43,15 @@ impl Node for NodeService {
         &self,
         request: Request<BootstrapRequest>,
     ) -> Result<Response<BootstrapResponse>, Status> {
-        Box::pin(self.bootstrapper.bootstrap(request.get_ref())).await?;
+        let bootstrapper = Arc::clone(&self.bootstrapper);
+        // A task of its own: a caller that gives up must not leave a group half started.
+        let bootstrap = tokio::spawn(async move {
+            let request = request.into_inner();
+            bootstrapper.bootstrap(&request).await
+        });
+        bootstrap
+            .await
+            .map_err(|error| Status::internal(format!("the bootstrap broke off: {error}")))??;
         Ok(Response::new(BootstrapResponse {}))
     }
 
@@ -155,17 +163,29 @@ fn event_message(event: PartitionEvent) -> Event {
     }
 }
 
+/// What the disk holds, whether it runs or not: a node whose groups did not start is not empty.
 fn status(hosted: &Hosted) -> GetStatusResponse {
-    let partitions = hosted.all();
+    let records = hosted.records();
+    let newest = records.iter().max_by_key(|record| record.incarnation);
+    let groups = records
+        .iter()
+        .map(|record| match hosted.get(record.partition_id) {
+            Some(partition) => group_status(partition.status()),
+            None => GroupStatus {
+                partition_id: record.partition_id.0,
+                member_id: record.member_id.0,
+                role: RoleMessage::Stopped.into(),
+                ..GroupStatus::default()
+            },
+        });
     GetStatusResponse {
         node_id: hosted.node_id().0,
-        store_uid: hosted.store_uid().to_string(),
-        incarnation: hosted.incarnation(),
+        store_uid: newest
+            .map(|record| record.store_uid.clone())
+            .unwrap_or_default(),
+        incarnation: newest.map_or(0, |record| record.incarnation),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        groups: partitions
-            .iter()
-            .map(|partition| group_status(partition.status()))
-            .collect(),
+        groups: groups.collect(),
     }
 }
 

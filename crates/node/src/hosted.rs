@@ -27,7 +27,6 @@ pub(crate) struct Hosted {
 #[derive(Default)]
 struct Running {
     store_uid: Arc<str>,
-    incarnation: u64,
     partitions: BTreeMap<PartitionId, Arc<Partition>>,
 }
 
@@ -54,11 +53,6 @@ impl Hosted {
     /// Empty while there is no partition here.
     pub(crate) fn store_uid(&self) -> Arc<str> {
         Arc::clone(&self.running.read().store_uid)
-    }
-
-    /// 0 while there is no partition here.
-    pub(crate) fn incarnation(&self) -> u64 {
-        self.running.read().incarnation
     }
 
     pub(crate) fn get(&self, partition: PartitionId) -> Option<Arc<Partition>> {
@@ -92,11 +86,9 @@ impl Hosted {
             return Ok(());
         }
         let store_uid: Arc<str> = record.store_uid.as_str().into();
-        let incarnation = record.incarnation;
         let partition = Partition::start(&self.environment, record).await?;
         let mut running = self.running.write();
         running.store_uid = store_uid;
-        running.incarnation = running.incarnation.max(incarnation);
         running.partitions.insert(id, Arc::new(partition));
         Ok(())
     }

@@ -190,7 +190,7 @@ impl Service {
         let control_addr = control.1;
         let peer_addr = peer.1;
         let node_service = NodeService {
-            bootstrapper: Bootstrapper::new(Arc::clone(&hosted), resolver),
+            bootstrapper: Arc::new(Bootstrapper::new(Arc::clone(&hosted), resolver)),
             hosted: Arc::clone(&hosted),
             events,
             shutdown: shutdown.clone(),
