@@ -35,8 +35,8 @@ find_tools() {
 
 chart_renders() {
     helm lint charts/atomix
-    helm template atomix charts/atomix >/dev/null
-    helm template atomix charts/atomix --set watchNamespace=one >/dev/null
+    helm template atomix charts/atomix --kube-version 1.36.0 >/dev/null
+    helm template atomix charts/atomix --kube-version 1.36.0 --set watchNamespace=one >/dev/null
 }
 
 start_cluster() {
