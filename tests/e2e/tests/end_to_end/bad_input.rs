@@ -44,9 +44,9 @@ spec:
             namespace
                 .apply(&session("visits", "later", "visits"))
                 .await?;
-            namespace
-                .apply(&session("lost", "scratch", "visits"))
-                .await?;
+            // Of another kind, so that its routes never compete with those of `visits`.
+            let lost = session("lost", "scratch", "visits").replace("kind: counter", "kind: map");
+            namespace.apply(&lost).await?;
             namespace.apply(&sample(&cluster, "application")?).await?;
 
             let message = namespace
