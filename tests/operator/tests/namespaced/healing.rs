@@ -134,7 +134,12 @@ async fn refused_config(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<
     resources::create(&bed.sessions(), samples::session("ants", "iris", "swarm")).await?;
     let named = wait_for_trouble(operator, &bed.sessions(), "ants").await?;
     ensure!(named.message.contains("colour"), "{named:?}");
-    patch(&bed.stores(), "iris", json!({"spec": {"config": {}}})).await?;
+    patch(
+        &bed.stores(),
+        "iris",
+        json!({"spec": {"config": {"colour": null}}}),
+    )
+    .await?;
     operator
         .until("the Session ants to be connected", LIMIT, async || {
             let session = bed.sessions().get("ants").await?;
