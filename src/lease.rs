@@ -23,6 +23,9 @@ use tokio_util::sync::CancellationToken;
 use crate::controller::FIELD_MANAGER;
 use crate::metrics::Metrics;
 
+/// How long one attempt to renew may take: a hung connection must leave time for another one.
+const ATTEMPT: Duration = Duration::from_secs(3);
+
 /// Where the lease lies, who wants it, and its times.
 #[derive(Debug, Clone)]
 pub struct LeaseOptions {
@@ -43,16 +46,16 @@ pub struct LeaseOptions {
 }
 
 impl LeaseOptions {
-    /// Failover within 13 s of a crash and within 2 s of a release.
+    /// Failover within 15 s of a crash and within 2 s of a release.
     #[must_use]
     pub fn new(namespace: String, name: String, identity: String) -> Self {
         Self {
             namespace,
             name,
             identity,
-            duration: Duration::from_secs(11),
-            renew_deadline: Duration::from_secs(8),
-            renew_every: Duration::from_secs(3),
+            duration: Duration::from_secs(13),
+            renew_deadline: Duration::from_secs(11),
+            renew_every: Duration::from_secs(2),
             look_every: Duration::from_secs(1),
         }
     }
@@ -247,7 +250,7 @@ impl HeldLease {
             let started = Instant::now();
             let left =
                 (self.renewed + self.options.renew_deadline).saturating_duration_since(started);
-            match bounded(left, self.renew()).await {
+            match bounded(left.min(ATTEMPT), self.renew()).await {
                 Ok(Renewal::Renewed(lease)) => {
                     self.lease = *lease;
                     self.renewed = started;

@@ -30,7 +30,21 @@ pub async fn bootstrap(
     name: &str,
     size: StoreSize,
 ) -> Result<()> {
-    resources::create(&bed.stores(), samples::store(name, size)).await?;
+    bootstrap_of(bed, operator, samples::store(name, size), name, size).await
+}
+
+/// As [`bootstrap`], of a Store that the caller has made up.
+///
+/// # Errors
+/// When it does not become ready.
+pub async fn bootstrap_of(
+    bed: &TestBed,
+    operator: &mut Supervised<'_>,
+    store: Value,
+    name: &str,
+    size: StoreSize,
+) -> Result<()> {
+    resources::create(&bed.stores(), store).await?;
     operator
         .until_settled("the Store to be ready", LIMIT, async || {
             store_is_ready(bed, name).await?;
@@ -39,13 +53,21 @@ pub async fn bootstrap(
         .await
 }
 
-/// Checks that a Store says that it is ready.
+/// Checks that a Store says that it is ready, and that all its pods are: a pod counts as ready only
+/// after its partitions may be, and both are part of the end state.
 ///
 /// # Errors
 /// When it does not.
 pub async fn store_is_ready(bed: &TestBed, name: &str) -> Result<DynamicObject> {
     let store = bed.stores().get(name).await?;
     expect_condition(&store, "Ready", "True")?;
+    let status = |field: &str| store.data.pointer(&format!("/status/{field}"));
+    ensure!(
+        status("readyReplicas") == status("replicas"),
+        "{:?} of {:?} storage pods are ready",
+        status("readyReplicas"),
+        status("replicas")
+    );
     Ok(store)
 }
 
