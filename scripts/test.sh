@@ -10,14 +10,14 @@ export ATOMIX_CACHE=${ATOMIX_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/atomix}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$ATOMIX_CACHE/target}
 # The tests use a cluster of their own, also while a demo's runs.
 export CLUSTER_NAME=${CLUSTER_NAME:-test-$(pwd | sha256sum | cut -c1-6)}
-kubeconfig=$PWD/.cluster/$CLUSTER_NAME.kubeconfig
-cluster_started=no
+started_clusters=()
 
 clean_up() {
     local status=$?
-    if [[ $cluster_started == yes ]]; then
-        tests/cluster/cluster down
-    fi
+    local name
+    for name in "${started_clusters[@]}"; do
+        tests/cluster/cluster down --name "$name"
+    done
     print_steps
     exit "$status"
 }
@@ -39,10 +39,15 @@ chart_renders() {
     helm template atomix charts/atomix --kube-version 1.36.0 --set watchNamespace=one >/dev/null
 }
 
+# Starts a cluster of this name; more arguments go to `cluster up`.
 start_cluster() {
-    cluster_started=yes
-    tests/cluster/cluster up --kubeconfig "$kubeconfig"
+    local name=$1
+    shift
+    started_clusters+=("$name")
+    tests/cluster/cluster up --name "$name" --kubeconfig "$(kubeconfig_of "$name")" "$@"
 }
+
+kubeconfig_of() { echo "$PWD/.cluster/$1.kubeconfig"; }
 
 load_images() {
     ATOMIX_TEST_IMAGE_TAG=$(scripts/images.sh)
@@ -60,14 +65,15 @@ test_without_cluster() {
     cargo test --locked --workspace "${targets[@]}"
 }
 
-# The integration tests of one of the crates that need a cluster, all in one process each.
+# The integration tests of one of the crates that need a cluster, against the named one.
 test_with_cluster() {
-    local targets=() file
-    for file in "$1"/tests/*.rs "$1"/tests/*/main.rs; do
+    local name=$1 crate=$2 threads=$3 targets=() file
+    for file in "$crate"/tests/*.rs "$crate"/tests/*/main.rs; do
         [[ -e $file ]] || continue
         targets+=(--test "$(test_target "$file")")
     done
-    ATOMIX_TEST_KUBECONFIG=$kubeconfig cargo test --locked --workspace "${targets[@]}" -- --test-threads "$2"
+    ATOMIX_TEST_KUBECONFIG=$(kubeconfig_of "$name") \
+        cargo test --locked --workspace "${targets[@]}" -- --test-threads "$threads"
 }
 
 test_target() {
@@ -85,7 +91,9 @@ fi
 step "tests of the cluster tool" bash -c 'cd tests/cluster && go test ./...'
 step "cluster tools" find_tools
 step "chart" chart_renders
-step "cluster" start_cluster
+# The operator's steps are tested without nodes: every pod is a process that the test starts.
+step "control plane" start_cluster "$CLUSTER_NAME-op" --control-plane-only
+step "operator against the real API server" test_with_cluster "$CLUSTER_NAME-op" tests/operator 4
+step "cluster" start_cluster "$CLUSTER_NAME"
 step "images" load_images
-step "operator against the real API server" test_with_cluster tests/operator 4
-step "end to end" test_with_cluster tests/e2e 3
+step "end to end" test_with_cluster "$CLUSTER_NAME" tests/e2e 3
