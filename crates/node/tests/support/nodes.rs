@@ -31,11 +31,11 @@ pub struct NodeProcess {
 impl NodeProcess {
     /// A node that is not started yet, on an address of its own.
     pub fn new(data_dir: PathBuf) -> Self {
-        let ip = own_address();
+        let [control, peer, admin] = free_ports(own_address());
         Self {
-            control: free_port(ip),
-            peer: free_port(ip),
-            admin: free_port(ip),
+            control,
+            peer,
+            admin,
             data_dir,
             child: None,
         }
@@ -64,13 +64,27 @@ impl NodeProcess {
         self.child = Some(child);
     }
 
-    /// Starts the process and waits until it answers.
+    /// Starts the process and waits until it answers. A disk that is busy with somebody else's data
+    /// may let the first sync of a node wait for long.
+    ///
+    /// # Panics
+    /// When it does not, with what it logged.
     pub async fn start(&mut self) -> GetStatusResponse {
         self.spawn();
-        eventually("the node serves", PATIENCE, || async {
-            self.status().await.ok()
-        })
-        .await
+        let deadline = tokio::time::Instant::now() + 3 * PATIENCE;
+        let mut pause = tokio::time::interval(Duration::from_millis(10));
+        loop {
+            let failed = match self.status().await {
+                Ok(status) => return status,
+                Err(failed) => failed,
+            };
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            if ended.is_some() || tokio::time::Instant::now() > deadline {
+                let log = std::fs::read_to_string(self.log_file()).unwrap_or_default();
+                panic!("the node does not serve ({failed}; ended: {ended:?}); its log:\n{log}");
+            }
+            pause.tick().await;
+        }
     }
 
     /// Ends the process with SIGKILL.
@@ -261,6 +275,8 @@ fn own_address() -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(127, a.max(1), b, c.clamp(1, 254)))
 }
 
-fn free_port(ip: IpAddr) -> SocketAddr {
-    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
+/// Three different ports: all are held until each is known.
+fn free_ports(ip: IpAddr) -> [SocketAddr; 3] {
+    let held = [(); 3].map(|()| TcpListener::bind((ip, 0)).unwrap());
+    held.map(|listener| listener.local_addr().unwrap())
 }
