@@ -144,8 +144,10 @@ async fn a_flipped_byte_leaves_the_log_intact_or_without_its_last_batch_or_refus
     let bytes = std::fs::read(log_file(&pristine)).unwrap();
     let (mut intact, mut torn, mut refused) = (0, 0, 0);
     // Damage in the last batch costs a whole start each: every fifth byte of it must do.
-    let tail = bytes.len() - 100;
-    for position in (0..tail).chain((tail..bytes.len()).step_by(5)) {
+    // Behind the records lies what the engine has reserved, until it closes the file.
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let tail = end - 100;
+    for position in (0..tail).chain((tail..end).step_by(5)) {
         let directory = root.path().join("flipped");
         copy(&pristine, &directory);
         let mut flipped = bytes.clone();
@@ -168,10 +170,7 @@ async fn a_flipped_byte_leaves_the_log_intact_or_without_its_last_batch_or_refus
         std::fs::remove_dir_all(&directory).unwrap();
     }
     println!("{intact} intact, {torn} torn, {refused} refused");
-    assert!(
-        refused > bytes.len() / 2,
-        "most damage lies before the last batch"
-    );
+    assert!(refused > end / 2, "most damage lies before the last batch");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

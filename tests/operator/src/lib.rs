@@ -1,8 +1,8 @@
 //! The operator against a real API server with real node and runtime processes.
 //!
 //! No kubelet starts what these tests make: the pods ask for a machine that does not exist, and the
-//! [`pod_runner`] does a kubelet's work with processes on loopback addresses of their own. So the
-//! same tests run in a cluster with machines and in one that is a control plane only.
+//! [`pod_runner`] does a kubelet's work with processes on loopback addresses of their own. They need
+//! a control plane only. A scheduler would call the pods unschedulable, beside what the tests write.
 //!
 //! Not for what needs containers, DNS or kubelets; that is tested end to end, in `tests/e2e`.
 #![allow(
