@@ -100,13 +100,8 @@ spec:
                 .condition("Session", "visits", "Ready", "True", None, SOON)
                 .await?;
             namespace.counts_beyond("visits", 10, SOON).await?;
-            namespace
-                .apply(
-                    &malformed
-                        .replace("no-such-setting: true", "{}")
-                        .replace("  config:\n    {}", "  config: {}"),
-                )
-                .await?;
+            let without_it = serde_json::json!({"spec": {"config": {"no-such-setting": null}}});
+            namespace.merge("Store", "scratch", &without_it).await?;
             namespace
                 .condition("Session", "lost", "Ready", "True", None, SOON)
                 .await?;
