@@ -14,6 +14,7 @@ MAKEFLAGS += --no-print-directory
 export ATOMIX_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/atomix
 export CARGO_TARGET_DIR ?= $(ATOMIX_CACHE)/target
 export NODES CLUSTER CONTEXT IMAGE_REGISTRY KIND
+NODES ?= 2
 
 .PHONY: help
 help: ## List the targets
@@ -54,6 +55,7 @@ audit: ## Check dependencies against the advisory database (needs to fetch it)
 
 .PHONY: cluster
 cluster: ## Start a real Kubernetes cluster on this machine (root); kubeconfig in .cluster/
+	@[[ "$(CLUSTER)" != existing ]] || { echo "CLUSTER=existing has a cluster already; it is for make images, demo and demo-down" >&2; exit 1; }
 	@tests/cluster/cluster up --kubeconfig .cluster/kubeconfig
 
 .PHONY: cluster-down

@@ -3,9 +3,9 @@
 # QUICK=1 measures each row shorter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source scripts/environment.sh
+ignore_other_clusters
 
-export ATOMIX_CACHE=${ATOMIX_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/atomix}
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$ATOMIX_CACHE/target}
 export CLUSTER_NAME=${CLUSTER_NAME:-bench-$(pwd | sha256sum | cut -c1-6)}
 kubeconfig=$PWD/.cluster/$CLUSTER_NAME.kubeconfig
 seconds=8
@@ -18,7 +18,7 @@ cargo build --locked --workspace --release --bin atomix-node --bin atomix-runtim
 bench=$CARGO_TARGET_DIR/release/atomix-bench
 
 throughput=$("$bench" throughput --binaries "$CARGO_TARGET_DIR/release" --etcd "$(command -v etcd)" \
-    --data "$ATOMIX_CACHE/bench" --seconds "$seconds")
+    --data "$ATOMIX_CACHE/bench" --seconds "$seconds" | tee /dev/stderr)
 
 trap 'tests/cluster/cluster down' EXIT
 tests/cluster/cluster up --kubeconfig "$kubeconfig"
@@ -26,7 +26,7 @@ tag=$(scripts/images.sh)
 kubectl --kubeconfig "$kubeconfig" apply --server-side -f crds/
 helm --kubeconfig "$kubeconfig" upgrade --install atomix charts/atomix --namespace atomix-system \
     --create-namespace --set image.registry=localhost/atomix --set image.tag="$tag" --wait --timeout 3m
-operator=$("$bench" operator --kubeconfig "$kubeconfig" --registry localhost/atomix --tag "$tag")
+operator=$("$bench" operator --kubeconfig "$kubeconfig" --registry localhost/atomix --tag "$tag" | tee /dev/stderr)
 
 cat >docs/benchmarks.md <<END
 # Benchmarks

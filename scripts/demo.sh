@@ -4,24 +4,22 @@
 # is checked. `scripts/demo.sh down` removes it all. Safe to repeat.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source scripts/environment.sh
 source scripts/steps.sh
 
 namespace=atomix-demo
 system_namespace=atomix-system
+registry=$(image_registry)
 
 if [[ ${CLUSTER:-} == existing ]]; then
     : "${CONTEXT:?CLUSTER=existing needs CONTEXT=<name of a context of your kubeconfig>}"
     kubectl=(kubectl --context "$CONTEXT")
     helm=(helm --kube-context "$CONTEXT")
-    registry=${IMAGE_REGISTRY:-localhost/atomix}
     echo "using your cluster '$CONTEXT' at $("${kubectl[@]}" config view --minify -o jsonpath='{.clusters[0].cluster.server}'):"
-    echo "namespaces $namespace and $system_namespace, the Atomix CRDs and roles, nothing else"
+    echo "namespaces $namespace and $system_namespace, the Atomix CRDs, Drivers and roles, nothing else"
 else
+    # Its kubectl and helm are known when it is started.
     kubeconfig=$PWD/.cluster/kubeconfig
-    tools=$(tests/cluster/cluster tools --print-bin 2>/dev/null || echo "")
-    kubectl=("$tools/kubectl" --kubeconfig "$kubeconfig")
-    helm=("$tools/helm" --kubeconfig "$kubeconfig")
-    registry=localhost/atomix
 fi
 
 remove_demo() {
@@ -29,9 +27,11 @@ remove_demo() {
         tests/cluster/cluster down
         return
     fi
+    # While the operator runs: it lets go of Sessions, Stores and Drivers.
     "${kubectl[@]}" delete namespace "$namespace" --ignore-not-found
     "${helm[@]}" uninstall atomix --namespace "$system_namespace" --ignore-not-found
     "${kubectl[@]}" delete namespace "$system_namespace" --ignore-not-found
+    echo "left: the Atomix CRDs and Drivers, which other namespaces may use; remove them, and every Store and Session of the cluster, by 'kubectl delete -f crds/'"
 }
 
 if [[ ${1:-} == down ]]; then
@@ -46,6 +46,7 @@ start_cluster() {
     fi
     tests/cluster/cluster tools
     tests/cluster/cluster up --kubeconfig "$kubeconfig"
+    local tools
     tools=$(tests/cluster/cluster tools --print-bin)
     kubectl=("$tools/kubectl" --kubeconfig "$kubeconfig")
     helm=("$tools/helm" --kubeconfig "$kubeconfig")

@@ -7,10 +7,9 @@
 # CLUSTER=existing into kind (KIND=name) or a registry (IMAGE_REGISTRY=host/path).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source scripts/environment.sh
 
-cache=${ATOMIX_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/atomix}
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
-registry=${IMAGE_REGISTRY:-localhost/atomix}
+registry=$(image_registry)
 programs=(atomix-operator atomix-node atomix-runtime atomix-example-counter)
 
 declare -A binary_of=(
@@ -21,14 +20,17 @@ declare -A binary_of=(
 )
 
 build_images() {
-    cargo build --locked --workspace --bin atomix-operator --bin atomix-node --bin atomix-runtime --bin counter
+    "${build_for_images[@]}" --bin atomix-operator --bin atomix-node --bin atomix-runtime --bin counter
     local binaries=()
     for program in "${programs[@]}"; do
         binaries+=("$CARGO_TARGET_DIR/debug/${binary_of[$program]}")
     done
     tag=dev-$(cat "${binaries[@]}" | sha256sum | cut -c1-12)
-    folder=$cache/images/$tag
+    # An archive holds its image's whole name, so another registry needs other archives.
+    folder=$ATOMIX_CACHE/images/${registry//\//_}/$tag
     mkdir -p "$folder"
+    touch "$folder"
+    remove_old_archives
     archives=()
     for program in "${programs[@]}"; do
         local binary=$CARGO_TARGET_DIR/debug/${binary_of[$program]}
@@ -43,13 +45,22 @@ build_images() {
     done
 }
 
+# Archives of the builds before the last few.
+remove_old_archives() {
+    local old
+    find "$ATOMIX_CACHE/images" -mindepth 2 -maxdepth 2 -type d -printf '%T@ %p\n' | sort -rn | tail -n +6 |
+        while read -r _ old; do rm -r "$old"; done
+}
+
 deliver_images() {
     if [[ ${CLUSTER:-} != existing ]]; then
         tests/cluster/cluster load "${archives[@]}"
     elif [[ -n ${KIND:-} ]]; then
+        echo "loading images into the kind cluster '$KIND'"
         for archive in "${archives[@]}"; do kind load image-archive --name "$KIND" "$archive"; done
     elif [[ -n ${IMAGE_REGISTRY:-} ]]; then
         command -v skopeo >/dev/null || { echo "pushing to a registry needs skopeo (apt install skopeo)" >&2; exit 1; }
+        echo "pushing images to $registry"
         for program in "${programs[@]}"; do
             skopeo copy "docker-archive:$folder/$program.tar" "docker://$registry/$program:$tag"
         done

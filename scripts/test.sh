@@ -4,10 +4,10 @@
 # afterwards. `scripts/test.sh unit` stops before what needs a cluster.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source scripts/environment.sh
 source scripts/steps.sh
+ignore_other_clusters
 
-export ATOMIX_CACHE=${ATOMIX_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/atomix}
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$ATOMIX_CACHE/target}
 # The tests use a cluster of their own, also while a demo's runs.
 export CLUSTER_NAME=${CLUSTER_NAME:-test-$(pwd | sha256sum | cut -c1-6)}
 started_clusters=()

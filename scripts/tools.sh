@@ -3,8 +3,8 @@
 # Usage: scripts/tools.sh cargo-deny|cargo-machete …
 set -euo pipefail
 
-cache=${ATOMIX_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/atomix}
-root=$cache/cargo-tools
+source "$(dirname "$0")/environment.sh"
+root=$ATOMIX_CACHE/cargo-tools
 
 declare -A versions=([cargo-deny]=0.20.2 [cargo-machete]=0.9.2)
 
@@ -15,6 +15,6 @@ for tool in "$@"; do
     fi
     echo "installing $tool $version (once; a few minutes)"
     # Without optimisation it builds in half the time and still checks in seconds.
-    CARGO_TARGET_DIR=$cache/cargo-tools-target cargo install --quiet --locked --debug --root "$root" "$tool@$version"
+    CARGO_TARGET_DIR=$ATOMIX_CACHE/cargo-tools-target cargo install --quiet --locked --debug --root "$root" "$tool@$version"
     touch "$root/$tool-$version"
 done

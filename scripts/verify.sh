@@ -2,13 +2,14 @@
 # Checks without changing anything: format, lints, generated files, dependencies, licences.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source scripts/environment.sh
 source scripts/steps.sh
 trap print_steps EXIT
 
 generated_files_are_current() {
     local fresh
     fresh=$(mktemp -d)
-    cargo build --quiet --locked --workspace --bin atomix-operator
+    "${build_for_images[@]}" --quiet --bin atomix-operator
     "$CARGO_TARGET_DIR/debug/atomix-operator" crds --output-dir "$fresh"
     if ! diff -r crds "$fresh"; then
         echo "crds/ is not what the types say: run 'make generate' and commit the result" >&2
@@ -16,6 +17,22 @@ generated_files_are_current() {
         return 1
     fi
     rm -r "$fresh"
+}
+
+# The same compiler and the same names wherever they are repeated.
+repeated_facts_agree() {
+    local toolchain
+    toolchain=$(sed -nE 's/^channel = "([0-9]+\.[0-9]+).*"/\1/p' rust-toolchain.toml)
+    grep -q "^FROM rust:$toolchain-" Dockerfile ||
+        { echo "Dockerfile does not build with Rust $toolchain of rust-toolchain.toml" >&2; return 1; }
+    local version
+    version=$(sed -nE 's/^version = "(.*)"/\1/p' Cargo.toml | head -1)
+    grep -q "^appVersion: \"\?$version" charts/atomix/Chart.yaml ||
+        { echo "the chart's appVersion is not $version of Cargo.toml" >&2; return 1; }
+    if grep -rhoE 'ghcr.io/atomix/[a-z-]+:[0-9.]+' deploy | grep -v ":$version\$"; then
+        echo "deploy/ names images of another version than $version" >&2
+        return 1
+    fi
 }
 
 go_is_tidy() {
@@ -35,10 +52,9 @@ dependencies_are_allowed() {
     echo "advisories: not checked here, the database cannot be fetched everywhere; run 'make audit' where it can"
 }
 
-export ATOMIX_CACHE=${ATOMIX_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/atomix}
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$ATOMIX_CACHE/target}
 step "format (cargo fmt --check)" cargo fmt --all --check
 step "lints (cargo clippy)" cargo clippy --workspace --all-targets --locked -- -D warnings
 step "generated files" generated_files_are_current
+step "versions agree" repeated_facts_agree
 step "go format and vet" go_is_tidy
 step "dependencies (cargo deny, cargo machete)" dependencies_are_allowed

@@ -11,6 +11,7 @@ use atomix_operator::dialer::TcpDialer;
 use atomix_operator::lease::LeaseOptions;
 use atomix_operator::metrics::Metrics;
 use atomix_operator::operator::{Operator, Options};
+use atomix_operator::session::SessionOptions;
 use atomix_operator::store::StoreOptions;
 use atomix_operator::{Scope, client, crd};
 use atomix_process::logging::{self, LogFormat};
@@ -51,13 +52,6 @@ struct RunArgs {
     /// Image of storage nodes whose Store names none.
     #[arg(long, env = "ATOMIX_NODE_IMAGE", default_value = "atomix-node:latest")]
     node_image: String,
-    /// Image of runtimes that are injected.
-    #[arg(
-        long,
-        env = "ATOMIX_RUNTIME_IMAGE",
-        default_value = "atomix-runtime:latest"
-    )]
-    runtime_image: String,
     /// Namespace of the lease; default: the namespace the operator runs in.
     #[arg(long, env = "ATOMIX_LEASE_NAMESPACE")]
     lease_namespace: Option<String>,
@@ -117,7 +111,6 @@ async fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
         version = env!("CARGO_PKG_VERSION"),
         namespace = args.namespace.as_deref().unwrap_or("all"),
         node_image = %args.node_image,
-        runtime_image = %args.runtime_image,
         lease = %format!("{lease_namespace}/{}", args.operator_id),
         "starting"
     );
@@ -130,6 +123,7 @@ async fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
         stores: StoreOptions {
             node_image: args.node_image,
         },
+        sessions: SessionOptions::default(),
         metrics,
     };
     let handle = Operator::new(options, Some(admin)).start(shutdown);

@@ -20,7 +20,7 @@ use crate::driver::DriverController;
 use crate::lease::{self, LeaseLost, LeaseOptions};
 use crate::metrics::Metrics;
 use crate::runtimes::Runtimes;
-use crate::session::SessionController;
+use crate::session::{SessionController, SessionOptions};
 use crate::store::{StoreController, StoreOptions};
 
 /// Channels to nodes and runtimes that may be open at a time.
@@ -41,6 +41,8 @@ pub struct Options {
     pub lease: LeaseOptions,
     /// Settings of the Store controller.
     pub stores: StoreOptions,
+    /// Settings of the session controller.
+    pub sessions: SessionOptions,
     /// Counters; also given to [`crate::client::connect`].
     pub metrics: Metrics,
 }
@@ -52,6 +54,7 @@ impl std::fmt::Debug for Options {
             .field("scope", &self.scope)
             .field("lease", &self.lease)
             .field("stores", &self.stores)
+            .field("sessions", &self.sessions)
             .finish_non_exhaustive()
     }
 }
@@ -153,7 +156,7 @@ async fn run(
     let stores = StoreController::new(&context, options.stores);
     let drivers = DriverController::new(&context);
     let runtimes = Runtimes::new(&context);
-    let sessions = SessionController::new(&context, &runtimes);
+    let sessions = SessionController::new(&context, &runtimes, options.sessions);
 
     // What works without the lease. Events are written last, so they end with their own token.
     let base_token = CancellationToken::new();

@@ -196,7 +196,7 @@ impl Bench {
             "apiVersion": "atomix.io/v1beta1", "kind": "Store", "metadata": {"name": "connected"},
             "spec": {
                 "driver": {"name": "multi-raft"},
-                "multiRaft": {"replicas": 1, "partitions": 1, "ephemeral": {}},
+                "multiRaft": {"replicas": 1, "partitions": 1, "storage": {"ephemeral": {}}},
             },
         });
         let asked = self.create(&stores, store).await?;
@@ -215,7 +215,7 @@ impl Bench {
             let pod = json!({
                 "apiVersion": "v1", "kind": "Pod",
                 "metadata": {
-                    "name": format!("connected-{index}"),
+                    "name": format!("application-{index}"),
                     "labels": {"app": "connected", "atomix.io/runtime": "true"},
                 },
                 "spec": {
@@ -223,18 +223,26 @@ impl Bench {
                     "containers": [{
                         "name": "atomix-runtime",
                         "image": format!("{}/atomix-runtime:{}", self.registry, self.tag),
-                        "args": ["--state-dir=/tmp/atomix-runtime"],
+                        "args": ["--state-dir=/var/lib/atomix-runtime"],
+                        "ports": [{"name": "atomix-control", "containerPort": 5679}],
+                        "volumeMounts": [
+                            {"name": "state", "mountPath": "/var/lib/atomix-runtime"},
+                        ],
                         "readinessProbe": {
                             "httpGet": {"path": "/readyz", "port": 5677}, "periodSeconds": 1,
                         },
                     }],
+                    "volumes": [{"name": "state", "emptyDir": {"medium": "Memory"}}],
                 },
             });
             self.create(&pods, pod).await?;
         }
         let mut times = Vec::new();
         for index in 0..count {
-            times.push(self.connection_time(&format!("connected-{index}")).await?);
+            times.push(
+                self.connection_time(&format!("application-{index}"))
+                    .await?,
+            );
         }
         Ok(times)
     }
@@ -251,7 +259,7 @@ impl Bench {
             let first = log.lines().next();
             let connected = log
                 .lines()
-                .find(|line| line.contains("session opened") || line.contains(": reached "));
+                .find(|line| line.contains(" reached ") && !line.contains("not reached"));
             if let (Some(first), Some(connected)) = (first, connected) {
                 return Ok((moment(connected)? - moment(first)?) * 1e3);
             }

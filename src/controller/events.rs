@@ -1,9 +1,10 @@
 //! Kubernetes Events: fire and forget, bounded, never repeated while they say nothing new.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 use tokio::sync::mpsc;
@@ -35,7 +36,7 @@ pub enum Severity {
 struct Record {
     regarding: Regarding,
     severity: Severity,
-    reason: &'static str,
+    reason: String,
     action: &'static str,
     note: String,
 }
@@ -100,7 +101,31 @@ impl Events {
         action: &'static str,
         note: impl Into<String>,
     ) {
-        let meta = object.meta();
+        self.publish_about::<K>(object.meta(), severity, reason, action, note);
+    }
+
+    /// Warns of the trouble that conditions tell of since their last change: one event for each
+    /// reason that was not among the trouble before.
+    pub fn warn_of_changes<K: Resource<DynamicType = ()>>(
+        &self,
+        meta: &ObjectMeta,
+        before: &[Condition],
+        after: &[Condition],
+        is_trouble: impl Fn(&Condition) -> bool,
+    ) {
+        for (reason, message) in new_trouble(before, after, is_trouble) {
+            self.publish_about::<K>(meta, Severity::Warning, reason, "Reconcile", message);
+        }
+    }
+
+    fn publish_about<K: Resource<DynamicType = ()>>(
+        &self,
+        meta: &ObjectMeta,
+        severity: Severity,
+        reason: impl Into<String>,
+        action: &'static str,
+        note: impl Into<String>,
+    ) {
         let record = Record {
             regarding: Regarding {
                 api_version: K::api_version(&()).into_owned(),
@@ -110,7 +135,7 @@ impl Events {
                 uid: meta.uid.clone(),
             },
             severity,
-            reason,
+            reason: reason.into(),
             action,
             note: shortened(note.into()),
         };
@@ -118,6 +143,24 @@ impl Events {
             self.metrics.event_dropped();
         }
     }
+}
+
+/// Reason and message of the conditions that are trouble now, without reasons that were before.
+fn new_trouble<'a>(
+    before: &[Condition],
+    after: &'a [Condition],
+    is_trouble: impl Fn(&Condition) -> bool,
+) -> BTreeMap<&'a str, &'a str> {
+    let was_told = |condition: &Condition| {
+        before
+            .iter()
+            .any(|told| told.reason == condition.reason && is_trouble(told))
+    };
+    let news = after
+        .iter()
+        .filter(|condition| is_trouble(condition) && !was_told(condition));
+    news.map(|condition| (condition.reason.as_str(), condition.message.as_str()))
+        .collect()
 }
 
 /// The API server refuses notes of more than 1,024 bytes.
@@ -168,7 +211,7 @@ impl EventWriter {
                     Severity::Normal => EventType::Normal,
                     Severity::Warning => EventType::Warning,
                 },
-                reason: record.reason.to_owned(),
+                reason: record.reason.clone(),
                 note: Some(record.note.clone()),
                 action: record.action.to_owned(),
                 secondary: None,
@@ -177,8 +220,40 @@ impl EventWriter {
                 Ok(()) => {
                     written.insert(record, now);
                 }
-                Err(error) => tracing::debug!(%error, reason = record.reason, "event lost"),
+                Err(error) => tracing::debug!(%error, reason = %record.reason, "event lost"),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+
+    use super::*;
+    use crate::crd::conditions::{DEGRADED, READY, STALLED, WantedCondition, follow};
+
+    #[test]
+    fn each_reason_is_told_once_while_it_lasts() {
+        let now = Timestamp::UNIX_EPOCH;
+        let ready = follow(&[], &[WantedCondition::is_true(READY, "Fine", "")], 1, now);
+        let wanted = [
+            WantedCondition::is_false(READY, "InvalidSpec", "colour"),
+            WantedCondition::is_true(STALLED, "InvalidSpec", "colour"),
+        ];
+        let invalid = follow(&ready, &wanted, 1, now);
+        let wanted = [WantedCondition::is_true(DEGRADED, "DiskLost", "of a")];
+        let degraded = follow(&invalid, &wanted, 1, now);
+        let is_trouble =
+            |condition: &Condition| (condition.type_ == READY) != (condition.status == "True");
+        let told = |before: &[Condition], after: &[Condition]| -> Vec<String> {
+            let news = new_trouble(before, after, is_trouble);
+            news.into_keys().map(str::to_owned).collect()
+        };
+        assert_eq!(told(&[], &ready), Vec::<String>::new());
+        assert_eq!(told(&ready, &invalid), ["InvalidSpec"]);
+        assert_eq!(told(&invalid, &invalid), Vec::<String>::new());
+        assert_eq!(told(&invalid, &degraded), ["DiskLost"]);
+        assert_eq!(told(&degraded, &invalid), ["InvalidSpec"]);
     }
 }

@@ -19,6 +19,7 @@ pub mod finalizer;
 pub mod key;
 pub mod queue;
 pub mod status;
+pub mod undecodable;
 
 pub use apply::{Applier, ApplyError, Observed};
 pub use cache::{Cache, Change};
@@ -27,6 +28,7 @@ pub use events::{Events, Severity};
 pub use key::ObjectKey;
 pub use queue::{Next, Queue};
 pub use status::StatusWriter;
+pub use undecodable::UndecodableReports;
 
 /// The field manager of everything that this operator applies.
 pub const FIELD_MANAGER: &str = "atomix-operator";

@@ -3,7 +3,6 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
-use serde_json::{Value, json};
 
 /// Type of the condition that sums an object up.
 pub const READY: &str = "Ready";
@@ -86,17 +85,22 @@ pub fn follow(
         .collect()
 }
 
-/// The status of an object of ours that does not decode, as JSON.
-pub fn undecodable_status(error: &str, generation: i64, now: Timestamp) -> Value {
-    let message = format!("the object cannot be read: {error}; correct it");
-    let wanted = [
-        WantedCondition::is_false(READY, "InvalidObject", message.clone()),
-        WantedCondition::is_true(STALLED, "InvalidObject", message),
-    ];
-    json!({
-        "observedGeneration": generation,
-        "conditions": follow(&[], &wanted, generation, now),
-    })
+/// As [`follow`], but a condition of which nothing is wanted stays as it was: nobody has looked.
+pub fn follow_some(
+    previous: &[Condition],
+    wanted: &[WantedCondition],
+    generation: i64,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let mut next = follow(previous, wanted, generation, now);
+    let is_wanted =
+        |condition: &Condition| wanted.iter().any(|wanted| wanted.type_ == condition.type_);
+    let kept = previous.iter().filter(|condition| !is_wanted(condition));
+    next.extend(kept.map(|condition| Condition {
+        observed_generation: Some(generation),
+        ..condition.clone()
+    }));
+    next
 }
 
 /// Whether a condition of this type is there and `True`.
@@ -156,6 +160,21 @@ mod tests {
     fn conditions_nobody_wants_any_more_disappear() {
         let first = follow(&[], &[WantedCondition::is_true(STALLED, "X", "")], 1, at(1));
         assert!(follow(&first, &[], 1, at(2)).is_empty());
+    }
+
+    #[test]
+    fn what_is_not_looked_at_stays() {
+        let lost = WantedCondition::is_true(DATA_LOST, "X", "all");
+        let first = follow(&[], &[lost], 1, at(1));
+        let halted = WantedCondition::is_true(STALLED, "Y", "");
+        let second = follow_some(&first, &[halted], 2, at(2));
+        assert!(holds(&second, DATA_LOST) && holds(&second, STALLED));
+        let lost = second
+            .iter()
+            .find(|condition| condition.type_ == DATA_LOST)
+            .unwrap();
+        assert_eq!(lost.last_transition_time, Time(at(1)));
+        assert_eq!(lost.observed_generation, Some(2));
     }
 
     #[test]

@@ -36,7 +36,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt as _;
 
 pub use driver::{Driver, DriverSource, DriverSpec, DriverStatus};
-pub use session::{Session, SessionSpec, SessionState, SessionStatus};
+pub use session::{PrimitiveKind, Session, SessionSpec, SessionState, SessionStatus};
 pub use store::{DriverReference, MultiRaft, Store, StoreSpec, StoreStatus};
 
 /// The API group of all resources.

@@ -26,15 +26,67 @@ pub(super) fn unchanged_with_default(field: &str, default: &str, why: &str) -> R
     .message(format!("{field} cannot be changed{why}").as_str())
 }
 
+/// As [`unchanged_with_default`], for a value that is computed: `value` is CEL over the words of
+/// [`of_new_and_old`].
+pub(super) fn unchanged_value(field: &str, value: &str) -> Rule {
+    let (new, old) = of_new_and_old(value);
+    Rule::new(format!("({new}) == ({old})"))
+        .message(format!("{field} cannot be changed{}", not_yet()).as_str())
+}
+
+/// The same CEL for the new object and for the old one, in place of `this`.
+pub(super) fn of_new_and_old(value: &str) -> (String, String) {
+    (
+        value.replace("this.", "self."),
+        value.replace("this.", "oldSelf."),
+    )
+}
+
+/// CEL for the copies of each partition, with the default; of `multiRaft`.
+pub(super) const REPLICATION_FACTOR: &str =
+    "has(this.replicationFactor) ? this.replicationFactor : (this.replicas < 3 ? 1 : 3)";
+
+/// CEL for the election timeout, with the default; of `multiRaft`.
+pub(super) fn election_timeout() -> String {
+    // As validate::timings: more than 64 members on some node.
+    let members = format!("(has(this.partitions) ? this.partitions : 3) * ({REPLICATION_FACTOR})");
+    format!(
+        "has(this.raft) && has(this.raft.electionTimeout) ? duration(this.raft.electionTimeout) \
+         : ({members} > 64 * this.replicas ? duration('2500ms') : duration('1s'))"
+    )
+}
+
+/// CEL for the snapshot threshold, with the node's default; of `multiRaft`.
+pub(super) const SNAPSHOT_ENTRY_THRESHOLD: &str = "has(this.raft) && has(this.raft.snapshotEntryThreshold) \
+     ? this.raft.snapshotEntryThreshold : 10000";
+
+/// CEL for storage that means the same as before; of `storage`.
+pub(super) fn same_storage() -> String {
+    let same = |field: &str| {
+        format!(
+            "has(self.{field}) == has(oldSelf.{field}) \
+             && (!has(self.{field}) || self.{field} == oldSelf.{field})"
+        )
+    };
+    let (new, old) = of_new_and_old("has(this.retentionPolicy) ? this.retentionPolicy : 'Retain'");
+    format!(
+        "{} && {} && has(self.ephemeral) == has(oldSelf.ephemeral) && ({new}) == ({old})",
+        same("size"),
+        same("storageClassName"),
+    )
+}
+
 /// [`NOT_YET`] as the end of a message.
 pub(super) fn not_yet() -> String {
     format!(" yet: {NOT_YET}")
 }
 
-/// Schema of a free-form JSON object.
+/// Schema of a free-form JSON object. `null` is one without fields: that is what server-side apply
+/// leaves behind when the last field of an object that it owned is taken away.
 pub(super) fn free_form_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
+        "nullable": true,
         "x-kubernetes-preserve-unknown-fields": true,
     })
 }

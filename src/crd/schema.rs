@@ -11,7 +11,7 @@ use serde_json::json;
 const ITEMS_LIMIT: i64 = 64;
 const TEXT_LIMIT: i64 = 1024;
 
-/// The CRD as it is installed: nulls mean absent, numbers have formats that Kubernetes knows,
+/// The CRD as it is installed: only free-form objects may be null, numbers have formats that Kubernetes knows,
 /// everything has a limit, and a new object's status says that nobody has looked at it yet.
 pub(super) fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
@@ -38,7 +38,10 @@ pub(super) fn finish(mut crd: CustomResourceDefinition) -> CustomResourceDefinit
 }
 
 fn bound(schema: &mut JSONSchemaProps) {
-    schema.nullable = None;
+    // Optional fields are absent, never null; but see `rules::free_form_object`.
+    if schema.x_kubernetes_preserve_unknown_fields != Some(true) {
+        schema.nullable = None;
+    }
     schema.format = match schema.format.as_deref() {
         Some("uint8" | "uint16" | "uint32") => Some("int32".to_owned()),
         Some("uint64") => Some("int64".to_owned()),

@@ -11,9 +11,6 @@ use serde_json::{Map, Value};
 
 use super::rules;
 
-/// The kind of a Session that serves every kind of primitive.
-pub const EVERY_KIND: &str = "*";
-
 /// Connects pods with a Store.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
@@ -65,10 +62,10 @@ pub struct SessionSpec {
     /// Which pods of the Session's own namespace: those whose labels match and that carry a
     /// runtime sidecar.
     pub selector: PodSelector,
-    /// Kind of primitive, such as `counter`, or `*` for every kind. Default: `*`.
+    /// Kind of primitive: counter, countermap, election, indexedmap, list, lock, map, multimap,
+    /// set, topic or value, or `*` for every kind. Default: `*`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^(\*|[a-z][a-z0-9]*)$"))]
-    pub kind: Option<String>,
+    pub kind: Option<PrimitiveKind>,
     /// Name of the primitive, or `prefix*` for all whose names start so. Default: every name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[^*]*\*?$"))]
@@ -85,6 +82,58 @@ pub struct SessionSpec {
     /// Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,
+}
+
+/// Which primitives a Session serves, by their kind.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum PrimitiveKind {
+    /// Every kind.
+    #[default]
+    #[serde(rename = "*")]
+    Every,
+    /// A number.
+    Counter,
+    /// Numbers by key.
+    CounterMap,
+    /// A leader among candidates.
+    Election,
+    /// A map that remembers the order of its entries.
+    IndexedMap,
+    /// A list.
+    List,
+    /// A lock.
+    Lock,
+    /// A map.
+    Map,
+    /// Several values by key.
+    MultiMap,
+    /// A set.
+    Set,
+    /// Messages to all who listen.
+    Topic,
+    /// One value.
+    Value,
+}
+
+impl PrimitiveKind {
+    /// Its name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Every => "*",
+            Self::Counter => "counter",
+            Self::CounterMap => "countermap",
+            Self::Election => "election",
+            Self::IndexedMap => "indexedmap",
+            Self::List => "list",
+            Self::Lock => "lock",
+            Self::Map => "map",
+            Self::MultiMap => "multimap",
+            Self::Set => "set",
+            Self::Topic => "topic",
+            Self::Value => "value",
+        }
+    }
 }
 
 /// Names a Store.

@@ -55,16 +55,15 @@ pub struct StoreSpec {
     /// The driver by which applications reach the store.
     pub driver: DriverReference,
     /// The driver's configuration, a JSON object of the driver's own form. For the driver
-    /// multi-raft most of it follows from multiRaft; only `timeouts` may be given. Default: none.
+    /// multi-raft most of it follows from multiRaft; only `timeouts` may be given, with `session`
+    /// (default: 30s), `election` (default: raft.electionTimeout) and `connect` (default: 2s).
+    /// Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::free_form_object")]
     pub config: Option<Map<String, Value>>,
     /// Storage nodes to run: only and always with the driver multi-raft.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multi_raft: Option<MultiRaft>,
-    /// How changes are carried out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub update_strategy: Option<UpdateStrategy>,
     /// Stops the operator's work on this Store, except for status and deletion. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,
@@ -94,8 +93,9 @@ pub struct DriverReference {
         .message("replicationFactor cannot be greater than replicas: every copy lies on a node of its own"),
     validation = rules::unchanged_with_default("replicas", "3", &rules::not_yet()),
     validation = rules::unchanged_with_default("partitions", "3", ": keys are spread over partitions by their number; create a new Store"),
-    validation = rules::unchanged("replicationFactor"),
-    validation = rules::unchanged("raft"),
+    validation = rules::unchanged_value("replicationFactor", rules::REPLICATION_FACTOR),
+    validation = rules::unchanged_value("raft.electionTimeout", &rules::election_timeout()),
+    validation = rules::unchanged_value("raft.snapshotEntryThreshold", rules::SNAPSHOT_ENTRY_THRESHOLD),
     validation = Rule::new(super::storage_pod::pod_appears_with_image_only())
         .message("pod fields other than the image cannot be changed yet: this version of the operator cannot carry out the change; create a new Store, or set the old value again")
 )]
@@ -113,11 +113,11 @@ pub struct MultiRaft {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 7), extend("enum" = [1, 3, 5, 7]))]
     pub replication_factor: Option<u32>,
-    /// Settings of Raft. Cannot be changed yet.
+    /// Settings of Raft. Cannot be changed yet, except that defaults may be written out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raft: Option<Raft>,
     /// Where the nodes keep data. Cannot be changed yet.
-    #[x_kube(validation = Rule::new("self == oldSelf")
+    #[x_kube(validation = Rule::new(rules::same_storage())
         .message("storage cannot be changed yet: this version of the operator cannot carry out the change; create a new Store, or set the old value again"))]
     pub storage: Storage,
     /// Settings of the storage pods.
@@ -149,7 +149,9 @@ pub struct Raft {
     validation = Rule::new("has(self.size) != has(self.ephemeral)")
         .message("storage needs either a size, or `ephemeral: {}` for data that is lost with its pods"),
     validation = Rule::new("!has(self.ephemeral) || (!has(self.storageClassName) && !has(self.retentionPolicy))")
-        .message("ephemeral storage has neither a storageClassName nor a retentionPolicy")
+        .message("ephemeral storage has neither a storageClassName nor a retentionPolicy"),
+    validation = Rule::new("!has(self.retentionPolicy) || self.retentionPolicy == 'Retain'")
+        .message("retentionPolicy Delete is not carried out yet: this version of the operator keeps the volumes; delete the PersistentVolumeClaims yourself after the Store")
 )]
 pub struct Storage {
     /// Size of each node's volume, at least 64Mi. Default: none.
@@ -162,7 +164,8 @@ pub struct Storage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
-    /// What happens to the volumes of a deleted Store. Default: Retain.
+    /// What happens to the volumes of a deleted Store. Delete is not possible yet.
+    /// Default: Retain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention_policy: Option<RetentionPolicy>,
     /// Keeps data in the pods: it is lost with them. Default: volumes.
@@ -183,16 +186,6 @@ pub enum RetentionPolicy {
 /// Data lives in the pods.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 pub struct Ephemeral {}
-
-/// How changes are carried out.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
-#[serde(rename_all = "camelCase")]
-pub struct UpdateStrategy {
-    /// Carries out changes that lose data, such as restarting the only copy of an ephemeral
-    /// partition. Default: false.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub allow_data_loss: Option<bool>,
-}
 
 /// What the operator last saw of a Store.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]

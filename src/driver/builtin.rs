@@ -42,13 +42,19 @@ pub fn builtin(name: &str) -> Option<BuiltinDriver> {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum UnknownDriver {
     /// There is no driver of this name.
-    #[error("there is no driver {name}; there are multi-raft and memory")]
+    #[error(
+        "there is no driver {name}: delete the Store and create one with the driver multi-raft \
+         or memory, since the name cannot be changed"
+    )]
     Name {
         /// The name that was asked for.
         name: String,
     },
     /// The driver exists in another version.
-    #[error("driver {name} has no version {version}; it has {known}")]
+    #[error(
+        "driver {name} has no version {version}: set spec.driver.version of the Store to {known}, \
+         or remove it"
+    )]
     Version {
         /// The driver.
         name: String,

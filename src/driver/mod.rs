@@ -10,20 +10,17 @@ mod dereference;
 mod status;
 mod validate;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::core::error_boundary::InvalidObject;
-use parking_lot::Mutex;
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, Scope};
 use crate::controller::queue::{self, RunError};
 use crate::controller::{
-    ApiError, Change, Next, ObjectKey, Queue, Severity, StatusWriter, finalizer,
+    ApiError, Change, Next, ObjectKey, Queue, Severity, StatusWriter, UndecodableReports, finalizer,
 };
 use crate::crd::conditions;
 use crate::crd::labels::DRIVER_FINALIZER;
@@ -46,19 +43,23 @@ struct Shared {
     context: Context,
     queue: Queue<ObjectKey>,
     status: StatusWriter,
-    /// Generation and error of each object that does not decode, once its status says so.
-    undecodable: Mutex<HashMap<ObjectKey, (Option<i64>, String)>>,
+    undecodable: UndecodableReports,
 }
 
 impl DriverController {
     /// A controller that listens to the shared caches; make it before they run.
     #[must_use]
     pub fn new(context: &Context) -> Self {
+        let status = StatusWriter::new(context.client.clone());
         let shared = Arc::new(Shared {
             context: context.clone(),
             queue: Queue::default(),
-            status: StatusWriter::new(context.client.clone()),
-            undecodable: Mutex::default(),
+            undecodable: UndecodableReports::new(
+                context.client.clone(),
+                context.events.clone(),
+                status.clone(),
+            ),
+            status,
         });
         // Caches outlive nobody: their listeners do not keep the controller alive.
         let listener = Arc::downgrade(&shared);
@@ -115,7 +116,7 @@ impl DriverController {
         match found.object.as_deref() {
             None => self.create_if_builtin(key).await?,
             Some(DeserializeGuard(Err(undecodable))) => {
-                self.report_undecodable(key, undecodable).await?;
+                self.report_undecodable(undecodable).await?;
             }
             Some(DeserializeGuard(Ok(driver))) => {
                 self.reconcile_driver(driver, found.older_twin.as_deref(), &found.users)
@@ -180,6 +181,12 @@ impl DriverController {
             users,
             Timestamp::now(),
         );
+        self.shared.context.events.warn_of_changes::<Driver>(
+            meta,
+            &previous.conditions,
+            &desired.conditions,
+            |condition| condition.type_ == conditions::STALLED && condition.status == "True",
+        );
         self.shared
             .status
             .write::<Driver, _>(meta, Some(&known), &desired)
@@ -187,29 +194,19 @@ impl DriverController {
         Ok(())
     }
 
-    /// Nobody can say which Stores use it, so it is not kept either. The status is written once per
-    /// error: what it says cannot be read back.
-    async fn report_undecodable(
-        &self,
-        key: &ObjectKey,
-        object: &InvalidObject,
-    ) -> Result<(), ApiError> {
-        let Shared { context, .. } = self.shared.as_ref();
+    /// Nobody can say which Stores use it, so it is not kept either.
+    async fn report_undecodable(&self, object: &InvalidObject) -> Result<(), ApiError> {
+        let Shared {
+            context,
+            undecodable,
+            ..
+        } = self.shared.as_ref();
         let meta = &object.metadata;
         finalizer::remove::<Driver>(&context.client, meta, DRIVER_FINALIZER).await?;
-        let error = (meta.generation, object.error.clone());
-        let is_known = self.shared.undecodable.lock().get(key) == Some(&error);
-        if is_known || meta.deletion_timestamp.is_some() {
+        if meta.deletion_timestamp.is_some() {
             return Ok(());
         }
-        let generation = meta.generation.unwrap_or_default();
-        let status = conditions::undecodable_status(&object.error, generation, Timestamp::now());
-        self.shared
-            .status
-            .write_value::<Driver>(meta, Value::Null, status)
-            .await?;
-        self.shared.undecodable.lock().insert(key.clone(), error);
-        Ok(())
+        undecodable.report::<Driver>(object).await
     }
 }
 
@@ -219,7 +216,7 @@ impl Shared {
         let key = ObjectKey::of(change.object().as_ref());
         if let Change::Deleted(_) = change {
             self.status.forget(&key);
-            self.undecodable.lock().remove(&key);
+            self.undecodable.forget(&key);
             // It may have been the older twin of another.
             self.add_all();
         }

@@ -14,6 +14,7 @@ use tonic::{Code, Request, Response, Status};
 
 use super::plan::{Action, Desired, Observed, WantedConnection, plan};
 use super::report::{Failure, Outcome, Pass, Refusal};
+use super::verdict::{Verdict, judge};
 use crate::controller::{Category, ObjectKey, ReconcileError};
 use crate::dialer::Channel;
 
@@ -90,48 +91,6 @@ impl RuntimeError {
 pub(super) struct Runtime {
     address: SocketAddr,
     client: RuntimeClient<Channel>,
-}
-
-/// How a call that failed is to be taken.
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    /// The runtime is not what we saw: look again.
-    Stale,
-    /// The runtime accepted the connection and goes on trying; the next look tells.
-    NotReached,
-    /// It will refuse the same call again.
-    Refused,
-    /// It may work later.
-    Transient,
-    /// The driver cannot be re-configured: connect anew.
-    Reconnect,
-}
-
-fn judge(action: &Action, code: Option<Code>) -> Verdict {
-    match (action, code) {
-        (Action::Connect { .. }, Some(Code::AlreadyExists))
-        | (Action::Configure { .. } | Action::Disconnect { .. }, Some(Code::NotFound)) => {
-            Verdict::Stale
-        }
-        (Action::Connect { .. }, None | Some(Code::Unavailable | Code::DeadlineExceeded)) => {
-            Verdict::NotReached
-        }
-        (Action::Configure { .. }, Some(Code::Unimplemented)) => Verdict::Reconnect,
-        // An unknown driver answers NOT_FOUND to Connect.
-        (Action::Connect { .. }, Some(Code::NotFound)) => Verdict::Refused,
-        (
-            _,
-            Some(
-                Code::InvalidArgument
-                | Code::FailedPrecondition
-                | Code::OutOfRange
-                | Code::PermissionDenied
-                | Code::Unimplemented
-                | Code::Unauthenticated,
-            ),
-        ) => Verdict::Refused,
-        _ => Verdict::Transient,
-    }
 }
 
 impl Runtime {
@@ -292,30 +251,34 @@ fn note_refusal(action: Action, error: &RuntimeError, pass: &mut Pass) {
         message,
         needs_person: true,
     };
-    let (store, event, reason, what) = match action {
+    let (store, event, reason, what, advice) = match action {
         Action::Connect { store, .. } if error.code() == Some(Code::NotFound) => (
             store,
             "ConnectFailed",
             "DriverNotFound",
             "the runtime has no such driver",
+            "run a runtime of the operator's version in the pod",
         ),
         Action::Connect { store, .. } => (
             store,
             "ConnectFailed",
             "ConfigRefused",
             "the driver refused the Store's configuration",
+            "correct spec.config of the Store",
         ),
         Action::Configure { store, .. } => (
             store,
             "ConfigureFailed",
             "ConfigRefused",
             "the driver refused the Store's new configuration and goes on with the old one",
+            "correct spec.config of the Store",
         ),
         Action::Disconnect { store } => (
             store,
             "ConnectFailed",
             "DisconnectRefused",
             "the runtime refused to disconnect",
+            "look at the logs of the pod's runtime",
         ),
         Action::Program { .. } => {
             let message = format!(
@@ -326,7 +289,8 @@ fn note_refusal(action: Action, error: &RuntimeError, pass: &mut Pass) {
             return;
         }
     };
-    let failure = failure(reason, format!("{what}: {}", error.message()));
+    let message = format!("{what}: {}; {advice}", error.message());
+    let failure = failure(reason, message);
     pass.refused.insert(store, Refusal { event, failure });
 }
 
@@ -376,48 +340,5 @@ where
             address,
             limit,
         }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_tells_whether_to_look_again_to_wait_or_to_give_up() {
-        let connection = WantedConnection {
-            driver: atomix_proto::runtime::v1::DriverId::default(),
-            config: String::new(),
-            config_digest: String::new(),
-        };
-        let store = ObjectKey::new("garden", "meadow");
-        let connect = Action::Connect {
-            store: store.clone(),
-            connection: connection.clone(),
-        };
-        let configure = Action::Configure {
-            store: store.clone(),
-            connection,
-        };
-        let disconnect = Action::Disconnect { store };
-        let program = Action::Program { routes: vec![] };
-        for (action, code, expected) in [
-            (&connect, Some(Code::AlreadyExists), Verdict::Stale),
-            (&connect, Some(Code::Unavailable), Verdict::NotReached),
-            (&connect, None, Verdict::NotReached),
-            (&connect, Some(Code::NotFound), Verdict::Refused),
-            (&connect, Some(Code::InvalidArgument), Verdict::Refused),
-            (&configure, Some(Code::NotFound), Verdict::Stale),
-            (&configure, Some(Code::Unimplemented), Verdict::Reconnect),
-            (&configure, Some(Code::InvalidArgument), Verdict::Refused),
-            (&configure, Some(Code::Unavailable), Verdict::Transient),
-            (&disconnect, Some(Code::NotFound), Verdict::Stale),
-            (&disconnect, None, Verdict::Transient),
-            (&program, Some(Code::InvalidArgument), Verdict::Refused),
-            (&program, Some(Code::Unavailable), Verdict::Transient),
-            (&program, Some(Code::Internal), Verdict::Transient),
-        ] {
-            assert_eq!(judge(action, code), expected, "{action:?} {code:?}");
-        }
     }
 }

@@ -11,7 +11,6 @@ use super::plan::Desired;
 use crate::controller::{ObjectKey, finalizer};
 use crate::crd::Session;
 use crate::crd::labels::SESSION_FINALIZER;
-use crate::crd::session::EVERY_KIND;
 use crate::session::resolve::{Target, Unresolved};
 
 /// A Session that selects the pod, and how its Store is connected.
@@ -90,7 +89,7 @@ fn route(store: &ObjectKey, session: &Session) -> Route {
         }),
         tags: spec.tags.clone().unwrap_or_default(),
         services: vec![Service {
-            name: spec.kind.clone().unwrap_or_else(|| EVERY_KIND.to_owned()),
+            name: spec.kind.unwrap_or_default().as_str().to_owned(),
             config: config.unwrap_or_default().into(),
         }],
         primitives: spec.primitive.iter().cloned().collect(),

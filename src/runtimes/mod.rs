@@ -12,6 +12,7 @@ pub mod plan;
 pub mod pod;
 pub mod report;
 mod reports;
+mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

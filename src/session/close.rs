@@ -7,9 +7,6 @@ use std::time::Duration;
 use crate::controller::ObjectKey;
 use crate::runtimes::SessionView;
 
-/// How long a finalizer waits for each pod; all pods are waited for at the same time.
-pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(30);
-
 /// How the end of a Session goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Closing {
@@ -28,11 +25,12 @@ pub(super) fn closing(
     view: &SessionView,
     has_report: impl Fn(&ObjectKey) -> bool,
     waited: Duration,
+    longest_wait: Duration,
 ) -> Closing {
     let unseen = view.pods.keys().filter(|pod| !has_report(pod));
     let mut pods: BTreeSet<ObjectKey> = unseen.cloned().collect();
     pods.extend(view.programmed.iter().cloned());
-    match LONGEST_WAIT.checked_sub(waited) {
+    match longest_wait.checked_sub(waited) {
         Some(at_most) if !pods.is_empty() && !at_most.is_zero() => Closing::Wait { pods, at_most },
         _ => Closing::Release { dropped: pods },
     }
@@ -41,6 +39,8 @@ pub(super) fn closing(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
     #[test]
     fn the_finalizer_waits_for_every_pod_that_may_know_the_session_but_not_for_ever() {
@@ -57,13 +57,16 @@ mod tests {
             pods: names.iter().map(|name| key(name)).collect(),
             at_most: LONGEST_WAIT - short,
         };
-        assert_eq!(closing(&view(&[], &[]), |_| true, short), release(&[]));
-        assert_eq!(closing(&view(&["a"], &[]), |_| true, short), release(&[]));
-        assert_eq!(closing(&view(&["a"], &[]), |_| false, short), wait(&["a"]));
+        let closing = |view: &SessionView, is_seen: bool, waited: Duration| {
+            closing(view, |_| is_seen, waited, LONGEST_WAIT)
+        };
+        assert_eq!(closing(&view(&[], &[]), true, short), release(&[]));
+        assert_eq!(closing(&view(&["a"], &[]), true, short), release(&[]));
+        assert_eq!(closing(&view(&["a"], &[]), false, short), wait(&["a"]));
         // Its labels changed, so it is no longer selected, but it is still connected.
-        assert_eq!(closing(&view(&[], &["b"]), |_| true, short), wait(&["b"]));
+        assert_eq!(closing(&view(&[], &["b"]), true, short), wait(&["b"]));
         assert_eq!(
-            closing(&view(&[], &["b"]), |_| true, LONGEST_WAIT),
+            closing(&view(&[], &["b"]), true, LONGEST_WAIT),
             release(&["b"])
         );
     }

@@ -13,16 +13,16 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use kube::core::error_boundary::InvalidObject;
 use parking_lot::Mutex;
-use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::controller::queue::{self, RunError};
-use crate::controller::{ApiError, Next, ObjectKey, Severity, StatusWriter, finalizer};
-use crate::crd::conditions;
+use crate::controller::{
+    ApiError, Next, ObjectKey, Severity, StatusWriter, UndecodableReports, finalizer,
+};
+use crate::crd::conditions::STALLED;
 use crate::crd::labels::SESSION_FINALIZER;
 use crate::crd::{Session, SessionStatus};
 use crate::runtimes::{Runtimes, SessionView};
@@ -36,12 +36,29 @@ const CONCURRENCY: usize = 16;
 /// Least time between two status writes of one Session.
 const STATUS_PACE: Duration = Duration::from_secs(1);
 
+/// Settings of the session controller.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionOptions {
+    /// How long the finalizer of a Session waits for its pods to disconnect, all at the same time.
+    pub longest_wait: Duration,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self {
+            longest_wait: Duration::from_secs(30),
+        }
+    }
+}
+
 /// The session controller. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct SessionController {
     context: Context,
     runtimes: Runtimes,
+    options: SessionOptions,
     status: StatusWriter,
+    undecodable: Arc<UndecodableReports>,
     memory: Arc<Mutex<HashMap<ObjectKey, Memory>>>,
 }
 
@@ -51,18 +68,24 @@ struct Memory {
     uid: Option<String>,
     status_written: Option<Instant>,
     deletion_seen: Option<Instant>,
-    /// Generation and error of an object that does not decode, once its status says so.
-    undecodable: Option<(Option<i64>, String)>,
 }
 
 impl SessionController {
     /// A controller that follows what `runtimes` sees.
     #[must_use]
-    pub fn new(context: &Context, runtimes: &Runtimes) -> Self {
+    pub fn new(context: &Context, runtimes: &Runtimes, options: SessionOptions) -> Self {
+        let status = StatusWriter::new(context.client.clone());
+        let reports = UndecodableReports::new(
+            context.client.clone(),
+            context.events.clone(),
+            status.clone(),
+        );
         Self {
             context: context.clone(),
             runtimes: runtimes.clone(),
-            status: StatusWriter::new(context.client.clone()),
+            options,
+            status,
+            undecodable: Arc::new(reports),
             memory: Arc::default(),
         }
     }
@@ -96,6 +119,7 @@ impl SessionController {
         let Some(object) = self.context.sessions.get(key) else {
             self.memory.lock().remove(key);
             self.status.forget(key);
+            self.undecodable.forget(key);
             return Ok(Next::OnChange);
         };
         let meta = match &object.0 {
@@ -108,7 +132,11 @@ impl SessionController {
         }
         match &object.0 {
             Ok(session) => self.open(key, session).await,
-            Err(undecodable) => self.report_undecodable(key, undecodable).await,
+            // Pods keep what the last form that decoded asked for.
+            Err(undecodable) => {
+                self.undecodable.report::<Session>(undecodable).await?;
+                Ok(Next::OnChange)
+            }
         }
     }
 
@@ -166,7 +194,9 @@ impl SessionController {
                 .elapsed()
         });
         let view = self.runtimes.view(key);
-        let closing = close::closing(&view, |pod| self.runtimes.has_report(pod), waited);
+        let has_report = |pod: &ObjectKey| self.runtimes.has_report(pod);
+        let longest_wait = self.options.longest_wait;
+        let closing = close::closing(&view, has_report, waited, longest_wait);
         match closing {
             Closing::Wait { pods, at_most } => {
                 let Some(session) = session else {
@@ -186,7 +216,7 @@ impl SessionController {
                         "{} pods did not disconnect within {:?} and are no longer waited for, \
                          first {}; they are disconnected when their runtimes answer again",
                         dropped.len(),
-                        close::LONGEST_WAIT,
+                        self.options.longest_wait,
                         first.name
                     );
                     let events = &self.context.events;
@@ -223,6 +253,12 @@ impl SessionController {
         if let Some(rest) = rest.filter(|rest| !rest.is_zero()) {
             return Ok(Next::After(rest));
         }
+        self.context.events.warn_of_changes::<Session>(
+            meta,
+            &previous.conditions,
+            &desired.conditions,
+            |condition| condition.type_ == STALLED && condition.status == "True",
+        );
         if self
             .status
             .write::<Session, _>(meta, Some(&known), &desired)
@@ -230,27 +266,6 @@ impl SessionController {
         {
             self.with_memory(key, |memory| memory.status_written = Some(Instant::now()));
         }
-        Ok(Next::OnChange)
-    }
-
-    /// Pods keep what the last form that decoded asked for. The status is written once per error:
-    /// what it says cannot be read back.
-    async fn report_undecodable(
-        &self,
-        key: &ObjectKey,
-        object: &InvalidObject,
-    ) -> Result<Next, ApiError> {
-        let meta = &object.metadata;
-        let error = Some((meta.generation, object.error.clone()));
-        if self.with_memory(key, |memory| memory.undecodable == error) {
-            return Ok(Next::OnChange);
-        }
-        let generation = meta.generation.unwrap_or_default();
-        let desired = conditions::undecodable_status(&object.error, generation, Timestamp::now());
-        self.status
-            .write_value::<Session>(meta, Value::Null, desired)
-            .await?;
-        self.with_memory(key, |memory| memory.undecodable = error);
         Ok(Next::OnChange)
     }
 }

@@ -35,22 +35,27 @@ pub enum Unresolved {
     #[error("Store {0} does not exist: create it, or correct spec.store")]
     StoreNotFound(String),
     /// The Store does not decode.
-    #[error("the Store cannot be read: {0}")]
+    #[error("the Store cannot be read: {0}; correct the Store")]
     StoreUnreadable(String),
     /// The Store's specification contradicts itself.
-    #[error("the Store is invalid: {0}")]
+    #[error("the Store is invalid: {0}; correct the Store")]
     StoreInvalid(#[from] InvalidStore),
     /// The Store names a driver that no runtime has.
     #[error("the Store's driver is unknown: {0}")]
     UnknownDriver(#[from] UnknownDriver),
     /// Somebody paused the Store.
-    #[error("the Store is paused: connections stay as they are until spec.paused is removed")]
+    #[error(
+        "the Store is paused, so connections stay as they are: remove spec.paused of the Store"
+    )]
     StorePaused,
     /// The Store is going.
     #[error("the Store is being deleted: delete this Session too, or choose another Store")]
     StoreDeleted,
     /// The Store's nodes have not begun yet.
-    #[error("the Store's nodes are starting for the first time; pods are connected afterwards")]
+    #[error(
+        "the Store's nodes are starting for the first time: no action, pods are connected \
+         afterwards; if it lasts, look at the Store's conditions"
+    )]
     StoreNotBootstrapped,
 }
 

@@ -105,7 +105,10 @@ fn summarize(phase: &Phase, counts: PodCounts, failing: &[(String, Failure)]) ->
             is_progressing: true,
             is_stalled: false,
             reason: "Disconnecting",
-            message: format!("waiting for {waiting_for} pods to disconnect"),
+            message: format!(
+                "waiting for {waiting_for} pods to disconnect: no action; those that do not \
+                 answer are dropped after a while"
+            ),
         },
         Phase::Closed => Summary {
             state: SessionState::Closed,
@@ -117,14 +120,14 @@ fn summarize(phase: &Phase, counts: PodCounts, failing: &[(String, Failure)]) ->
         },
         Phase::Open {
             is_paused: true, ..
-        } => Summary {
-            state: state_of(counts),
-            is_ready: false,
-            is_progressing: false,
-            is_stalled: true,
-            reason: "Paused",
-            message: "the selected pods stay as they are until spec.paused is removed".to_owned(),
-        },
+        } => {
+            let message = "the selected pods stay as they are: remove spec.paused to go on";
+            summarize_kept(counts, "Paused", message.to_owned())
+        }
+        Phase::Open {
+            target: Err(unresolved @ Unresolved::StorePaused),
+            ..
+        } => summarize_kept(counts, unresolved.reason(), unresolved.to_string()),
         Phase::Open {
             target: Err(unresolved),
             ..
@@ -141,6 +144,23 @@ fn summarize(phase: &Phase, counts: PodCounts, failing: &[(String, Failure)]) ->
             message: unresolved.to_string(),
         },
         Phase::Open { target: Ok(_), .. } => summarize_pods(counts, failing),
+    }
+}
+
+/// Nothing is done on purpose: it is well if every pod is connected, else somebody must let us go on.
+fn summarize_kept(counts: PodCounts, reason: &'static str, message: String) -> Summary {
+    let is_ready = counts.matched > 0 && counts.connected == counts.matched;
+    Summary {
+        state: if counts.connected > 0 {
+            state_of(counts)
+        } else {
+            SessionState::None
+        },
+        is_ready,
+        is_progressing: false,
+        is_stalled: !is_ready,
+        reason,
+        message,
     }
 }
 
@@ -177,7 +197,10 @@ fn summarize_pods(counts: PodCounts, failing: &[(String, Failure)]) -> Summary {
         (_, true) => ("Connected", format!("all {matched} pods are connected")),
         (_, false) => (
             "Connecting",
-            format!("{connected} of {matched} pods are connected"),
+            format!(
+                "{connected} of {matched} pods are connected: no action while the others start; \
+                 if it lasts, look at the events of these pods"
+            ),
         ),
     };
     Summary {
@@ -264,6 +287,7 @@ mod tests {
             target: Err(Unresolved::StoreNotFound("counts".to_owned())),
             is_paused: true,
         };
+        let store_paused = || unresolved(Unresolved::StorePaused);
         // phase, pods, state, Ready, Progressing, Stalled, reason
         let cases = [
             (
@@ -323,11 +347,39 @@ mod tests {
                 "StoreNotReady",
             ),
             (
-                paused,
-                vec![connected],
+                paused.clone(),
+                vec![connected.clone()],
                 SessionState::Opened,
+                (true, false, false),
+                "Paused",
+            ),
+            (
+                paused.clone(),
+                vec![connected.clone(), None],
+                SessionState::Opening,
                 (false, false, true),
                 "Paused",
+            ),
+            (
+                paused,
+                vec![],
+                SessionState::None,
+                (false, false, true),
+                "Paused",
+            ),
+            (
+                store_paused(),
+                vec![connected],
+                SessionState::Opened,
+                (true, false, false),
+                "StorePaused",
+            ),
+            (
+                store_paused(),
+                vec![None],
+                SessionState::None,
+                (false, false, true),
+                "StorePaused",
             ),
             (
                 Phase::Closing { waiting_for: 2 },

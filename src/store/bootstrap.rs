@@ -52,6 +52,8 @@ pub enum StoredPlan {
     Absent,
     /// It belongs to an earlier Store of this name; the garbage collector removes it.
     OfEarlierStore,
+    /// Somebody else's object has the name; whose, as an end of a sentence.
+    NameTaken(String),
     /// It cannot be read.
     Damaged(String),
     /// Ours.
@@ -86,6 +88,8 @@ pub enum Phase {
     WaitingForNodes(Vec<u32>),
     /// The plan of an earlier Store of this name must be gone first.
     WaitingForEarlierPlan,
+    /// Somebody else's object has the plan's name; whose, as an end of a sentence.
+    NameTaken(String),
     /// The plan is being made or carried out; partitions that have not committed yet.
     Bootstrapping {
         /// Partition ids.
@@ -126,6 +130,7 @@ impl Decision {
 pub fn decide(desired: &Desired, observed: &Observed, mint: &mut dyn FnMut() -> u64) -> Decision {
     match &observed.stored {
         StoredPlan::OfEarlierStore => Decision::wait(Phase::WaitingForEarlierPlan),
+        StoredPlan::NameTaken(owner) => Decision::wait(Phase::NameTaken(owner.clone())),
         StoredPlan::Damaged(why) => Decision::wait(Phase::PlanDamaged(why.clone())),
         StoredPlan::Absent => decide_without_plan(desired, observed, mint),
         StoredPlan::Ours { plan, bootstrapped } => {

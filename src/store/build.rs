@@ -24,7 +24,7 @@ use super::validate::{Cluster, ClusterStorage};
 pub struct StoreObjects {
     /// Names for the pods, also before they are ready.
     pub service: Service,
-    /// What pods mount; applied before the pods' StatefulSet.
+    /// The driver's configuration, for people and for programs that read it with `kubectl`.
     pub config_map: ConfigMap,
     /// The pods.
     pub stateful_set: StatefulSet,
@@ -96,9 +96,11 @@ fn service(owner: &Owner) -> Service {
     }
 }
 
+/// What runtimes connect with, where a person can see it. Storage nodes do not read it: the
+/// bootstrap tells them all they need.
 fn config_map(owner: &Owner, config: &DriverConfig) -> ConfigMap {
     ConfigMap {
-        metadata: owner.child_meta(&owner.name),
+        metadata: owner.child_meta(&names::config_map(&owner.name)),
         data: Some([("driver.json".to_owned(), config.json.clone())].into()),
         ..ConfigMap::default()
     }

@@ -89,7 +89,10 @@ impl Inputs {
     pub fn observed(&self, cluster: &Cluster, was_bootstrapped: bool) -> Observed {
         let planned = match &self.plan.stored {
             StoredPlan::Ours { plan, .. } => u32::try_from(plan.nodes.len()).unwrap_or(u32::MAX),
-            StoredPlan::Absent | StoredPlan::OfEarlierStore | StoredPlan::Damaged(_) => 0,
+            StoredPlan::Absent
+            | StoredPlan::OfEarlierStore
+            | StoredPlan::NameTaken(_)
+            | StoredPlan::Damaged(_) => 0,
         };
         let view = |ordinal: u32| self.nodes.get(&ordinal)?.view().cloned();
         Observed {
@@ -124,6 +127,7 @@ pub async fn dereference(
 ) -> Result<Inputs, StoreError> {
     let key = ObjectKey::new(&owner.namespace, &owner.name);
     let plan_key = ObjectKey::new(&owner.namespace, names::bootstrap_plan(&owner.name));
+    let config_map_key = ObjectKey::new(&owner.namespace, names::config_map(&owner.name));
     let seen_plan = children.config_maps.get(&plan_key);
     let seen_version = seen_plan
         .as_ref()
@@ -148,7 +152,7 @@ pub async fn dereference(
     let nodes = join_all(states).await.into_iter().collect();
     Ok(Inputs {
         service: children.services.get(&key),
-        config_map: children.config_maps.get(&key),
+        config_map: children.config_maps.get(&config_map_key),
         stateful_set: children.stateful_sets.get(&key),
         pods,
         plan,
@@ -178,19 +182,17 @@ async fn node_state(
     is_marked: bool,
 ) -> NodeState {
     let Some(address) = pod.address() else {
-        return NodeState::Silent("the pod has no address yet".to_owned());
+        return NodeState::Silent("it has no address yet".to_owned());
     };
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let followed = watches.follow(store, uid, address);
     match followed {
         Some(state) if is_marked => state,
         // Nothing listens before the container runs.
-        _ if pod.never_started() => {
-            NodeState::Silent("the pod's container has not started".to_owned())
-        }
+        _ if pod.never_started() => NodeState::Silent("its container has not started".to_owned()),
         _ => match watches.ask(address).await {
             Ok(view) => NodeState::Up(view),
-            Err(error) => NodeState::Silent(error.message().to_owned()),
+            Err(error) => NodeState::silent(&error),
         },
     }
 }

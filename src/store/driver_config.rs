@@ -1,9 +1,12 @@
 //! The configuration that runtimes give to their driver for a Store. Pure.
 
-use serde_json::{Value, json};
+use std::time::Duration;
 
+use serde_json::{Map, Value, json};
+
+use super::driver_timeouts;
 use super::names;
-use super::validate::{InvalidStore, ValidStore, validate};
+use super::validate::{Cluster, InvalidStore, ValidStore, validate};
 use crate::crd::{Store, StoreStatus};
 
 /// What a runtime connects with.
@@ -38,15 +41,11 @@ pub fn of(store: &ValidStore, name: &str, namespace: &str) -> DriverConfig {
     let value = match store {
         ValidStore::MultiRaft(cluster) => {
             let host = names::service_host(name, namespace);
-            let mut value = json!({
+            json!({
                 "service": format!("{host}:{}", names::PEER_PORT),
                 "partitions": cluster.partitions,
-            });
-            if let (Some(timeouts), Value::Object(fields)) = (&cluster.driver_timeouts, &mut value)
-            {
-                fields.insert("timeouts".to_owned(), timeouts.clone());
-            }
-            value
+                "timeouts": timeouts(cluster),
+            })
         }
         ValidStore::DriverOnly { config } => config.clone(),
     };
@@ -56,10 +55,76 @@ pub fn of(store: &ValidStore, name: &str, namespace: &str) -> DriverConfig {
     DriverConfig { json, digest }
 }
 
+/// What the user says about timeouts, and the rest by the nodes' election timeout: a driver that
+/// passed over silent nodes earlier or later than they elect would ask in vain, or wait in vain.
+fn timeouts(cluster: &Cluster) -> Value {
+    let election = cluster.timings.election_timeout;
+    let session = driver_timeouts::default_session(election);
+    let mut timeouts = Map::from_iter([
+        ("election".to_owned(), duration_text(election)),
+        ("session".to_owned(), duration_text(session)),
+    ]);
+    timeouts.extend(cluster.driver_timeouts.clone());
+    Value::Object(timeouts)
+}
+
+fn duration_text(duration: Duration) -> Value {
+    Value::String(format!("{}ms", duration.as_millis()))
+}
+
 /// Whether runtimes may be given the Store's configuration: for storage nodes only after the
 /// bootstrap was marked as done, so that no client ever writes to a group that is replaced.
 #[must_use]
 pub fn may_connect(store: &Store) -> bool {
     let bootstrapped = |status: &StoreStatus| status.bootstrapped == Some(true);
     store.spec.multi_raft.is_none() || store.status.as_ref().is_some_and(bootstrapped)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+    use super::*;
+
+    fn timeouts_of(raft: &Value, config: &Value) -> Value {
+        let store: Store = serde_json::from_value(json!({
+            "apiVersion": "atomix.io/v1beta1", "kind": "Store",
+            "metadata": {"name": "tulip", "namespace": "meadow"},
+            "spec": {
+                "driver": {"name": "multi-raft"}, "config": config,
+                "multiRaft": {"storage": {"ephemeral": {}}, "raft": raft},
+            },
+        }))
+        .unwrap();
+        let json: Value = serde_json::from_str(&driver_config(&store).unwrap().json).unwrap();
+        json["timeouts"].clone()
+    }
+
+    #[test]
+    fn a_driver_waits_as_long_as_the_nodes_need_to_elect() {
+        for (raft, config, expected) in [
+            (
+                json!({}),
+                json!({}),
+                json!({"election": "1000ms", "session": "30000ms"}),
+            ),
+            (
+                json!({"electionTimeout": "20s"}),
+                json!(null),
+                json!({"election": "20000ms", "session": "60000ms"}),
+            ),
+            (
+                json!({"electionTimeout": "500ms"}),
+                json!({"timeouts": {"session": "10s", "connect": "1s"}}),
+                json!({"election": "500ms", "session": "10s", "connect": "1s"}),
+            ),
+            (
+                json!({"electionTimeout": "2s"}),
+                json!({"timeouts": {"election": "3s"}}),
+                json!({"election": "3s", "session": "30000ms"}),
+            ),
+        ] {
+            assert_eq!(timeouts_of(&raft, &config), expected, "{raft} {config}");
+        }
+    }
 }

@@ -10,9 +10,9 @@ use crate::controller::{ApiError, ApplyError, Category, ReconcileError};
 /// A failed reconcile.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// The object is not of this version's form.
-    #[error("store cannot be read: {0}")]
-    Undecodable(String),
+    /// Reporting that the object is not of this version's form.
+    #[error("report an undecodable object: {0}")]
+    Report(#[source] ApiError),
     /// The spec contradicts itself.
     #[error("spec is invalid: {0}")]
     Invalid(#[from] InvalidStore),
@@ -51,12 +51,10 @@ impl StoreError {
             | Self::Heal(error)
             | Self::Plan(error)
             | Self::Finalizer(error)
+            | Self::Report(error)
             | Self::Status(error)
             | Self::Apply(ApplyError::Api(error)) => Some(error),
-            Self::Undecodable(_)
-            | Self::Invalid(_)
-            | Self::Apply(ApplyError::NotOurs { .. })
-            | Self::Node { .. } => None,
+            Self::Invalid(_) | Self::Apply(ApplyError::NotOurs { .. }) | Self::Node { .. } => None,
         }
     }
 
@@ -87,11 +85,12 @@ impl StoreError {
 impl ReconcileError for StoreError {
     fn category(&self) -> Category {
         match self {
-            Self::Undecodable(_) | Self::Invalid(_) => Category::InvalidObject,
+            Self::Invalid(_) => Category::InvalidObject,
             Self::Dereference(error)
             | Self::Heal(error)
             | Self::Plan(error)
             | Self::Finalizer(error)
+            | Self::Report(error)
             | Self::Status(error) => error.category(),
             Self::Apply(error) => error.category(),
             Self::Node { status, .. } => Category::of_grpc(status.code()),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::names;
 use super::plan_record::{Plan, PlannedPartition};
-use super::pods::{StoragePodView, Trouble};
+use super::pod_trouble::{self, Trouble};
+use super::pods::StoragePodView;
 use super::watches::NodeState;
 use crate::crd::store::UnhealthyPartition;
 
@@ -68,7 +69,9 @@ fn judge(
         let message = format!("no majority: no member on {pods}; get these pods running again");
         ("QuorumUnavailable", message)
     } else {
-        ("NoLeader", "its members are electing a leader".to_owned())
+        let message = "its members are electing a leader: no action; if it lasts, look at the logs \
+                       of the storage pods";
+        ("NoLeader", message.to_owned())
     };
     Some(UnhealthyPartition {
         partition: partition.partition,
@@ -80,15 +83,21 @@ fn judge(
 /// What is wrong with the pods, in the order of their ordinals.
 #[must_use]
 pub fn troubles(pods: &BTreeMap<u32, Arc<StoragePodView>>) -> Vec<Trouble> {
-    pods.values().filter_map(|pod| pod.trouble()).collect()
+    pods.values()
+        .filter_map(|pod| pod_trouble::of(pod))
+        .collect()
 }
 
-/// The pods that do not serve, although Kubernetes reports no trouble with them.
+/// The pods that do not serve, although Kubernetes reports no trouble with them, each with why.
 #[must_use]
 pub fn silent_pods(store: &str, replicas: u32, nodes: &BTreeMap<u32, NodeState>) -> Vec<String> {
-    let silent = (0..replicas).filter(|ordinal| {
-        let view = nodes.get(ordinal).and_then(NodeState::view);
-        view.is_none()
+    let silent = (0..replicas).filter_map(|ordinal| {
+        let why = match nodes.get(&ordinal) {
+            Some(NodeState::Up(_)) => return None,
+            Some(NodeState::Silent(why)) => why.as_str(),
+            None => "it has no pod",
+        };
+        Some(format!("{} ({why})", names::pod(store, ordinal)))
     });
-    silent.map(|ordinal| names::pod(store, ordinal)).collect()
+    silent.collect()
 }

@@ -1,20 +1,22 @@
 //! The Store controller: from a Store to running, bootstrapped storage nodes.
 //!
 //! One file a step: `dereference` (all reads) → `validate` → `build` and `bootstrap` (pure) →
-//! `apply` → `status`. Not for runtimes: they are told of a Store by the Session controller, which
-//! asks [`may_connect`] (`status.bootstrapped` is true, or the Store has no storage nodes) and
-//! takes the configuration from [`driver_config`].
+//! `apply` and `carry_out` → `status`. Not for runtimes: they are told of a Store by the Session
+//! controller, which asks [`may_connect`] (`status.bootstrapped` is true, or the Store has no
+//! storage nodes) and takes the configuration from [`driver_config`].
 //!
 //! Where to change what: a new object in `build`, a rule of the spec in `crd` (CEL) and
-//! `validate`, when a failed Bootstrap is tried again in `bootstrap` (what) and
-//! `controller::backoff` (when).
+//! `validate`, a word of a condition in `reason`, its sentence in `status` or `pod_trouble`, when a
+//! failed Bootstrap is tried again in `bootstrap` (what) and `controller::backoff` (when).
 
 pub mod apply;
 pub mod bootstrap;
 pub mod build;
+pub mod carry_out;
 pub mod deletion;
 pub mod dereference;
 pub mod driver_config;
+pub mod driver_timeouts;
 pub mod error;
 pub mod heal;
 pub mod health;
@@ -23,7 +25,9 @@ pub mod node_view;
 pub mod plan_record;
 pub mod plan_store;
 mod pod_template;
+pub mod pod_trouble;
 pub mod pods;
+pub mod reason;
 mod reconcile;
 pub mod status;
 pub mod validate;

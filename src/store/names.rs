@@ -17,9 +17,6 @@ pub const ADMIN_PORT: u16 = 9090;
 /// Where a node keeps its data.
 pub const DATA_DIRECTORY: &str = "/var/lib/atomix";
 
-/// Where the Store's ConfigMap is mounted.
-pub const CONFIG_DIRECTORY: &str = "/etc/atomix";
-
 /// The node's container.
 pub const CONTAINER: &str = "node";
 
@@ -40,6 +37,13 @@ pub const CHILD_SELECTOR: &str = "app.kubernetes.io/name=atomix-node";
 
 /// Label on pods that says which revision of the StatefulSet made them.
 pub const REVISION_LABEL: &str = "controller-revision-hash";
+
+/// The ConfigMap with the driver's configuration. Both ConfigMaps of a Store have an ending of
+/// their own, so that the names of two Stores cannot meet.
+#[must_use]
+pub fn config_map(store: &str) -> String {
+    format!("{store}-config")
+}
 
 /// The ConfigMap with the bootstrap plan.
 #[must_use]
@@ -103,6 +107,10 @@ pub fn selector_text(store: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -116,6 +124,67 @@ mod tests {
             ("tulip", "rose-1", None),
         ] {
             assert_eq!(ordinal(store, name), expected, "{name}");
+        }
+    }
+
+    /// Objects of a Store as KIND/NAME; every name that is derived from a Store's stands here.
+    fn derived(store: &str) -> BTreeSet<String> {
+        let mut names = BTreeSet::from([
+            format!("Service/{store}"),
+            format!("StatefulSet/{store}"),
+            format!("ConfigMap/{}", config_map(store)),
+            format!("ConfigMap/{}", bootstrap_plan(store)),
+        ]);
+        for ordinal in 0..63 {
+            names.insert(format!("Pod/{}", pod(store, ordinal)));
+            let claim = format!("{DATA_VOLUME}-{}", pod(store, ordinal));
+            names.insert(format!("PersistentVolumeClaim/{claim}"));
+        }
+        names
+    }
+
+    fn expect_apart(one: &str, other: &str) {
+        let (of_one, of_other) = (derived(one), derived(other));
+        let common: Vec<&String> = of_one.intersection(&of_other).collect();
+        assert!(common.is_empty(), "{one} and {other} share {common:?}");
+    }
+
+    #[test]
+    fn no_object_of_a_store_has_the_name_of_another_stores() {
+        let endings = ["config", "bootstrap", "data", "0", "1", "config-0"];
+        let mut names = vec!["a".to_owned(), "data-a".to_owned()];
+        for _ in 0..2 {
+            let longer = names
+                .iter()
+                .flat_map(|name| endings.map(|ending| format!("{name}-{ending}")).into_iter());
+            let longer: Vec<String> = longer.collect();
+            names.extend(longer);
+        }
+        let names: BTreeSet<String> = names.into_iter().collect();
+        for one in &names {
+            names
+                .iter()
+                .filter(|other| *other > one)
+                .for_each(|other| expect_apart(one, other));
+        }
+        assert_eq!(bootstrap_plan("a-bootstrap"), "a-bootstrap-bootstrap");
+        assert_eq!(config_map("a-bootstrap"), "a-bootstrap-config");
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_legal_names_meet(
+            one in "[a-z](-?[a-z0-9]){0,8}(-config|-bootstrap|-0)?",
+            ending in "(-config|-bootstrap|-[0-9]|-data)?",
+            other in "[a-z](-?[a-z0-9]){0,8}(-config|-bootstrap|-0)?",
+        ) {
+            let longer = format!("{one}{ending}");
+            if longer != one {
+                expect_apart(&one, &longer);
+            }
+            if other != one {
+                expect_apart(&one, &other);
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::PostParams;
 use kube::{Api, Client};
 use parking_lot::Mutex;
@@ -180,10 +181,34 @@ fn data(plan: &Plan, bootstrapped: bool) -> BTreeMap<String, String> {
     ])
 }
 
+/// What the plan's object is when it is not this Store's. That of an earlier Store of this name
+/// goes by itself; anything else only a person can remove.
+fn not_ours(owners: &[OwnerReference], owner: &Owner) -> Option<StoredPlan> {
+    let wanted = &owner.reference;
+    if owners.iter().any(|found| found.uid == wanted.uid) {
+        return None;
+    }
+    let is_earlier = |found: &OwnerReference| {
+        // The group decides: the version of an earlier Store may be another one.
+        let group = |version: &str| version.split('/').next().unwrap_or_default().to_owned();
+        found.kind == wanted.kind
+            && found.name == wanted.name
+            && group(&found.api_version) == group(&wanted.api_version)
+    };
+    if owners.iter().any(is_earlier) {
+        return Some(StoredPlan::OfEarlierStore);
+    }
+    let owner = match owners.first() {
+        Some(found) => format!("belongs to {} {} ({})", found.kind, found.name, found.uid),
+        None => "belongs to nobody".to_owned(),
+    };
+    Some(StoredPlan::NameTaken(owner))
+}
+
 fn interpret(object: &ConfigMap, owner: &Owner) -> StoredPlan {
-    let mut owners = object.metadata.owner_references.iter().flatten();
-    if !owners.any(|reference| reference.uid == owner.reference.uid) {
-        return StoredPlan::OfEarlierStore;
+    let owners = object.metadata.owner_references.as_deref();
+    if let Some(not_ours) = not_ours(owners.unwrap_or_default(), owner) {
+        return not_ours;
     }
     let field = |key: &str| object.data.as_ref().and_then(|data| data.get(key));
     let Some(text) = field(PLAN_KEY) else {
@@ -200,5 +225,47 @@ fn interpret(object: &ConfigMap, owner: &Owner) -> StoredPlan {
             bootstrapped,
         },
         Err(damaged) => StoredPlan::Damaged(damaged.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reference(api_version: &str, kind: &str, name: &str, uid: &str) -> OwnerReference {
+        OwnerReference {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+            ..OwnerReference::default()
+        }
+    }
+
+    #[test]
+    fn only_the_plan_of_an_earlier_store_of_this_name_is_waited_for() {
+        let owner = Owner {
+            name: "tulip".to_owned(),
+            namespace: "meadow".to_owned(),
+            reference: reference("atomix.io/v1beta1", "Store", "tulip", "u-1"),
+        };
+        let taken = |owner: &str| Some(StoredPlan::NameTaken(owner.to_owned()));
+        let own = reference("atomix.io/v1beta1", "Store", "tulip", "u-1");
+        let earlier = reference("atomix.io/v1", "Store", "tulip", "u-0");
+        let other_store = reference("atomix.io/v1beta1", "Store", "tulip-bootstrap", "u-2");
+        let other_group = reference("shop/v1", "Store", "tulip", "u-3");
+        for (owners, expected) in [
+            (vec![own.clone()], None),
+            (vec![earlier.clone(), own], None),
+            (vec![earlier], Some(StoredPlan::OfEarlierStore)),
+            (
+                vec![other_store],
+                taken("belongs to Store tulip-bootstrap (u-2)"),
+            ),
+            (vec![other_group], taken("belongs to Store tulip (u-3)")),
+            (vec![], taken("belongs to nobody")),
+        ] {
+            assert_eq!(not_ours(&owners, &owner), expected, "{owners:?}");
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! The pods of a Store. Pure.
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-    HTTPGetAction, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile,
-    SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
+    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecurityContext,
+    TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -16,7 +16,7 @@ use crate::crd::storage_pod::{ImagePullPolicy, StoragePod};
 /// The user and group that nodes run as.
 const NODE_USER: i64 = 65532;
 
-/// Time for a node to stop; it hands over its leaderships first.
+/// Time for a node to write what it has accepted and stop, in seconds.
 const GRACE_SECONDS: i64 = 30;
 
 /// The template of the StatefulSet.
@@ -36,7 +36,7 @@ pub(super) fn pod_template(
         }),
         spec: Some(PodSpec {
             containers: vec![container(pod, default_image)],
-            volumes: Some(volumes(owner, &cluster.storage)),
+            volumes: volumes(&cluster.storage),
             affinity: pod.affinity.clone(),
             topology_spread_constraints: Some(spread(owner, pod)),
             node_selector: pod.node_selector.clone(),
@@ -66,7 +66,6 @@ fn container(pod: &StoragePod, default_image: &str) -> Container {
             .image_pull_policy
             .map(ImagePullPolicy::as_str)
             .map(str::to_owned),
-        command: Some(vec!["/bin/atomix-node".to_owned()]),
         args: Some(vec![
             format!("--data-dir={}", names::DATA_DIRECTORY),
             format!("--control-addr=0.0.0.0:{}", names::CONTROL_PORT),
@@ -91,10 +90,11 @@ fn container(pod: &StoragePod, default_image: &str) -> Container {
             read_only_root_filesystem: Some(true),
             ..SecurityContext::default()
         }),
-        volume_mounts: Some(vec![
-            mount(names::DATA_VOLUME, names::DATA_DIRECTORY, None),
-            mount("config", names::CONFIG_DIRECTORY, Some(true)),
-        ]),
+        volume_mounts: Some(vec![VolumeMount {
+            name: names::DATA_VOLUME.to_owned(),
+            mount_path: names::DATA_DIRECTORY.to_owned(),
+            ..VolumeMount::default()
+        }]),
         ..Container::default()
     }
 }
@@ -127,34 +127,16 @@ fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
     }
 }
 
-fn mount(name: &str, path: &str, read_only: Option<bool>) -> VolumeMount {
-    VolumeMount {
-        name: name.to_owned(),
-        mount_path: path.to_owned(),
-        read_only,
-        ..VolumeMount::default()
-    }
-}
-
-fn volumes(owner: &Owner, storage: &ClusterStorage) -> Vec<Volume> {
-    let mut volumes = vec![Volume {
-        name: "config".to_owned(),
-        config_map: Some(ConfigMapVolumeSource {
-            name: owner.name.clone(),
-            ..ConfigMapVolumeSource::default()
-        }),
-        ..Volume::default()
-    }];
+fn volumes(storage: &ClusterStorage) -> Option<Vec<Volume>> {
     match storage {
-        ClusterStorage::Ephemeral => volumes.push(Volume {
+        ClusterStorage::Ephemeral => Some(vec![Volume {
             name: names::DATA_VOLUME.to_owned(),
             empty_dir: Some(EmptyDirVolumeSource::default()),
             ..Volume::default()
-        }),
+        }]),
         // The claim template makes the volume.
-        ClusterStorage::Volumes { .. } => {}
+        ClusterStorage::Volumes { .. } => None,
     }
-    volumes
 }
 
 /// As the user says, else softly over hosts and zones: a small cluster must still run it.

@@ -1,4 +1,4 @@
-//! Storage pods as the operator reads them, and what is wrong with one. Pure.
+//! Storage pods as the operator reads them. Pure; what is wrong with one is said in `pod_trouble`.
 
 use std::net::IpAddr;
 
@@ -126,15 +126,6 @@ pub struct ReasonView {
     pub exit_code: Option<i32>,
 }
 
-/// What keeps a pod from running.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
-    /// CamelCase word for programs; a condition's reason.
-    pub reason: &'static str,
-    /// Sentence that names the pod and says what to do.
-    pub message: String,
-}
-
 impl StoragePodView {
     /// Its name.
     #[must_use]
@@ -186,110 +177,30 @@ impl StoragePodView {
         })
     }
 
-    fn container(&self) -> Option<&ContainerStatusView> {
+    /// What the kubelet says of the node's container.
+    #[must_use]
+    pub fn container(&self) -> Option<&ContainerStatusView> {
         let mut statuses = self.status.container_statuses.iter();
         statuses.find(|status| status.name == names::CONTAINER)
     }
 
-    fn condition(&self, type_: &str) -> Option<&PodConditionView> {
+    /// The condition of this type.
+    #[must_use]
+    pub fn condition(&self, type_: &str) -> Option<&PodConditionView> {
         self.status
             .conditions
             .iter()
             .find(|condition| condition.type_ == type_)
     }
 
-    fn image(&self) -> &str {
+    /// The image of the node's container.
+    #[must_use]
+    pub fn image(&self) -> &str {
         let mut containers = self.spec.containers.iter();
         let node = containers.find(|container| container.name == names::CONTAINER);
         node.and_then(|container| container.image.as_deref())
             .unwrap_or("unknown image")
     }
-
-    /// What keeps it from running, if Kubernetes said so.
-    #[must_use]
-    pub fn trouble(&self) -> Option<Trouble> {
-        let name = self.name();
-        if let Some(scheduled) = self.condition("PodScheduled")
-            && scheduled.status == "False"
-        {
-            let why = scheduled.message.as_deref().unwrap_or("no machine fits");
-            return Some(Trouble {
-                reason: "PodUnschedulable",
-                message: format!("pod {name} cannot be placed: {why}"),
-            });
-        }
-        if self.status.phase.as_deref() == Some("Failed") {
-            let why = self
-                .status
-                .reason
-                .as_deref()
-                .or(self.status.message.as_deref());
-            return Some(Trouble {
-                reason: "PodFailed",
-                message: format!("pod {name} failed: {}", why.unwrap_or("unknown cause")),
-            });
-        }
-        let container = self.container()?;
-        if let Some(waiting) = &container.state.waiting {
-            return self.trouble_of_waiting(container, waiting);
-        }
-        let ended = container.state.terminated.as_ref()?;
-        Some(Trouble {
-            reason: "NodeCrashed",
-            message: format!("pod {name}: {}; see its logs", ending(ended)),
-        })
-    }
-
-    fn trouble_of_waiting(
-        &self,
-        container: &ContainerStatusView,
-        waiting: &ReasonView,
-    ) -> Option<Trouble> {
-        let name = self.name();
-        let reason = waiting.reason.as_deref().unwrap_or_default();
-        let detail = waiting.message.as_deref().unwrap_or(reason);
-        match reason {
-            "" | "ContainerCreating" | "PodInitializing" => None,
-            "ErrImagePull"
-            | "ImagePullBackOff"
-            | "InvalidImageName"
-            | "ErrImageNeverPull"
-            | "RegistryUnavailable"
-            | "ImageInspectError" => Some(Trouble {
-                reason: "ImagePullFailed",
-                // Without the kubelet's text: it alternates, and each change would be a write.
-                message: format!(
-                    "pod {name} cannot pull image {}: correct spec.multiRaft.pod.image or make \
-                     the image available; the pod's events say why",
-                    self.image()
-                ),
-            }),
-            "CrashLoopBackOff" => {
-                let ended = container.last_state.terminated.as_ref();
-                let ending = ended.map_or_else(|| "container ended".to_owned(), ending);
-                Some(Trouble {
-                    reason: "NodeCrashed",
-                    message: format!("pod {name} keeps crashing: {ending}; see its logs"),
-                })
-            }
-            _ => Some(Trouble {
-                reason: "ContainerNotStarted",
-                message: format!("pod {name} cannot start its container ({reason}): {detail}"),
-            }),
-        }
-    }
-}
-
-fn ending(ended: &ReasonView) -> String {
-    let code = ended
-        .exit_code
-        .map(|code| format!(" with exit code {code}"));
-    let reason = ended.reason.as_deref().map(|reason| format!(" ({reason})"));
-    format!(
-        "container ended{}{}",
-        code.unwrap_or_default(),
-        reason.unwrap_or_default()
-    )
 }
 
 /// Drops what is not read.
@@ -334,62 +245,25 @@ mod tests {
     }
 
     #[test]
-    fn trouble_is_named_with_pod_cause_and_image() {
-        let waiting = |reason: &str| json!({"waiting": {"reason": reason, "message": "because"}});
+    fn a_pod_whose_node_ran_once_has_started() {
+        let waiting = |reason: &str| json!({"waiting": {"reason": reason}});
         let crashed = json!({"terminated": {"exitCode": 101, "reason": "Error"}});
-        for (status, never_started, reason) in [
-            (json!({}), true, None),
-            (
-                container(waiting("ContainerCreating"), json!({}), 0),
-                true,
-                None,
-            ),
-            (
-                container(waiting("ImagePullBackOff"), json!({}), 0),
-                true,
-                Some("ImagePullFailed"),
-            ),
-            (
-                container(waiting("CreateContainerConfigError"), json!({}), 0),
-                true,
-                Some("ContainerNotStarted"),
-            ),
+        for (status, never_started) in [
+            (json!({}), true),
+            (container(waiting("ImagePullBackOff"), json!({}), 0), true),
             (
                 container(waiting("CrashLoopBackOff"), crashed.clone(), 3),
                 false,
-                Some("NodeCrashed"),
             ),
-            (container(crashed, json!({}), 0), false, Some("NodeCrashed")),
-            (container(json!({"running": {}}), json!({}), 0), false, None),
-            (
-                json!({"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/1"}]}),
-                true,
-                Some("PodUnschedulable"),
-            ),
-            (
-                json!({"phase": "Failed", "reason": "Evicted"}),
-                true,
-                Some("PodFailed"),
-            ),
+            (container(crashed, json!({}), 0), false),
+            (container(json!({"running": {}}), json!({}), 0), false),
+            (json!({"phase": "Failed", "reason": "Evicted"}), true),
         ] {
-            let pod = pod(status.clone());
-            let trouble = pod.trouble();
             assert_eq!(
-                trouble.as_ref().map(|trouble| trouble.reason),
-                reason,
+                pod(status.clone()).never_started(),
+                never_started,
                 "{status}"
             );
-            assert_eq!(pod.never_started(), never_started, "{status}");
-            if let Some(trouble) = trouble {
-                assert!(trouble.message.contains("tulip-1"), "{}", trouble.message);
-                if trouble.reason == "ImagePullFailed" {
-                    assert!(
-                        trouble.message.contains("garden/node:9"),
-                        "{}",
-                        trouble.message
-                    );
-                }
-            }
         }
     }
 

@@ -1,18 +1,15 @@
 //! One reconcile of one Store: the steps in their order, and what becomes of their errors.
 
-use std::time::Duration;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::DynamicObject;
+use kube::Resource;
 use kube::core::error_boundary::InvalidObject;
-use kube::{Api, Resource};
-use serde_json::Value;
 
 use super::StoreOptions;
-use super::apply::{BootstrapPass, Prepared};
-use super::bootstrap::{Desired, Phase, decide};
-use super::build::{Owner, build};
+use super::apply::Prepared;
+use super::bootstrap::Desired;
+use super::build::{Owner, StoreObjects, build};
+use super::carry_out::{Bootstrapper, Outcome};
 use super::deletion::{sessions_using, waiting_message};
 use super::dereference::{Children, Inputs, StatefulSetView, dereference};
 use super::driver_config;
@@ -20,18 +17,15 @@ use super::error::StoreError;
 use super::names;
 use super::plan_store::PlanStore;
 use super::pods::StoragePodView;
+use super::reason::Reason;
 use super::status::{self, Findings};
 use super::validate::{Cluster, ClusterStorage, ValidStore, validate};
 use super::watches::Watches;
 use crate::context::Context;
-use crate::controller::{Next, ObjectKey, Queue, Severity, StatusWriter, call, finalizer};
+use crate::controller::{
+    Next, ObjectKey, Queue, Severity, StatusWriter, UndecodableReports, finalizer,
+};
 use crate::crd::{Store, StoreStatus};
-
-/// How soon an unfinished bootstrap is looked at again when no event comes first.
-const BOOTSTRAP_LOOK: Duration = Duration::from_millis(500);
-
-/// How soon a pass that another operator overtook is repeated.
-const AGAIN: Duration = Duration::from_millis(20);
 
 /// Everything that outlives one reconcile.
 #[derive(Debug)]
@@ -42,6 +36,7 @@ pub(super) struct Reconciler {
     plans: PlanStore,
     watches: Watches,
     statuses: StatusWriter,
+    undecodable: UndecodableReports,
 }
 
 impl Reconciler {
@@ -51,10 +46,16 @@ impl Reconciler {
         children: Children,
         queue: Queue<ObjectKey>,
     ) -> Self {
+        let statuses = StatusWriter::new(context.client.clone());
         Self {
             plans: PlanStore::new(context.client.clone()),
             watches: Watches::new(context.channels.clone(), queue),
-            statuses: StatusWriter::new(context.client.clone()),
+            undecodable: UndecodableReports::new(
+                context.client.clone(),
+                context.events.clone(),
+                statuses.clone(),
+            ),
+            statuses,
             context,
             options,
             children,
@@ -71,14 +72,14 @@ impl Reconciler {
         let Some(guarded) = self.context.stores.get(key) else {
             self.plans.forget(key);
             self.statuses.forget(key);
+            self.undecodable.forget(key);
             return Ok(Next::OnChange);
         };
+        let is_going = guarded.meta().deletion_timestamp.is_some();
         let result = match &guarded.0 {
-            _ if guarded.meta().deletion_timestamp.is_some() => {
-                self.delete(key, guarded.meta()).await
-            }
-            Ok(store) => self.reconcile_store(key, store).await,
-            Err(invalid) => self.report_undecodable(invalid).await,
+            Ok(store) if !is_going => self.reconcile_store(key, store).await,
+            Err(invalid) if !is_going => self.report_undecodable(invalid).await,
+            Ok(_) | Err(_) => self.delete(key, guarded.meta()).await,
         };
         match result {
             Err(error) if error.is_namespace_terminating() => Ok(Next::OnChange),
@@ -99,8 +100,9 @@ impl Reconciler {
         let valid = match validate(store, previous.replication_factor) {
             Ok(valid) => valid,
             Err(invalid) => {
-                let halted = self.halted(store, "InvalidSpec", &invalid.to_string(), &previous);
-                self.write_status(store, &halted).await?;
+                let message = format!("correct the specification: {invalid}");
+                self.halt(store, Reason::InvalidSpec, &message, &previous)
+                    .await?;
                 return Err(invalid.into());
             }
         };
@@ -111,8 +113,10 @@ impl Reconciler {
                 let missing = missing.err().map(|error| error.to_string());
                 let generation = store.metadata.generation.unwrap_or_default();
                 let now = Timestamp::now();
-                let status = status::of_driver_only(&config, missing, &previous, generation, now);
-                self.write_status(store, &status).await?;
+                let is_paused = store.is_paused();
+                let status =
+                    status::of_driver_only(&config, missing, is_paused, &previous, generation, now);
+                self.write_status(store, &previous, &status).await?;
                 Ok(Next::OnChange)
             }
             ValidStore::MultiRaft(cluster) => {
@@ -132,24 +136,31 @@ impl Reconciler {
     ) -> Result<Next, StoreError> {
         let owner = owner_of(key, store);
         let mut inputs = dereference(&owner, &self.children, &self.plans, &self.watches).await?;
-        let was_bootstrapped = previous.bootstrapped == Some(true);
-        let mut pass = BootstrapPass {
-            store,
+        let bootstrapper = Bootstrapper {
+            context: &self.context,
+            plans: &self.plans,
+            owner: &owner,
             cluster,
-            was_bootstrapped,
-            phase: Phase::WaitingForNodes((0..cluster.replicas).collect()),
-            again: false,
-            data_lost: false,
+            desired: &desired(&owner, cluster),
+            was_bootstrapped: previous.bootstrapped == Some(true),
         };
-        let result = if store.is_paused() {
-            // Decided, so that the status can say where it stands, but not carried out.
-            let observed = inputs.observed(cluster, was_bootstrapped);
-            pass.phase = decide(&desired(&owner, cluster), &observed, &mut rand::random).phase;
-            Ok(())
+        // Also of a paused Store: its status says where it stands, but nothing is carried out.
+        let decision = bootstrapper.decide(&inputs);
+        let outcome = if store.is_paused() {
+            Outcome::at(decision.phase)
         } else {
-            self.act(&owner, cluster, config, &mut inputs, &mut pass)
-                .await
+            let objects = build(&owner, cluster, config, &self.options.node_image);
+            match self.apply(&owner, store, objects, &inputs).await {
+                Ok(()) => bootstrapper.carry_out(&mut inputs, decision).await,
+                Err(error) => Outcome::stopped(decision.phase, error),
+            }
         };
+        let Outcome {
+            phase,
+            next,
+            events,
+            error,
+        } = outcome;
 
         let stateful_set = inputs.stateful_set.as_deref();
         let findings = Findings {
@@ -158,44 +169,36 @@ impl Reconciler {
             config,
             paused: store.is_paused(),
             plan: &inputs.plan.stored,
-            phase: &pass.phase,
+            phase: &phase,
             pods: &inputs.pods,
             nodes: &inputs.nodes,
             newest_revision: stateful_set.and_then(StatefulSetView::newest_revision),
-            error: result.as_ref().err(),
-            data_lost: pass.data_lost,
+            error: error.as_ref(),
         };
         let generation = store.metadata.generation.unwrap_or_default();
         let status = status::of_cluster(&findings, previous, generation, Timestamp::now());
-        self.announce_changes(store, previous, &status);
-        let written = self.write_status(store, &status).await;
-        result?;
+        for event in events {
+            let (severity, to) = (Severity::Normal, &self.context.events);
+            to.publish(store, severity, event.reason, event.action, event.note);
+        }
+        let written = self.write_status(store, previous, &status).await;
+        if let Some(error) = error {
+            return Err(error);
+        }
         written?;
-        Ok(match &pass.phase {
-            _ if pass.again => Next::After(AGAIN),
-            Phase::Bootstrapping { .. } if !store.is_paused() => Next::After(BOOTSTRAP_LOOK),
-            _ => Next::OnChange,
-        })
+        Ok(next)
     }
 
-    /// Applies, heals and bootstraps.
-    async fn act(
+    /// Applies the children and replaces pods that hold a corrected spec up.
+    async fn apply(
         &self,
         owner: &Owner,
-        cluster: &Cluster,
-        config: &driver_config::DriverConfig,
-        inputs: &mut Inputs,
-        pass: &mut BootstrapPass<'_>,
+        store: &Store,
+        objects: StoreObjects,
+        inputs: &Inputs,
     ) -> Result<(), StoreError> {
-        let objects = build(owner, cluster, config, &self.options.node_image);
         let applied = Prepared::new(objects).apply(&self.context, inputs).await?;
-        applied
-            .heal(&self.context, owner, inputs, pass.store)
-            .await?;
-        let desired = desired(owner, cluster);
-        applied
-            .bootstrap(&self.context, &self.plans, owner, &desired, inputs, pass)
-            .await
+        applied.heal(&self.context, owner, inputs, store).await
     }
 
     /// Waits for Sessions of the own namespace, then removes the finalizer.
@@ -214,62 +217,29 @@ impl Reconciler {
         if let Some(store) = guarded.as_ref().and_then(|guarded| guarded.0.as_ref().ok()) {
             let message = waiting_message(&sessions);
             let previous = self.previous_status(store);
-            let generation = store.metadata.generation.unwrap_or_default();
-            let now = Timestamp::now();
-            let halted = status::of_halted("InUse", &message, true, &previous, generation, now);
-            self.write_status(store, &halted).await?;
-            self.context
-                .events
-                .publish(store, Severity::Warning, "InUse", "Delete", message);
+            self.halt(store, Reason::InUse, &message, &previous).await?;
         }
         Ok(Next::OnChange)
     }
 
-    /// A Store that does not decode: its status is written through the dynamic form.
     async fn report_undecodable(&self, invalid: &InvalidObject) -> Result<Next, StoreError> {
-        let meta = &invalid.metadata;
-        let namespace = meta.namespace.clone().unwrap_or_default();
-        let name = meta.name.clone().unwrap_or_default();
-        let resource = kube::api::ApiResource::erase::<Store>(&());
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.context.client.clone(), &namespace, &resource);
-        let read = call("read the Store", api.get_opt(&name)).await;
-        let Some(object) = read.map_err(StoreError::Dereference)? else {
-            return Ok(Next::OnChange);
-        };
-        let known = object.data.get("status").cloned().unwrap_or(Value::Null);
-        let previous: StoreStatus = serde_json::from_value(known.clone()).unwrap_or_default();
-        let message = format!(
-            "this version of the operator cannot read the Store: {}",
-            invalid.error
-        );
-        let generation = object.metadata.generation.unwrap_or_default();
-        let now = Timestamp::now();
-        let halted = status::of_halted("Undecodable", &message, true, &previous, generation, now);
-        let desired = serde_json::to_value(&halted).unwrap_or(Value::Null);
-        self.statuses
-            .write_value::<Store>(&object.metadata, known, desired)
-            .await
-            .map_err(StoreError::Status)?;
-        Err(StoreError::Undecodable(invalid.error.clone()))
+        let reported = self.undecodable.report::<Store>(invalid).await;
+        reported.map_err(StoreError::Report)?;
+        Ok(Next::OnChange)
     }
 
-    fn halted(
+    /// Says why the Store is left alone.
+    async fn halt(
         &self,
         store: &Store,
-        reason: &'static str,
+        reason: Reason,
         message: &str,
         previous: &StoreStatus,
-    ) -> StoreStatus {
+    ) -> Result<(), StoreError> {
         let generation = store.metadata.generation.unwrap_or_default();
-        status::of_halted(
-            reason,
-            message,
-            true,
-            previous,
-            generation,
-            Timestamp::now(),
-        )
+        let now = Timestamp::now();
+        let halted = status::of_halted(reason, message, previous, generation, now);
+        self.write_status(store, previous, &halted).await
     }
 
     /// The newest status: what was written last, when the cache is behind.
@@ -281,7 +251,19 @@ impl Reconciler {
             .unwrap_or_default()
     }
 
-    async fn write_status(&self, store: &Store, status: &StoreStatus) -> Result<(), StoreError> {
+    /// Warns of new trouble first: a crash in between repeats the event rather than lose it.
+    async fn write_status(
+        &self,
+        store: &Store,
+        previous: &StoreStatus,
+        status: &StoreStatus,
+    ) -> Result<(), StoreError> {
+        self.context.events.warn_of_changes::<Store>(
+            &store.metadata,
+            &previous.conditions,
+            &status.conditions,
+            status::is_trouble,
+        );
         let written = self
             .statuses
             .write::<Store, _>(&store.metadata, store.status.as_ref(), status)
@@ -291,32 +273,6 @@ impl Reconciler {
             // Deleted meanwhile.
             Err(error) if error.is_not_found() => Ok(()),
             Err(error) => Err(StoreError::Status(error)),
-        }
-    }
-
-    /// Warns of what a person should look at, once, when it begins.
-    fn announce_changes(&self, store: &Store, previous: &StoreStatus, status: &StoreStatus) {
-        for condition in &status.conditions {
-            let is_trouble = match condition.type_.as_str() {
-                "Stalled" | "Degraded" => condition.status == "True",
-                _ => false,
-            };
-            let is_news = !previous.conditions.iter().any(|before| {
-                before.type_ == condition.type_
-                    && before.status == condition.status
-                    && before.reason == condition.reason
-            });
-            if is_trouble && is_news {
-                let reason = if condition.type_ == "Stalled" {
-                    "Stalled"
-                } else {
-                    "Degraded"
-                };
-                let note = format!("{}: {}", condition.reason, condition.message);
-                self.context
-                    .events
-                    .publish(store, Severity::Warning, reason, "Reconcile", note);
-            }
         }
     }
 }

@@ -1,8 +1,13 @@
 //! From everything that a reconcile found out to the status. Pure; written only on difference.
+//!
+//! What a condition says and why is found in `causes`; this file puts the whole together.
+
+mod causes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
 use super::bootstrap::{Phase, StoredPlan};
@@ -12,12 +17,13 @@ use super::health::{self, PartitionHealth};
 use super::names;
 use super::plan_record::Plan;
 use super::pods::StoragePodView;
+use super::reason::Reason;
 use super::validate::Cluster;
 use super::watches::NodeState;
-use crate::controller::{ApplyError, ReconcileError as _};
 use crate::crd::StoreStatus;
 use crate::crd::conditions::{self, WantedCondition};
 use crate::crd::store::PartitionCounts;
+use causes::{Cause, cause};
 
 /// What the status of a Store with storage nodes is made of.
 #[derive(Debug)]
@@ -42,8 +48,6 @@ pub struct Findings<'a> {
     pub newest_revision: Option<&'a str>,
     /// What ended this pass early.
     pub error: Option<&'a StoreError>,
-    /// A marked plan was replaced in this pass because all data was gone.
-    pub data_lost: bool,
 }
 
 /// The status of a Store with storage nodes.
@@ -56,12 +60,14 @@ pub fn of_cluster(
 ) -> StoreStatus {
     let (plan, bootstrapped) = match findings.plan {
         StoredPlan::Ours { plan, bootstrapped } => (Some(plan.as_ref()), Some(*bootstrapped)),
-        StoredPlan::Absent | StoredPlan::OfEarlierStore | StoredPlan::Damaged(_) => {
-            (None, previous.bootstrapped)
-        }
+        StoredPlan::Absent
+        | StoredPlan::OfEarlierStore
+        | StoredPlan::NameTaken(_)
+        | StoredPlan::Damaged(_) => (None, previous.bootstrapped),
     };
     let health = partition_health(findings, plan);
-    let wanted = wanted_conditions(findings, &health, previous);
+    let mut wanted = wanted_conditions(findings, &health);
+    wanted.extend(data_lost(plan, previous));
     let ready_replicas = findings.pods.values().filter(|pod| pod.is_ready()).count();
     StoreStatus {
         observed_generation: Some(generation),
@@ -75,9 +81,7 @@ pub fn of_cluster(
             ready: health.ready,
         }),
         unhealthy_partitions: health.unhealthy,
-        incarnation: plan
-            .and_then(|plan| i64::try_from(plan.incarnation).ok())
-            .or(previous.incarnation),
+        incarnation: plan.map(incarnation).or(previous.incarnation),
         store_uid: plan
             .map(|plan| plan.store_uid.clone())
             .or_else(|| previous.store_uid.clone()),
@@ -85,6 +89,10 @@ pub fn of_cluster(
         version: version(findings.nodes).or_else(|| previous.version.clone()),
         config_digest: Some(findings.config.digest.clone()),
     }
+}
+
+fn incarnation(plan: &Plan) -> i64 {
+    i64::try_from(plan.incarnation).unwrap_or(i64::MAX)
 }
 
 fn partition_health(findings: &Findings<'_>, plan: Option<&Plan>) -> PartitionHealth {
@@ -105,253 +113,94 @@ fn version(nodes: &BTreeMap<u32, NodeState>) -> Option<String> {
     versions.filter(|version| !version.is_empty()).min()
 }
 
-/// Why something is as it is.
-struct Cause {
-    reason: &'static str,
-    message: String,
+fn wanted_conditions(findings: &Findings<'_>, health: &PartitionHealth) -> Vec<WantedCondition> {
+    let stalled = causes::stalled(findings);
+    let unready = stalled
+        .clone()
+        .or_else(|| causes::unready(findings, health));
+    let ready = match unready {
+        None => WantedCondition::is_true(
+            conditions::READY,
+            Reason::AllPartitionsReady.as_str(),
+            format!("all {} partitions have a leader", health.total),
+        ),
+        Some(cause) => {
+            WantedCondition::is_false(conditions::READY, cause.reason.as_str(), cause.message)
+        }
+    };
+    let degraded = causes::degraded(findings);
+    vec![
+        ready,
+        progressing(findings, health, stalled.as_ref()),
+        condition(conditions::DEGRADED, degraded, Reason::FullStrength),
+        condition(conditions::STALLED, stalled, Reason::NotStalled),
+    ]
 }
 
-fn cause(reason: &'static str, message: impl Into<String>) -> Cause {
-    Cause {
-        reason,
-        message: message.into(),
-    }
-}
-
-fn wanted_conditions(
+/// Whoever reads that nothing progresses must not take it for being done.
+fn progressing(
     findings: &Findings<'_>,
     health: &PartitionHealth,
-    previous: &StoreStatus,
-) -> Vec<WantedCondition> {
-    let stalled = stalled(findings);
-    let degraded = degraded(findings);
-    let unready = stalled_or(&stalled, || unready(findings, health));
-    let progressing = if stalled.is_some() {
-        None
-    } else {
-        progressing(findings, health)
-    };
-
-    let mut wanted = vec![
-        match &unready {
-            None => WantedCondition::is_true(
-                conditions::READY,
-                "AllPartitionsReady",
-                format!("all {} partitions have a leader", health.total),
-            ),
-            Some(cause) => {
-                WantedCondition::is_false(conditions::READY, cause.reason, &cause.message)
-            }
-        },
-        condition(conditions::PROGRESSING, progressing, "AsSpecified"),
-        condition(conditions::DEGRADED, degraded, "FullStrength"),
-        condition(conditions::STALLED, stalled, "NotStalled"),
-    ];
-    let lost_before = previous
-        .conditions
-        .iter()
-        .find(|condition| condition.type_ == conditions::DATA_LOST && condition.status == "True");
-    if findings.data_lost {
-        wanted.push(WantedCondition::is_true(
-            conditions::DATA_LOST,
-            "EphemeralDisksEmpty",
-            "every ephemeral disk was empty: the Store started again without its data",
-        ));
-    } else if let Some(lost) = lost_before {
-        wanted.push(WantedCondition::is_true(
-            conditions::DATA_LOST,
-            "EphemeralDisksEmpty",
-            lost.message.clone(),
-        ));
+    stalled: Option<&Cause>,
+) -> WantedCondition {
+    if let Some(stalled) = stalled {
+        return WantedCondition::is_false(conditions::PROGRESSING, stalled.reason.as_str(), "");
     }
-    wanted
+    if findings.paused {
+        return paused();
+    }
+    let cause = causes::progressing(findings, health);
+    condition(conditions::PROGRESSING, cause, Reason::AsSpecified)
+}
+
+fn paused() -> WantedCondition {
+    let Cause { reason, message } = causes::paused();
+    WantedCondition::is_false(conditions::PROGRESSING, reason.as_str(), message)
 }
 
 fn condition(
     type_: &'static str,
     cause: Option<Cause>,
-    reason_of_false: &'static str,
+    reason_of_false: Reason,
 ) -> WantedCondition {
     match cause {
-        Some(cause) => WantedCondition::is_true(type_, cause.reason, cause.message),
-        None => WantedCondition::is_false(type_, reason_of_false, ""),
+        Some(cause) => WantedCondition::is_true(type_, cause.reason.as_str(), cause.message),
+        None => WantedCondition::is_false(type_, reason_of_false.as_str(), ""),
     }
 }
 
-fn stalled_or(stalled: &Option<Cause>, other: impl FnOnce() -> Option<Cause>) -> Option<Cause> {
-    match stalled {
-        Some(stalled) => Some(cause(stalled.reason, stalled.message.clone())),
-        None => other(),
-    }
-}
-
-/// Only a person can go on.
-fn stalled(findings: &Findings<'_>) -> Option<Cause> {
-    if let Some(StoreError::Apply(error @ ApplyError::NotOurs { .. })) = findings.error {
-        return Some(cause("NameTaken", error.to_string()));
-    }
-    match findings.phase {
-        Phase::ExistingData(disks) => {
-            let name = findings.name;
-            let described: Vec<String> = disks
-                .iter()
-                .map(|(ordinal, uid)| format!("{} (store {uid})", names::pod(name, *ordinal)))
-                .collect();
-            Some(cause(
-                "ExistingData",
-                format!(
-                    "disks of {} hold groups of an earlier Store: to start empty, delete this \
-                     Store and its PersistentVolumeClaims `{}-{name}-…`, then create the Store \
-                     again; to keep the data, use another name for this Store",
-                    described.join(", "),
-                    names::DATA_VOLUME,
-                ),
-            ))
-        }
-        Phase::PlanMissing => Some(cause(
-            "BootstrapPlanMissing",
-            format!(
-                "ConfigMap {} is missing although the Store was bootstrapped: restore it from a \
-                 backup; the operator never bootstraps a Store twice",
-                names::bootstrap_plan(findings.name)
-            ),
-        )),
-        Phase::PlanDamaged(why) => Some(cause(
-            "BootstrapPlanDamaged",
-            format!(
-                "ConfigMap {}: {why}: restore it from a backup",
-                names::bootstrap_plan(findings.name)
-            ),
-        )),
-        Phase::WaitingForNodes(_)
-        | Phase::WaitingForEarlierPlan
-        | Phase::Bootstrapping { .. }
-        | Phase::Done { .. } => None,
-    }
-}
-
-/// Why the Store does not serve in full.
-fn unready(findings: &Findings<'_>, health: &PartitionHealth) -> Option<Cause> {
-    let is_done = matches!(findings.phase, Phase::Done { .. });
-    if is_done && health.ready == health.total {
-        return None;
-    }
-    // The first cause, not its consequences.
-    if let Some(trouble) = health::troubles(findings.pods).into_iter().next() {
-        return Some(cause(trouble.reason, trouble.message));
-    }
-    progressing(findings, health)
-}
-
-/// What the operator waits for or works on.
-fn progressing(findings: &Findings<'_>, health: &PartitionHealth) -> Option<Cause> {
-    if findings.paused && !matches!(findings.phase, Phase::Done { .. }) {
-        return Some(cause("Paused", "spec.paused is true: nothing is changed"));
-    }
-    if let Some(error) = findings.error.filter(|error| error.is_for_people()) {
-        return Some(cause(error.category().as_str(), error.to_string()));
-    }
-    let name = findings.name;
-    let phase = match findings.phase {
-        Phase::WaitingForNodes(ordinals) => {
-            let pods: Vec<String> = ordinals
-                .iter()
-                .map(|ordinal| names::pod(name, *ordinal))
-                .collect();
-            Some(cause(
-                "WaitingForNodes",
-                format!("no answer yet from {}", pods.join(", ")),
-            ))
-        }
-        Phase::WaitingForEarlierPlan => Some(cause(
-            "WaitingForEarlierStore",
-            format!(
-                "ConfigMap {} of an earlier Store of this name is still there",
-                names::bootstrap_plan(name)
-            ),
-        )),
-        Phase::Bootstrapping { uncommitted } => Some(cause(
-            "Bootstrapping",
-            format!(
-                "{} of {} partitions have not committed yet",
-                uncommitted.len(),
-                health.total
-            ),
-        )),
-        Phase::Done { .. }
-        | Phase::ExistingData(_)
-        | Phase::PlanMissing
-        | Phase::PlanDamaged(_) => None,
-    };
-    phase
-        .or_else(|| unready_partitions(health))
-        .or_else(|| old_pods(findings))
-}
-
-fn unready_partitions(health: &PartitionHealth) -> Option<Cause> {
-    let first = health.unhealthy.first()?;
-    let message = format!(
-        "{} of {} partitions are not ready; partition {}: {}",
-        health.total - health.ready,
-        health.total,
-        first.partition,
-        first.message
-    );
-    Some(cause("PartitionsNotReady", message))
-}
-
-fn old_pods(findings: &Findings<'_>) -> Option<Cause> {
-    let newest = findings.newest_revision?;
-    let old: Vec<&str> = findings
-        .pods
-        .values()
-        .filter(|pod| pod.revision().is_some_and(|revision| revision != newest))
-        .map(|pod| pod.name())
-        .collect();
-    if old.is_empty() {
-        return None;
-    }
-    Some(cause(
-        "PodsOutdated",
-        format!(
-            "running with their former settings: {}; delete them one at a time, waiting for Ready \
-             in between",
-            old.join(", ")
-        ),
-    ))
-}
-
-/// The Store serves, with less than its full strength.
-fn degraded(findings: &Findings<'_>) -> Option<Cause> {
-    let Phase::Done { lost_disks } = findings.phase else {
-        return None;
-    };
-    if !lost_disks.is_empty() {
-        let pods: Vec<String> = lost_disks
-            .iter()
-            .map(|ordinal| names::pod(findings.name, *ordinal))
-            .collect();
-        return Some(cause(
-            "DiskLost",
-            format!(
-                "{} came back with an empty disk and cannot be a member again; this version \
-                 cannot replace members: keep the other pods running and copy the data to a new \
-                 Store",
-                pods.join(", ")
-            ),
+/// Derived, not noticed in passing: a bootstrapped incarnation is followed by another one only
+/// when all data was lost, and whoever writes the next status sees that, also after a crash.
+fn data_lost(plan: Option<&Plan>, previous: &StoreStatus) -> Option<WantedCondition> {
+    let reason = Reason::EphemeralDisksEmpty.as_str();
+    let lost = plan.map(incarnation).zip(previous.incarnation);
+    if let Some((now, before)) = lost.filter(|(now, before)| now > before)
+        && previous.bootstrapped == Some(true)
+    {
+        let message = format!(
+            "every ephemeral disk was empty, so all data of incarnation {before} is lost and the \
+             Store began again empty, as incarnation {now}: fill it again from its source, and use \
+             a storage size instead of `ephemeral` for data that must stay; this condition stays \
+             as a record until the Store is deleted"
+        );
+        return Some(WantedCondition::is_true(
+            conditions::DATA_LOST,
+            reason,
+            message,
         ));
     }
-    if let Some(trouble) = health::troubles(findings.pods).into_iter().next() {
-        return Some(cause(trouble.reason, trouble.message));
-    }
-    let silent = health::silent_pods(findings.name, findings.cluster.replicas, findings.nodes);
-    if silent.is_empty() {
-        return None;
-    }
-    Some(cause(
-        "NodesUnreachable",
-        format!("no answer from {}", silent.join(", ")),
+    let mut conditions = previous.conditions.iter();
+    let recorded = conditions.find(|condition| is_data_loss(condition))?;
+    let message = recorded.message.clone();
+    Some(WantedCondition::is_true(
+        conditions::DATA_LOST,
+        reason,
+        message,
     ))
+}
+
+fn is_data_loss(condition: &Condition) -> bool {
+    condition.type_ == conditions::DATA_LOST && condition.status == "True"
 }
 
 /// The status of a Store without storage nodes.
@@ -359,22 +208,36 @@ fn degraded(findings: &Findings<'_>) -> Option<Cause> {
 pub fn of_driver_only(
     config: &DriverConfig,
     missing_driver: Option<String>,
+    is_paused: bool,
     previous: &StoreStatus,
     generation: i64,
     now: Timestamp,
 ) -> StoreStatus {
-    let wanted = match missing_driver {
-        None => vec![
-            WantedCondition::is_true(conditions::READY, "DriverAvailable", "runtimes can connect"),
-            condition(conditions::PROGRESSING, None, "AsSpecified"),
-            condition(conditions::STALLED, None, "NotStalled"),
-        ],
-        Some(message) => vec![
-            WantedCondition::is_false(conditions::READY, "DriverNotFound", &message),
-            condition(conditions::PROGRESSING, None, "WaitingForDriver"),
-            WantedCondition::is_true(conditions::STALLED, "DriverNotFound", message),
-        ],
+    let missing = missing_driver.map(|message| cause(Reason::DriverNotFound, message));
+    let ready = match &missing {
+        None => WantedCondition::is_true(
+            conditions::READY,
+            Reason::DriverAvailable.as_str(),
+            "runtimes have the driver",
+        ),
+        Some(missing) => WantedCondition::is_false(
+            conditions::READY,
+            missing.reason.as_str(),
+            missing.message.clone(),
+        ),
     };
+    let progressing = match &missing {
+        Some(missing) => {
+            WantedCondition::is_false(conditions::PROGRESSING, missing.reason.as_str(), "")
+        }
+        None if is_paused => paused(),
+        None => condition(conditions::PROGRESSING, None, Reason::AsSpecified),
+    };
+    let wanted = [
+        ready,
+        progressing,
+        condition(conditions::STALLED, missing, Reason::NotStalled),
+    ];
     StoreStatus {
         observed_generation: Some(generation),
         conditions: conditions::follow(&previous.conditions, &wanted, generation, now),
@@ -383,30 +246,42 @@ pub fn of_driver_only(
     }
 }
 
-/// The status of a Store that cannot be worked on: everything known stays, the conditions say why.
+/// The status of a Store that only a person can get going again: everything known stays, also that
+/// data was lost or strength is missing; the other conditions say why nothing happens.
 #[must_use]
 pub fn of_halted(
-    reason: &'static str,
+    reason: Reason,
     message: &str,
-    only_people: bool,
     previous: &StoreStatus,
     generation: i64,
     now: Timestamp,
 ) -> StoreStatus {
-    let stalled = if only_people {
-        WantedCondition::is_true(conditions::STALLED, reason, message)
-    } else {
-        WantedCondition::is_false(conditions::STALLED, "NotStalled", "")
-    };
+    let reason = reason.as_str();
     let wanted = [
         WantedCondition::is_false(conditions::READY, reason, message),
         WantedCondition::is_false(conditions::PROGRESSING, reason, ""),
-        stalled,
+        WantedCondition::is_true(conditions::STALLED, reason, message),
     ];
     StoreStatus {
         observed_generation: Some(generation),
-        conditions: conditions::follow(&previous.conditions, &wanted, generation, now),
+        conditions: conditions::follow_some(&previous.conditions, &wanted, generation, now),
         ..previous.clone()
+    }
+}
+
+/// Whether an event should warn of a condition of a Store.
+#[must_use]
+pub fn is_trouble(condition: &Condition) -> bool {
+    match condition.type_.as_str() {
+        conditions::STALLED | conditions::DEGRADED | conditions::DATA_LOST => {
+            condition.status == "True"
+        }
+        conditions::READY => {
+            let is_expected = Reason::all()
+                .any(|reason| reason.is_expected() && reason.as_str() == condition.reason);
+            condition.status == "False" && !is_expected
+        }
+        _ => false,
     }
 }
 

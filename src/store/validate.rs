@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+use super::driver_timeouts;
 use crate::crd::storage_pod::StoragePod;
 use crate::crd::store::Storage;
 use crate::crd::{MultiRaft, Store};
@@ -53,8 +54,8 @@ pub struct Cluster {
     pub storage: ClusterStorage,
     /// Settings of the pods.
     pub pod: StoragePod,
-    /// Timeouts of the driver, if given.
-    pub driver_timeouts: Option<Value>,
+    /// Timeouts of the driver that are given.
+    pub driver_timeouts: Map<String, Value>,
 }
 
 /// Raft's settings; part of the bootstrap plan.
@@ -157,14 +158,22 @@ fn cluster(
             "spec.config.{key} is not for the driver multi-raft: only timeouts may be given"
         ));
     }
+    let timings = timings(spec, partitions, factor);
+    if let Some(given) = config.get("timeouts") {
+        problems.extend(driver_timeouts::problems(given, timings.election_timeout));
+    }
     Cluster {
         replicas,
         partitions,
         replication_factor: factor,
-        timings: timings(spec, partitions, factor),
+        timings,
         storage: storage(&spec.storage, problems),
         pod: spec.pod.clone().unwrap_or_default(),
-        driver_timeouts: config.get("timeouts").cloned(),
+        driver_timeouts: config
+            .get("timeouts")
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default(),
     }
 }
 

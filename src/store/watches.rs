@@ -13,7 +13,7 @@ use atomix_proto::multiraft::v1::watch_response::Event;
 use atomix_proto::multiraft::v1::{GetStatusRequest, WatchRequest, WatchResponse};
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::names::CONTROL_PORT;
 use super::node_view::NodeView;
@@ -35,13 +35,26 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// What is known of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeState {
-    /// No answer yet, or the stream broke; why.
+    /// No answer yet, or the stream broke; why, for people: one of few texts, since each change
+    /// of it may be a write.
     Silent(String),
     /// It serves; what it said last.
     Up(NodeView),
 }
 
 impl NodeState {
+    /// A node that did not answer as it should.
+    #[must_use]
+    pub fn silent(error: &Status) -> Self {
+        Self::Silent(match error.code() {
+            Code::Unavailable | Code::Unknown | Code::Cancelled => {
+                "it cannot be reached".to_owned()
+            }
+            Code::DeadlineExceeded => "it does not answer in time".to_owned(),
+            code => format!("it answers with {code:?}"),
+        })
+    }
+
     /// What an answering node said.
     #[must_use]
     pub fn view(&self) -> Option<&NodeView> {
@@ -99,7 +112,7 @@ impl Watches {
         if followed.len() >= MAX_WATCHES {
             return None;
         }
-        let first = NodeState::Silent("not connected yet".to_owned());
+        let first = NodeState::Silent("it is not connected yet".to_owned());
         let state = Arc::new(Mutex::new(first.clone()));
         let follower = Follower {
             channel: self.channels.get(SocketAddr::new(address, CONTROL_PORT)),
@@ -171,7 +184,7 @@ impl Follower {
                 }
                 Err(error) => error,
             };
-            self.set(NodeState::Silent(error.message().to_owned()));
+            self.set(NodeState::silent(&error));
             tokio::time::sleep(pause).await;
             pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
         }

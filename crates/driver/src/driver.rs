@@ -76,6 +76,12 @@ pub enum ConnectionState {
     },
     /// The store is reached.
     Connected,
+    /// The store is reached, but its configuration does not fit it; operations are refused until it
+    /// is configured anew.
+    Misconfigured {
+        /// What does not fit.
+        reason: String,
+    },
 }
 
 /// A kind of store.

@@ -4,7 +4,7 @@
 //! when the store is disconnected or the sidecar ends. Nothing is replicated, nothing is written.
 //! The configuration is an empty JSON object, or nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -93,6 +93,8 @@ struct Store {
     sequence: u64,
     /// Who waits for operations that were answered with Pending.
     waiting: HashMap<u64, oneshot::Sender<Reply>>,
+    /// The operations that were answered with Pending and whose callers have not taken the reply.
+    open: BTreeSet<u64>,
     closed: bool,
 }
 
@@ -116,11 +118,10 @@ impl Store {
         applied
     }
 
-    /// Sequences are acknowledged at once: nothing here is asked for twice.
+    /// Sequences are acknowledged at once, nothing here is asked for twice; but what was granted to a
+    /// caller that went away must stay known until it is given back.
     fn acknowledged(&self) -> (u64, Vec<u64>) {
-        let mut open: Vec<u64> = self.waiting.keys().copied().collect();
-        open.sort_unstable();
-        (self.sequence, open)
+        (self.sequence, self.open.iter().copied().collect())
     }
 }
 
@@ -137,6 +138,7 @@ impl MemoryConnection {
             index: 0,
             sequence: 0,
             waiting: HashMap::new(),
+            open: BTreeSet::new(),
             closed: false,
         };
         // Nobody expires it: sessions end only when somebody says so.
@@ -196,7 +198,9 @@ impl MemoryConnection {
         }));
         self.timers_changed.notify_one();
         let outcome = applied.outcomes.into_iter().next();
-        if outcome != Some(Outcome::Pending) {
+        if outcome == Some(Outcome::Pending) {
+            store.open.insert(sequence);
+        } else {
             store.waiting.remove(&sequence);
         }
         match outcome {
@@ -214,12 +218,16 @@ impl MemoryConnection {
         reply: oneshot::Receiver<Reply>,
         deadline: Instant,
     ) -> Result<Bytes, DriverError> {
-        let _withdrawal = Withdrawal {
+        let withdrawal = Withdrawal {
             connection: &self.itself,
             sequence,
+            answered: false,
         };
         match tokio::time::timeout_at(deadline, reply).await {
-            Ok(Ok(reply)) => reply.map_err(operation_error),
+            Ok(Ok(reply)) => {
+                withdrawal.not_needed();
+                reply.map_err(operation_error)
+            }
             Ok(Err(_)) => Err(disconnected()),
             Err(_) => Err(DriverError::new(
                 ErrorKind::Timeout,
@@ -229,10 +237,18 @@ impl MemoryConnection {
     }
 }
 
-/// Withdraws a waiting operation when nobody waits for it any more.
+/// Withdraws an operation unless its caller has taken the reply. The reply may be there: what was
+/// granted to a caller that is gone is given back.
 struct Withdrawal<'a> {
     connection: &'a Weak<MemoryConnection>,
     sequence: u64,
+    answered: bool,
+}
+
+impl Withdrawal<'_> {
+    fn not_needed(mut self) {
+        self.answered = true;
+    }
 }
 
 impl Drop for Withdrawal<'_> {
@@ -240,18 +256,17 @@ impl Drop for Withdrawal<'_> {
         let Some(connection) = self.connection.upgrade() else {
             return;
         };
-        let still_waits = connection
-            .store
-            .lock()
-            .waiting
-            .remove(&self.sequence)
-            .is_some();
-        if still_waits {
-            connection.apply(CommandKind::Cancel(Cancel {
+        let mut store = connection.store.lock();
+        store.waiting.remove(&self.sequence);
+        if !self.answered {
+            store.apply(CommandKind::Cancel(Cancel {
                 session: connection.session,
                 sequence: self.sequence,
             }));
         }
+        store.open.remove(&self.sequence);
+        drop(store);
+        connection.timers_changed.notify_one();
     }
 }
 
@@ -355,3 +370,6 @@ fn disconnected() -> DriverError {
 fn defect(what: &str) -> DriverError {
     DriverError::new(ErrorKind::Internal, what)
 }
+
+#[cfg(test)]
+mod tests;

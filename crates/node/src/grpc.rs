@@ -1,16 +1,11 @@
-//! What both gRPC ports have in common: limits, windows, and the code for oversized messages.
+//! What both gRPC ports have in common: limits and windows.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Code, Status, Streaming};
-use tower::layer::util::{Identity, Stack};
-use tower::{Layer, Service};
 
 /// The largest message between nodes: an append of one entry, or a snapshot chunk.
 pub(crate) const MAX_PEER_MESSAGE: usize = 16 << 20;
@@ -27,19 +22,25 @@ pub(crate) const CONNECTION_WINDOW: u32 = 16 << 20;
 /// A silent connection is given up after about twice this.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// A server with the settings of every port of a node.
-pub(crate) fn server() -> Server<Stack<ExhaustedLayer, Identity>> {
-    Server::builder()
+/// How long the other side of a stream may take to greet.
+pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Serves with the settings of every port of a node until `shutdown`.
+///
+/// # Errors
+/// When accepting connections fails.
+pub(crate) async fn serve(
+    listener: tokio::net::TcpListener,
+    routes: Routes,
+    shutdown: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .layer(ExhaustedLayer)
-}
-
-/// Connections without Nagle's delay.
-pub(crate) fn incoming(listener: tokio::net::TcpListener) -> TcpIncoming {
-    TcpIncoming::from(listener).with_nodelay(Some(true))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE));
+    let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
+    atomix_process::grpc::serve(server, routes, connections, shutdown).await
 }
 
 /// The reflection service for everything in `proto/`.
@@ -58,60 +59,13 @@ pub(crate) fn reflection() -> Result<
         .build_v1()
 }
 
-/// The next message of a stream; one that is too large is RESOURCE_EXHAUSTED.
-///
-/// # Errors
-/// When the stream broke.
-pub(crate) async fn next<T>(stream: &mut Streaming<T>) -> Result<Option<T>, Status> {
-    stream.message().await.map_err(|status| {
-        if status.code() == Code::OutOfRange {
-            return Status::resource_exhausted(status.message().to_owned());
-        }
-        status
-    })
-}
-
-/// tonic answers OUT_OF_RANGE for a unary request that is too large; gRPC's convention is
-/// RESOURCE_EXHAUSTED. No method of a node answers OUT_OF_RANGE itself.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct ExhaustedLayer;
-
-impl<S> Layer<S> for ExhaustedLayer {
-    type Service = Exhausted<S>;
-
-    fn layer(&self, inner: S) -> Exhausted<S> {
-        Exhausted { inner }
+/// tonic's transport errors say what happened in their sources only.
+pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
     }
-}
-
-/// See [`ExhaustedLayer`].
-#[derive(Debug, Clone)]
-pub(crate) struct Exhausted<S> {
-    inner: S,
-}
-
-impl<S, RequestBody, ResponseBody> Service<Request<RequestBody>> for Exhausted<S>
-where
-    S: Service<Request<RequestBody>, Response = Response<ResponseBody>>,
-    S::Future: Send + 'static,
-{
-    type Response = Response<ResponseBody>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
-        let answering = self.inner.call(request);
-        Box::pin(async move {
-            let mut response = answering.await?;
-            let status = response.headers_mut().get_mut("grpc-status");
-            if let Some(status) = status.filter(|status| *status == "11") {
-                *status = HeaderValue::from_static("8");
-            }
-            Ok(response)
-        })
-    }
+    text
 }

@@ -63,6 +63,14 @@ impl Hosted {
         self.running.read().partitions.values().cloned().collect()
     }
 
+    /// The highest partition that is stored here, running or not; 0 = none. A store's partitions count
+    /// from 1, so it has at least so many.
+    pub(crate) fn highest_partition(&self) -> u32 {
+        let groups = self.environment.engine.groups();
+        let highest = groups.iter().map(|record| record.partition_id.0).max();
+        highest.unwrap_or(0)
+    }
+
     /// What is stored, running or not.
     pub(crate) fn records(&self) -> Vec<GroupRecord> {
         self.environment.engine.groups()

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::time::Duration;
 
 use atomix_raft::{GroupStatus, PartitionId, Role};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
@@ -17,6 +19,12 @@ struct Labels {
 
 type Gauges = Family<Labels, Gauge<i64, AtomicI64>>;
 type Counters = Family<Labels, Counter<u64, AtomicU64>>;
+type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
+
+/// From a quarter of a millisecond to four seconds.
+fn latencies() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_25, 2.0, 15))
+}
 
 /// The metrics of all partitions.
 #[derive(Debug, Clone, Default)]
@@ -24,7 +32,7 @@ pub(crate) struct Metrics {
     families: Arc<Families>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Families {
     leader: Gauges,
     term: Gauges,
@@ -34,6 +42,23 @@ struct Families {
     entries: Counters,
     commands: Counters,
     reads: Counters,
+    commits: Histograms,
+}
+
+impl Default for Families {
+    fn default() -> Self {
+        Self {
+            leader: Gauges::default(),
+            term: Gauges::default(),
+            committed: Gauges::default(),
+            applied: Gauges::default(),
+            snapshot: Gauges::default(),
+            entries: Counters::default(),
+            commands: Counters::default(),
+            reads: Counters::default(),
+            commits: Histograms::new_with_constructor(latencies),
+        }
+    }
 }
 
 impl Metrics {
@@ -80,6 +105,12 @@ impl Metrics {
             "Linearizable queries asked here",
             families.reads.clone(),
         );
+        registry.register_with_unit(
+            "partition_commit_latency",
+            "Time from handing an entry to Raft until it is applied here; the disks of a quorum are in it",
+            Unit::Seconds,
+            families.commits.clone(),
+        );
     }
 
     pub(crate) fn partition(&self, partition: PartitionId) -> PartitionMetrics {
@@ -90,6 +121,7 @@ impl Metrics {
             entries: self.families.entries.get_or_create_owned(&labels),
             commands: self.families.commands.get_or_create_owned(&labels),
             reads: self.families.reads.get_or_create_owned(&labels),
+            commits: self.families.commits.get_or_create_owned(&labels),
             families: Arc::clone(&self.families),
             labels,
         }
@@ -104,12 +136,17 @@ pub(crate) struct PartitionMetrics {
     entries: Counter<u64, AtomicU64>,
     commands: Counter<u64, AtomicU64>,
     reads: Counter<u64, AtomicU64>,
+    commits: Histogram,
 }
 
 impl PartitionMetrics {
     pub(crate) fn count_proposal(&self, commands: usize) {
         self.entries.inc();
         self.commands.inc_by(commands as u64);
+    }
+
+    pub(crate) fn observe_commit(&self, latency: Duration) {
+        self.commits.observe(latency.as_secs_f64());
     }
 
     pub(crate) fn count_reads(&self, reads: usize) {
@@ -126,6 +163,7 @@ impl PartitionMetrics {
             entries: _,
             commands: _,
             reads: _,
+            commits: _,
         } = &*self.families;
         set(leader, &self.labels, u64::from(status.role == Role::Leader));
         set(term, &self.labels, status.term);
@@ -145,6 +183,7 @@ impl PartitionMetrics {
             entries,
             commands,
             reads,
+            commits,
         } = &*self.families;
         for gauges in [leader, term, committed, applied, snapshot] {
             gauges.remove(&self.labels);
@@ -152,6 +191,7 @@ impl PartitionMetrics {
         for counters in [entries, commands, reads] {
             counters.remove(&self.labels);
         }
+        commits.remove(&self.labels);
     }
 }
 

@@ -31,6 +31,11 @@ pub struct Options {
     #[arg(long, env = "ATOMIX_HOSTS_FILE")]
     pub hosts_file: Option<PathBuf>,
 
+    /// What is logged, for example "info,atomix_node=debug"; the default leaves the Raft library's
+    /// warnings out.
+    #[arg(long = "log", env = "RUST_LOG")]
+    pub log_filter: Option<String>,
+
     /// How log lines look.
     #[arg(long, env = "ATOMIX_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,

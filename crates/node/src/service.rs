@@ -11,12 +11,13 @@ use atomix_proto::multiraft::v1::node_server::NodeServer;
 use atomix_proto::multiraft::v1::partitions_server::PartitionsServer;
 use atomix_proto::multiraft::v1::peers_server::PeersServer;
 use atomix_proto::multiraft::v1::plans_server::PlansServer;
-use atomix_raft::{BootCounters, Engine, EngineOptions, OpenError, StartError};
+use atomix_raft::{Engine, EngineOptions, OpenError, StartError};
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 
 use crate::bootstrap::{Bootstrapper, PlansService};
 use crate::control::NodeService;
@@ -161,11 +162,11 @@ impl Service {
             "the data directory is open"
         );
 
-        let greeting = Arc::new(Greeting {
+        let greeting = Arc::new(Greeting::new(
             node_id,
-            boot_counter: engine.boot_counter(),
-            seen: Arc::new(BootCounters::default()),
-        });
+            engine.boot_counter(),
+            engine.boot_counters(),
+        ));
         let (faults, reported) = Faults::new();
         let (events, _) = broadcast::channel(WATCH_EVENTS);
         let transport = PeerTransport::new(
@@ -226,11 +227,10 @@ async fn serve_control(
     let (health, health_service) = tonic_health::server::health_reporter();
     let service = NodeServer::new(service).max_decoding_message_size(grpc::MAX_CONTROL_MESSAGE);
     health.set_serving::<NodeServer<NodeService>>().await;
-    let serving = grpc::server()
-        .add_service(service)
+    let routes = Routes::new(service)
         .add_service(health_service)
-        .add_service(grpc::reflection()?)
-        .serve_with_incoming_shutdown(grpc::incoming(listener), shutdown.clone().cancelled_owned());
+        .add_service(grpc::reflection()?);
+    let serving = grpc::serve(listener, routes, shutdown.clone());
     tasks.spawn("control server", serving);
     Ok(())
 }
@@ -264,13 +264,12 @@ async fn serve_peers(
     health
         .set_serving::<PartitionsServer<PartitionsService>>()
         .await;
-    let serving = grpc::server()
-        .add_service(peers)
+    let routes = Routes::new(peers)
         .add_service(plans)
         .add_service(partitions)
         .add_service(health_service)
-        .add_service(grpc::reflection()?)
-        .serve_with_incoming_shutdown(grpc::incoming(listener), shutdown.clone().cancelled_owned());
+        .add_service(grpc::reflection()?);
+    let serving = grpc::serve(listener, routes, shutdown.clone());
     tasks.spawn("peer server", serving);
     Ok(())
 }

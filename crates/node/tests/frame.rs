@@ -53,6 +53,7 @@ impl Single {
             peer_addr: any,
             admin_addr: any,
             hosts_file: None,
+            log_filter: None,
             log_format: LogFormat::Text,
         };
         let shutdown = CancellationToken::new();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -13,6 +14,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// How long a page may take that is being fetched when the shutdown begins.
+const DRAIN: Duration = Duration::from_secs(1);
 
 /// What the admin server reports. Clones share their state.
 #[derive(Debug, Clone)]
@@ -85,7 +88,8 @@ impl Admin {
         readiness
     }
 
-    /// Serves `/livez`, `/readyz` and `/metrics` until the token is cancelled.
+    /// Serves `/livez`, `/readyz` and `/metrics` until the token is cancelled. A connection that is
+    /// open then is waited for shortly: one on which nobody ever asks would be waited for for ever.
     ///
     /// # Errors
     /// When the listener fails.
@@ -99,9 +103,16 @@ impl Admin {
             .route("/readyz", get(readyz))
             .route("/metrics", get(metrics))
             .with_state(self);
-        axum::serve(listener, router)
-            .with_graceful_shutdown(shutdown.cancelled_owned())
-            .await
+        let serving = axum::serve(listener, router)
+            .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        let drained = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(DRAIN).await;
+        };
+        tokio::select! {
+            ended = serving.into_future() => ended,
+            () = drained => Ok(()),
+        }
     }
 }
 
@@ -169,7 +180,11 @@ mod tests {
         assert!(fetch(address, "/livez").await.starts_with("HTTP/1.1 200"));
         assert!(fetch(address, "/metrics").await.contains("things_total 3"));
 
+        // Nobody ever asks anything on this connection.
+        let _silent = TcpStream::connect(address).await.unwrap();
+        assert!(fetch(address, "/livez").await.starts_with("HTTP/1.1 200"));
         shutdown.cancel();
-        server.await.unwrap().unwrap();
+        let ended = tokio::time::timeout(DRAIN * 5, server).await;
+        ended.unwrap().unwrap().unwrap();
     }
 }

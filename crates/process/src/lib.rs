@@ -1,8 +1,10 @@
-//! What every program of Atomix shares: logging, the admin server, supervised tasks, shutdown.
+//! What every program of Atomix shares: logging, the admin server, how gRPC servers end, supervised
+//! tasks, shutdown.
 //!
 //! Not for anything that knows about stores, sessions or partitions.
 
 pub mod admin;
+pub mod grpc;
 pub mod logging;
 pub mod shutdown;
 pub mod tasks;

@@ -15,6 +15,8 @@ mod generated {
 }
 
 pub mod digest;
+#[cfg(test)]
+mod wire;
 
 pub use generated::atomix::{multiraft, runtime};
 

@@ -15,13 +15,15 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use prost::Message as _;
 
+use crate::boots::BootCounters;
+use crate::device::{Device, DiskFaults};
 use crate::error::{OpenError, StartError, StorageError};
 use crate::fatal::{FatalError, FatalReporter};
 use crate::ids::{NodeId, PartitionId};
-use crate::log::{DiskFaults, GroupLog, Loaded, LogCore, Operation, disk};
+use crate::log::{GroupLog, Loaded, LogCore, Operation, disk};
 use crate::open::{self, Opened};
 use crate::record::GroupRecord;
-use crate::snapshot::{self, SnapshotStore};
+use crate::snapshot::SnapshotStore;
 
 /// How to open a data directory.
 #[derive(Clone)]
@@ -36,6 +38,12 @@ pub struct EngineOptions {
     pub purge_interval: Duration,
     /// Payload bytes that each group keeps in its log behind the last snapshots. Default 64 MiB.
     pub log_retention: u64,
+    /// Payload bytes after which a group takes a snapshot, if its last one is not larger. Default
+    /// 64 MiB.
+    pub snapshot_bytes: u64,
+    /// The least time between snapshots that a group takes because of the number of its entries.
+    /// Default 60 s.
+    pub snapshot_pause: Duration,
     /// Default: abort.
     pub on_write_failure: WriteFailure,
     /// Makes the disk misbehave, in tests. Default: none.
@@ -51,6 +59,8 @@ impl EngineOptions {
             log_file_size: 32 << 20,
             purge_interval: Duration::from_secs(10),
             log_retention: 64 << 20,
+            snapshot_bytes: 64 << 20,
+            snapshot_pause: Duration::from_secs(60),
             on_write_failure: WriteFailure::Abort,
             faults: None,
         }
@@ -76,9 +86,11 @@ pub struct Engine {
 
 struct Inner {
     options: EngineOptions,
+    device: Device,
     node_id: NodeId,
     boot_counter: u64,
     core: Arc<LogCore>,
+    boots: Arc<BootCounters>,
     groups: Mutex<BTreeMap<PartitionId, Slot>>,
     fatal: FatalReporter,
 }
@@ -95,13 +107,15 @@ impl Engine {
     /// # Errors
     /// When another process has it open, or anything acknowledged may have been lost.
     pub fn open(options: EngineOptions) -> Result<Self, OpenError> {
+        let device = Device::new(options.faults.clone());
         let Opened {
             node_id,
             boot_counter,
             engine,
             records,
+            boots,
             lock,
-        } = open::open(&options)?;
+        } = open::open(&options, &device)?;
 
         let mut loaded = Vec::new();
         let mut spans = HashMap::new();
@@ -130,6 +144,7 @@ impl Engine {
             source,
         })?;
         let core = Arc::new(core);
+        let boots = BootCounters::stored(Arc::downgrade(&core), boots);
         let groups = loaded
             .into_iter()
             .map(|(record, loaded)| {
@@ -146,9 +161,11 @@ impl Engine {
         Ok(Self {
             inner: Arc::new(Inner {
                 options,
+                device,
                 node_id,
                 boot_counter,
                 core,
+                boots: Arc::new(boots),
                 groups: Mutex::new(groups),
                 fatal,
             }),
@@ -163,6 +180,11 @@ impl Engine {
     /// Counts the opens of this data directory, this one included.
     pub fn boot_counter(&self) -> u64 {
         self.inner.boot_counter
+    }
+
+    /// The highest boot counters seen of other nodes, kept on this disk.
+    pub fn boot_counters(&self) -> Arc<BootCounters> {
+        self.inner.boots.clone()
     }
 
     /// The groups that this node has a member of.
@@ -255,10 +277,13 @@ impl Engine {
 
     fn remove_snapshots(&self, partition: PartitionId) -> Result<(), StorageError> {
         let directory = open::snapshots(&self.inner.options.directory, partition);
-        let removed = match std::fs::remove_dir_all(&directory) {
+        let device = &self.inner.device;
+        let removed = match device.remove_directory(&directory) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(error) => Err(error),
-            Ok(()) => directory.parent().map_or(Ok(()), snapshot::sync_directory),
+            Ok(()) => directory
+                .parent()
+                .map_or(Ok(()), |parent| device.sync_directory(parent)),
         };
         removed.map_err(|error| {
             StorageError(format!(
@@ -271,8 +296,8 @@ impl Engine {
         &self.inner.fatal
     }
 
-    pub(crate) fn log_retention(&self) -> u64 {
-        self.inner.options.log_retention
+    pub(crate) fn options(&self) -> &EngineOptions {
+        &self.inner.options
     }
 
     /// Gives the log of a group to whoever starts it; only one may have it.
@@ -287,7 +312,8 @@ impl Engine {
             return Err(StartError::AlreadyStarted(partition));
         }
         let directory = open::snapshots(&self.inner.options.directory, partition);
-        let snapshots = SnapshotStore::open(directory).map_err(|error| StartError::Storage {
+        let snapshots = SnapshotStore::open(directory, self.inner.device.clone());
+        let snapshots = snapshots.map_err(|error| StartError::Storage {
             partition,
             reason: error.to_string(),
         })?;

@@ -9,6 +9,7 @@
 
 mod boots;
 mod codec;
+mod device;
 mod engine;
 mod error;
 mod fatal;
@@ -30,6 +31,7 @@ mod types;
 mod suite;
 
 pub use boots::{BootCounters, StaleBoot};
+pub use device::{DiskChange, DiskFaults};
 pub use engine::{Engine, EngineOptions, WriteFailure};
 pub use error::{
     InitializeError, LeaderHint, OpenError, ProposeError, ReadError, StartError, StorageError,
@@ -37,7 +39,6 @@ pub use error::{
 pub use fatal::FatalError;
 pub use group::{Group, ReadIndex};
 pub use ids::{MemberId, NodeId, PartitionId};
-pub use log::DiskFaults;
 pub use machine::Machine;
 pub use record::{GroupRecord, MemberAddress, Timings};
 pub use status::{GroupEvent, GroupStatus, LogPosition, MemberProgress, Role};

@@ -10,12 +10,12 @@ use prost::Message as _;
 use raft_engine::{Config, LogBatch, ReadableSize, RecoveryMode};
 use rand::Rng as _;
 
+use crate::device::Device;
 use crate::engine::EngineOptions;
 use crate::error::OpenError;
 use crate::ids::{NodeId, PartitionId};
 use crate::log::{Files, LogEngine, VerifyError, disk, verify};
 use crate::record::GroupRecord;
-use crate::snapshot::sync_directory;
 
 /// The version of everything on disk.
 const FORMAT: u32 = 1;
@@ -29,6 +29,8 @@ pub(crate) struct Opened {
     pub(crate) boot_counter: u64,
     pub(crate) engine: Arc<LogEngine>,
     pub(crate) records: Vec<GroupRecord>,
+    /// The highest boot counter seen of each other node.
+    pub(crate) boots: Vec<(NodeId, u64)>,
     pub(crate) lock: File,
 }
 
@@ -39,11 +41,13 @@ pub(crate) fn snapshots(directory: &Path, partition: PartitionId) -> PathBuf {
         .join(partition.to_string())
 }
 
-pub(crate) fn open(options: &EngineOptions) -> Result<Opened, OpenError> {
+pub(crate) fn open(options: &EngineOptions, device: &Device) -> Result<Opened, OpenError> {
     let directory = &options.directory;
     let log_directory = directory.join(LOG_DIRECTORY);
-    for needed in [directory, &directory.join(SNAPSHOT_DIRECTORY)] {
-        fs::create_dir_all(needed).map_err(io_error("create", needed))?;
+    for needed in [&log_directory, &directory.join(SNAPSHOT_DIRECTORY)] {
+        device
+            .create_directory(needed)
+            .map_err(io_error("create", needed))?;
     }
     let lock = lock(directory)?;
 
@@ -52,11 +56,32 @@ pub(crate) fn open(options: &EngineOptions) -> Result<Opened, OpenError> {
         VerifyError::Io { path, source } => io_error("read", &path)(source),
         VerifyError::Damaged { .. } => damaged(directory, &error),
     })?;
-    let files = Arc::new(Files::new(cuts, options.faults.clone()));
+    let files = Arc::new(Files::new(cuts, device.clone()));
     let engine = LogEngine::open_with_file_system(config(options, &log_directory), files)
         .map_err(|error| damaged(directory, &error))?;
+    let identity = identify(directory, &log_directory, &engine, known, device)?;
 
-    let identity = next_identity(directory, &engine, known)?;
+    let (records, boots) = read_node(&engine).map_err(|reason| damaged(directory, &reason))?;
+    remove_orphans(directory, &records, device)?;
+    Ok(Opened {
+        node_id: NodeId(identity.node_id),
+        boot_counter: identity.boot_counter,
+        engine: Arc::new(engine),
+        records,
+        boots,
+        lock,
+    })
+}
+
+/// Gives the directory this open's identity; it is on disk when this returns.
+fn identify(
+    directory: &Path,
+    log_directory: &Path,
+    engine: &LogEngine,
+    known: Option<u64>,
+    device: &Device,
+) -> Result<pb::StoredIdentity, OpenError> {
+    let identity = next_identity(directory, engine, known)?;
     let mut batch = LogBatch::default();
     batch
         .put(
@@ -65,23 +90,17 @@ pub(crate) fn open(options: &EngineOptions) -> Result<Opened, OpenError> {
             identity.encode_to_vec(),
         )
         .and_then(|()| engine.write(&mut batch, true))
-        .map_err(|error| io_error("write", &log_directory)(io::Error::other(error)))?;
+        .map_err(|error| io_error("write", log_directory)(io::Error::other(error)))?;
+    for changed in [log_directory, directory] {
+        device
+            .sync_directory(changed)
+            .map_err(io_error("sync", changed))?;
+    }
+    // Last: a directory with a node id and without a log is refused.
     if known.is_none() {
-        write_node_id(directory, identity.node_id)?;
+        write_node_id(directory, identity.node_id, device)?;
     }
-    for changed in [&log_directory, directory] {
-        sync_directory(changed).map_err(io_error("sync", changed))?;
-    }
-
-    let records = read_records(&engine).map_err(|reason| damaged(directory, &reason))?;
-    remove_orphans(directory, &records)?;
-    Ok(Opened {
-        node_id: NodeId(identity.node_id),
-        boot_counter: identity.boot_counter,
-        engine: Arc::new(engine),
-        records,
-        lock,
-    })
+    Ok(identity)
 }
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
@@ -148,15 +167,15 @@ fn read_node_id(directory: &Path) -> Result<Option<u64>, OpenError> {
         .map_err(|_| incomplete(directory, format!("{NODE_ID_FILE} holds no node id")))
 }
 
-fn write_node_id(directory: &Path, node_id: u64) -> Result<(), OpenError> {
+fn write_node_id(directory: &Path, node_id: u64, device: &Device) -> Result<(), OpenError> {
     let path = directory.join(NODE_ID_FILE);
     let temporary = directory.join(format!("{NODE_ID_FILE}.tmp"));
     let write = || {
-        let mut file = File::create(&temporary)?;
-        writeln!(file, "{node_id}")?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)?;
-        sync_directory(directory)
+        let mut file = device.create(&temporary)?;
+        file.write_all(format!("{node_id}\n").as_bytes())?;
+        file.sync()?;
+        device.rename(&temporary, &path)?;
+        device.sync_directory(directory)
     };
     write().map_err(io_error("write", &path))
 }
@@ -207,8 +226,11 @@ fn next_identity(
     })
 }
 
-fn read_records(engine: &LogEngine) -> Result<Vec<GroupRecord>, String> {
+type NodeRegion = (Vec<GroupRecord>, Vec<(NodeId, u64)>);
+
+fn read_node(engine: &LogEngine) -> Result<NodeRegion, String> {
     let mut records = Vec::new();
+    let mut boots = Vec::new();
     let mut broken = None;
     engine
         .scan_raw_messages(disk::NODE_REGION, None, None, false, |key, value| {
@@ -219,14 +241,24 @@ fn read_records(engine: &LogEngine) -> Result<Vec<GroupRecord>, String> {
                     Err(error) => broken = Some(format!("a group record does not decode: {error}")),
                 }
             }
+            if let Some(node_id) = disk::boot_key_node(key) {
+                match disk::decode_boot(value) {
+                    Ok(counter) => boots.push((NodeId(node_id), counter)),
+                    Err(error) => broken = Some(error),
+                }
+            }
             true
         })
         .map_err(|error| error.to_string())?;
-    broken.map_or(Ok(records), Err)
+    broken.map_or(Ok((records, boots)), Err)
 }
 
 /// Removes snapshots of groups that were deleted.
-fn remove_orphans(directory: &Path, records: &[GroupRecord]) -> Result<(), OpenError> {
+fn remove_orphans(
+    directory: &Path,
+    records: &[GroupRecord],
+    device: &Device,
+) -> Result<(), OpenError> {
     let parent = directory.join(SNAPSHOT_DIRECTORY);
     for entry in fs::read_dir(&parent).map_err(io_error("read", &parent))? {
         let path = entry.map_err(io_error("read", &parent))?.path();
@@ -234,7 +266,9 @@ fn remove_orphans(directory: &Path, records: &[GroupRecord]) -> Result<(), OpenE
             .iter()
             .any(|record| path == snapshots(directory, record.partition_id));
         if !is_known {
-            fs::remove_dir_all(&path).map_err(io_error("remove", &path))?;
+            device
+                .remove_directory(&path)
+                .map_err(io_error("remove", &path))?;
         }
     }
     Ok(())

@@ -132,7 +132,9 @@ fn named_store(store: Option<proto::StoreId>) -> Result<StoreId, Status> {
 fn connection_proto(status: ConnectionStatus) -> proto::Connection {
     let (state, message) = match status.state {
         ConnectionState::Connected => (State::Connected, String::new()),
-        ConnectionState::Connecting { reason } => (State::Connecting, reason),
+        ConnectionState::Connecting { reason } | ConnectionState::Misconfigured { reason } => {
+            (State::Connecting, reason)
+        }
     };
     proto::Connection {
         store_id: Some(store_proto(&status.store)),
@@ -155,6 +157,7 @@ fn change_status(error: ChangeError) -> Status {
         }
         ChangeError::Driver(error) => error.into(),
         ChangeError::Routes(_) => Status::invalid_argument(message),
+        ChangeError::Misconfigured { .. } => Status::failed_precondition(message),
         ChangeError::NotReached { .. } => Status::unavailable(message),
         ChangeError::NotSaved(_) | ChangeError::Broken => Status::internal(message),
     }

@@ -9,7 +9,6 @@ mod control;
 mod deadline;
 mod metrics;
 pub mod options;
-mod oversized;
 pub mod routes;
 mod session_service;
 pub mod sessions;

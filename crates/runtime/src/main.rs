@@ -9,7 +9,7 @@ use clap::Parser as _;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
-    logging::init(options.log_format);
+    logging::init_with(options.log_format, options.log_filter.as_deref());
     let shutdown = shutdown::on_signals()?;
     let drivers = built_in_drivers(&options);
     Sidecar::start(&options, drivers, shutdown)

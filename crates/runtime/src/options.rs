@@ -47,6 +47,10 @@ pub struct Options {
     )]
     pub default_deadline: Duration,
 
+    /// What is logged, for example "info,atomix_driver=debug".
+    #[arg(long = "log", env = "RUST_LOG")]
+    pub log_filter: Option<String>,
+
     /// How log lines look.
     #[arg(long, env = "ATOMIX_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,

@@ -23,13 +23,11 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use tower::util::MapResponseLayer;
 
 use crate::application::{self, ApplicationService, Owners};
 use crate::control::RuntimeService;
 use crate::metrics::Metrics;
 use crate::options::Options;
-use crate::oversized;
 use crate::session_service::Sessions;
 use crate::sessions::OpenPrimitives;
 use crate::state_file::{StateFile, StateFileError};
@@ -39,8 +37,6 @@ const RUNTIME: &str = "atomix.runtime.v1.Runtime";
 const SESSION_SERVICE: &str = "atomix.runtime.v1.SessionService";
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long calls in flight may take after the shutdown began.
-const DRAIN: Duration = Duration::from_secs(3);
 
 /// Why a sidecar could not start.
 #[derive(Debug, Error)]
@@ -323,18 +319,8 @@ where
 {
     let server = Server::builder()
         .http2_keepalive_interval(Some(PING_INTERVAL))
-        .http2_keepalive_timeout(Some(PING_TIMEOUT))
-        .layer(MapResponseLayer::new(oversized::correct))
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
-    let drained = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
-    };
-    tokio::select! {
-        ended = server => ended,
-        () = drained => Ok(()),
-    }
+        .http2_keepalive_timeout(Some(PING_TIMEOUT));
+    atomix_process::grpc::serve(server, routes, connections, shutdown).await
 }
 
 /// Keeps readiness and gauges as the stores are. Ready = every wanted store is reached.
@@ -351,7 +337,8 @@ async fn follow_stores(
             .iter()
             .filter_map(|connection| match &connection.state {
                 ConnectionState::Connected => None,
-                ConnectionState::Connecting { reason } => {
+                ConnectionState::Connecting { reason }
+                | ConnectionState::Misconfigured { reason } => {
                     Some(format!("store {}: {reason}", connection.store))
                 }
             })

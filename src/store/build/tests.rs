@@ -41,13 +41,13 @@ fn every_object_is_owned_labelled_and_named_after_its_store() {
         config_map,
         stateful_set,
     } = objects(json!({"storage": {"size": "1Gi"}}));
-    for object in [
-        json_of(&service),
-        json_of(&config_map),
-        json_of(&stateful_set),
+    for (object, name) in [
+        (json_of(&service), "tulip"),
+        (json_of(&config_map), "tulip-config"),
+        (json_of(&stateful_set), "tulip"),
     ] {
         let meta = &object["metadata"];
-        assert_eq!(meta["name"], "tulip");
+        assert_eq!(meta["name"], name);
         assert_eq!(meta["namespace"], "meadow");
         assert_eq!(meta["labels"]["atomix.io/store"], "tulip");
         assert_eq!(meta["labels"]["app.kubernetes.io/name"], "atomix-node");
@@ -60,7 +60,10 @@ fn every_object_is_owned_labelled_and_named_after_its_store() {
     }
     assert_eq!(
         json_of(&config_map)["data"]["driver.json"],
-        r#"{"partitions":3,"service":"tulip.meadow.svc:5681"}"#
+        concat!(
+            r#"{"partitions":3,"service":"tulip.meadow.svc:5681","#,
+            r#""timeouts":{"election":"1000ms","session":"30000ms"}}"#
+        )
     );
     let spec = &json_of(&service)["spec"];
     assert_eq!(spec["clusterIP"], "None");
@@ -106,7 +109,8 @@ fn pods_are_restricted_probed_and_spread() {
     );
     let container = &pod["containers"][0];
     assert_eq!(container["image"], "garden/node:7");
-    assert_eq!(container["command"], json!(["/bin/atomix-node"]));
+    // The image knows where its program is.
+    assert_eq!(container["command"], Value::Null);
     let security = &container["securityContext"];
     assert_eq!(security["allowPrivilegeEscalation"], false);
     assert_eq!(security["readOnlyRootFilesystem"], true);

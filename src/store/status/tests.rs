@@ -10,6 +10,7 @@ use super::super::node_view::{GroupView, NodeView};
 use super::super::plan_record::{HexId, PlannedNode, PlannedPartition};
 use super::super::validate::{ClusterStorage, Timings};
 use super::*;
+use crate::controller::ApiError;
 
 fn cluster() -> Cluster {
     Cluster {
@@ -22,7 +23,7 @@ fn cluster() -> Cluster {
         },
         storage: ClusterStorage::Ephemeral,
         pod: Default::default(),
-        driver_timeouts: None,
+        driver_timeouts: Default::default(),
     }
 }
 
@@ -95,6 +96,9 @@ struct Case {
     pods: BTreeMap<u32, Arc<StoragePodView>>,
     nodes: [NodeState; 3],
     error: Option<StoreError>,
+    paused: bool,
+    incarnation: u64,
+    newest_revision: &'static str,
 }
 
 impl Case {
@@ -105,7 +109,19 @@ impl Case {
             pods: ready_pods(),
             nodes: [node(0, &[1]), node(1, &[2]), node(2, &[])],
             error: None,
+            paused: false,
+            incarnation: 1,
+            newest_revision: "r1",
         }
+    }
+
+    /// Before the mark, with one node that does not answer.
+    fn starting() -> Self {
+        let mut case = Self::healthy();
+        case.bootstrapped = false;
+        case.phase = Phase::WaitingForNodes(vec![1]);
+        case.nodes[1] = silent();
+        case
     }
 
     fn status(&self, previous: &StoreStatus) -> StoreStatus {
@@ -114,7 +130,10 @@ impl Case {
             digest: "d".to_owned(),
         };
         let stored = StoredPlan::Ours {
-            plan: Box::new(plan()),
+            plan: Box::new(Plan {
+                incarnation: self.incarnation,
+                ..plan()
+            }),
             bootstrapped: self.bootstrapped,
         };
         let nodes = (0..).zip(self.nodes.iter().cloned()).collect();
@@ -123,14 +142,13 @@ impl Case {
             name: "tulip",
             cluster: &cluster,
             config: &config,
-            paused: false,
+            paused: self.paused,
             plan: &stored,
             phase: &self.phase,
             pods: &self.pods,
             nodes: &nodes,
-            newest_revision: Some("r1"),
+            newest_revision: Some(self.newest_revision),
             error: self.error.as_ref(),
-            data_lost: false,
         };
         of_cluster(&findings, previous, 4, Timestamp::UNIX_EPOCH)
     }
@@ -231,6 +249,11 @@ fn what_only_a_person_can_solve_is_stalled_with_what_to_do() {
             "BootstrapPlanDamaged",
             "tulip-bootstrap",
         ),
+        (
+            Phase::NameTaken("belongs to nobody".to_owned()),
+            "NameTaken",
+            "ConfigMap tulip-bootstrap exists and belongs to nobody: delete",
+        ),
     ] {
         let mut case = Case::healthy();
         case.phase = phase;
@@ -239,7 +262,7 @@ fn what_only_a_person_can_solve_is_stalled_with_what_to_do() {
         assert_eq!(stalled, format!("True/{reason}"));
         assert!(message.contains(part), "{message}");
         assert_eq!(told(&status, "Ready").0, format!("False/{reason}"));
-        assert_eq!(told(&status, "Progressing").0, "False/AsSpecified");
+        assert_eq!(told(&status, "Progressing").0, format!("False/{reason}"));
     }
 }
 
@@ -283,4 +306,225 @@ fn a_refused_plan_is_told_with_the_pod() {
         message.contains("tulip-1") && message.contains("another plan"),
         "{message}"
     );
+}
+
+#[test]
+fn a_paused_store_says_so_and_whether_it_serves() {
+    let mut case = Case::healthy();
+    case.paused = true;
+    let status = case.status(&StoreStatus::default());
+    assert_eq!(told(&status, "Ready").0, "True/AllPartitionsReady");
+    let (progressing, message) = told(&status, "Progressing");
+    assert_eq!(progressing, "False/Paused");
+    assert!(message.contains("remove it"), "{message}");
+    assert_eq!(told(&status, "Stalled").0, "False/NotStalled");
+
+    case.nodes = [node(0, &[]), silent(), silent()];
+    let status = case.status(&StoreStatus::default());
+    assert_eq!(told(&status, "Ready").0, "False/PartitionsNotReady");
+    assert_eq!(told(&status, "Progressing").0, "False/Paused");
+
+    let mut case = Case::starting();
+    case.paused = true;
+    let status = case.status(&StoreStatus::default());
+    assert_eq!(told(&status, "Ready").0, "False/Paused");
+    assert_eq!(told(&status, "Progressing").0, "False/Paused");
+
+    let config = DriverConfig {
+        json: "{}".to_owned(),
+        digest: "d".to_owned(),
+    };
+    let driver_only = |missing: Option<String>| {
+        let now = Timestamp::UNIX_EPOCH;
+        of_driver_only(&config, missing, true, &StoreStatus::default(), 4, now)
+    };
+    let status = driver_only(None);
+    assert_eq!(told(&status, "Ready").0, "True/DriverAvailable");
+    assert_eq!(told(&status, "Progressing").0, "False/Paused");
+    let status = driver_only(Some("no etcd: delete".to_owned()));
+    assert_eq!(told(&status, "Stalled").0, "True/DriverNotFound");
+    assert_eq!(told(&status, "Progressing").0, "False/DriverNotFound");
+}
+
+#[test]
+fn a_new_incarnation_after_the_mark_is_a_loss_whoever_sees_it_first() {
+    let before = Case::healthy().status(&StoreStatus::default());
+    assert!(!conditions::holds(&before.conditions, "DataLost"));
+
+    // The plan was replaced; the operator that did it wrote no status.
+    let mut case = Case::healthy();
+    case.incarnation = 2;
+    case.bootstrapped = false;
+    case.phase = Phase::Bootstrapping {
+        uncommitted: vec![1, 2],
+    };
+    let lost = case.status(&before);
+    let (data_lost, message) = told(&lost, "DataLost");
+    assert_eq!(data_lost, "True/EphemeralDisksEmpty");
+    assert!(
+        message.contains("data of incarnation 1") && message.contains("until the Store is deleted"),
+        "{message}"
+    );
+    assert_eq!(lost.incarnation, Some(2));
+
+    // It stays, also through passes that could not look, and a pass that sees nothing new writes
+    // nothing.
+    assert_eq!(case.status(&lost), lost);
+    let halted = of_halted(
+        Reason::InvalidSpec,
+        "correct it",
+        &lost,
+        4,
+        Timestamp::UNIX_EPOCH,
+    );
+    assert_eq!(told(&halted, "DataLost").1, message);
+    assert_eq!(told(&halted, "Degraded").0, "False/FullStrength");
+    case.bootstrapped = true;
+    case.phase = Phase::Done { lost_disks: vec![] };
+    let ready = case.status(&halted);
+    assert_eq!(told(&ready, "DataLost").1, message);
+
+    // A second loss is told as such.
+    case.incarnation = 3;
+    let again = case.status(&ready);
+    assert!(
+        told(&again, "DataLost").1.contains("data of incarnation 2"),
+        "{:?}",
+        told(&again, "DataLost")
+    );
+
+    // A plan that was replaced before the mark lost nothing.
+    let mut unmarked = before;
+    unmarked.bootstrapped = Some(false);
+    let status = case.status(&unmarked);
+    assert!(!conditions::holds(&status.conditions, "DataLost"));
+}
+
+/// One case for each reason that a pass over storage nodes can find.
+fn troubled_cases() -> Vec<Case> {
+    let healthy = |change: &dyn Fn(&mut Case)| {
+        let mut case = Case::healthy();
+        change(&mut case);
+        case
+    };
+    let starting = |change: &dyn Fn(&mut Case)| {
+        let mut case = Case::starting();
+        change(&mut case);
+        case
+    };
+    let waiting = |reason: &str| json!({"containerStatuses": [{"name": "node", "state": {"waiting": {"reason": reason}}}]});
+    let mut cases = vec![
+        healthy(&|case| case.nodes[1] = silent()),
+        healthy(&|case| case.nodes = [node(0, &[]), node(1, &[]), node(2, &[])]),
+        healthy(&|case| {
+            case.phase = Phase::Done {
+                lost_disks: vec![1],
+            };
+        }),
+        healthy(&|case| case.newest_revision = "r2"),
+        healthy(&|case| case.incarnation = 2),
+        starting(&|_| {}),
+        starting(&|case| case.paused = true),
+    ];
+    for phase in [
+        Phase::WaitingForEarlierPlan,
+        Phase::NameTaken("belongs to nobody".to_owned()),
+        Phase::Bootstrapping {
+            uncommitted: vec![1],
+        },
+        Phase::ExistingData(BTreeMap::from([(1, "old-uid".to_owned())])),
+        Phase::PlanMissing,
+        Phase::PlanDamaged("it names no store".to_owned()),
+    ] {
+        cases.push(starting(&|case| case.phase = phase.clone()));
+    }
+    for status in [
+        waiting("ErrImagePull"),
+        waiting("CrashLoopBackOff"),
+        waiting("CreateContainerError"),
+        json!({"phase": "Failed"}),
+        json!({"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/1"}]}),
+    ] {
+        cases.push(starting(&|case| {
+            case.pods.insert(1, pod("tulip-1", status.clone()));
+        }));
+    }
+    for code in [403, 422] {
+        let answer = kube::core::Status {
+            code,
+            message: "as it is".to_owned(),
+            ..kube::core::Status::default()
+        };
+        cases.push(starting(&|case| {
+            case.error = Some(StoreError::Plan(ApiError::Call {
+                action: "write the bootstrap plan",
+                source: kube::Error::Api(Box::new(answer.clone())),
+            }));
+        }));
+    }
+    cases.push(starting(&|case| {
+        case.error = Some(StoreError::Node {
+            pod: "tulip-1".to_owned(),
+            status: tonic::Status::failed_precondition("has a group of another plan"),
+        });
+    }));
+    cases
+}
+
+/// Words with which a sentence says what to do, or that nothing is to be done.
+const ACTIONS: [&str; 12] = [
+    "no action",
+    "delete",
+    "restore it",
+    "remove it",
+    "correct",
+    "look at",
+    "add a machine",
+    "grant",
+    "create",
+    "keep the other pods",
+    "fill it again",
+    "get these pods running",
+];
+
+#[test]
+fn every_reason_comes_with_what_to_do() {
+    let before = Case::healthy().status(&StoreStatus::default());
+    let mut told: Vec<_> = troubled_cases()
+        .into_iter()
+        .flat_map(|case| case.status(&before).conditions)
+        .collect();
+    // What is found before a pass looks at nodes.
+    let now = Timestamp::UNIX_EPOCH;
+    let driver = DriverConfig {
+        json: String::new(),
+        digest: String::new(),
+    };
+    let reference = crate::crd::DriverReference {
+        name: "etcd".to_owned(),
+        version: None,
+    };
+    let missing = crate::driver::builtin::resolve(&reference).unwrap_err();
+    let driver_only = of_driver_only(&driver, Some(missing.to_string()), false, &before, 4, now);
+    told.extend(driver_only.conditions);
+    let sessions = super::super::deletion::waiting_message(&["bees".to_owned()]);
+    told.extend(of_halted(Reason::InUse, &sessions, &before, 4, now).conditions);
+    let invalid = "correct the specification: …";
+    told.extend(of_halted(Reason::InvalidSpec, invalid, &before, 4, now).conditions);
+
+    for reason in Reason::all().filter(|reason| !reason.is_fine()) {
+        let with_reason = told.iter().filter(|condition| {
+            condition.reason == reason.as_str() && !condition.message.is_empty()
+        });
+        let messages: Vec<&str> = with_reason
+            .map(|condition| condition.message.as_str())
+            .collect();
+        assert!(!messages.is_empty(), "no case for {reason:?}");
+        for message in messages {
+            assert!(
+                ACTIONS.iter().any(|action| message.contains(action)),
+                "{reason:?} does not say what to do: {message}"
+            );
+        }
+    }
 }

@@ -34,17 +34,6 @@ impl Namespace {
         Ok(())
     }
 
-    /// Changes an object by a JSON merge patch.
-    ///
-    /// # Errors
-    /// When the API server refuses.
-    pub async fn merge(&self, kind: &str, name: &str, change: &Value) -> anyhow::Result<()> {
-        self.atomix(kind)
-            .patch(name, &PatchParams::default(), &Patch::Merge(change))
-            .await?;
-        Ok(())
-    }
-
     /// Applies a text that the API server must refuse, and returns its message.
     ///
     /// # Errors

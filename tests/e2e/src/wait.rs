@@ -14,6 +14,27 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 pub async fn until<T>(
     what: &str,
     limit: Duration,
+    condition: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    look_again(what, limit, BETWEEN_LOOKS, condition).await
+}
+
+/// [`until`] for what must be seen as soon as it is so.
+///
+/// # Errors
+/// As [`until`].
+pub async fn until_at_once<T>(
+    what: &str,
+    limit: Duration,
+    condition: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    look_again(what, limit, Duration::from_millis(5), condition).await
+}
+
+async fn look_again<T>(
+    what: &str,
+    limit: Duration,
+    between_looks: Duration,
     mut condition: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
 ) -> anyhow::Result<T> {
     let deadline = Instant::now() + limit;
@@ -30,6 +51,6 @@ pub async fn until<T>(
                 Ok(_) => bail!("not within {limit:?}: {what}"),
             }
         }
-        tokio::time::sleep(BETWEEN_LOOKS).await;
+        tokio::time::sleep(between_looks).await;
     }
 }

@@ -70,12 +70,12 @@ where
         .buffer_unordered(lanes);
     let mut ended = std::pin::pin!(ended);
     let mut failures = Vec::new();
-    let mut not_reached = BTreeSet::new();
+    let mut not_reached = Vec::new();
     while let Some((point, outcome)) = ended.next().await {
         let difference = match outcome {
             Ok(outcome) => {
                 if outcome.crashed_at.is_none() {
-                    not_reached.insert(point.to_string());
+                    not_reached.push(point.clone());
                 }
                 differences(&reference, &outcome)
             }
@@ -90,9 +90,10 @@ where
         }
     }
     println!(
-        "{test}: {runs} runs in {:?}, {} failed; not reached, since the run made the call less often: {not_reached:?}",
+        "{test}: {runs} runs in {:?}, {} failed, {} did not reach their point",
         begin.elapsed(),
         failures.len(),
+        not_reached.len(),
     );
     if !failures.is_empty() {
         bail!(
@@ -101,20 +102,63 @@ where
             failures.join("\n")
         );
     }
-    if not_reached.len() * 4 > runs {
+    let unexpected: Vec<String> = not_reached
+        .iter()
+        .filter(|point| may_be_missed(point).is_none())
+        .map(CrashPoint::to_string)
+        .collect();
+    for point in &not_reached {
+        if let Some(why) = may_be_missed(point) {
+            println!("{test}: not reached: {point}: {why}");
+        }
+    }
+    if !unexpected.is_empty() {
         bail!(
-            "{} of {runs} points were not reached: {not_reached:?}",
-            not_reached.len()
+            "{} of {runs} points were not reached, and nothing explains it: {unexpected:?}",
+            unexpected.len()
         );
     }
     Ok(())
 }
 
+/// Why a run may make a call less often than the undisturbed run did; `None` = it may not.
+fn may_be_missed(point: &CrashPoint) -> Option<&'static str> {
+    let is = |call: &str| point.call.starts_with(call);
+    // Each of these calls is made at least once.
+    if point.occurrence == 1 {
+        return None;
+    }
+    MAY_BE_MISSED
+        .iter()
+        .find(|(call, _)| is(call))
+        .map(|(_, why)| *why)
+}
+
+/// Calls by their beginning, and why their number differs from run to run.
+const MAY_BE_MISSED: [(&str, &str); 4] = [
+    (
+        "patch stores/status",
+        "one write tells of all changes since the last, and changes coincide by chance",
+    ),
+    (
+        "patch sessions/status",
+        "one write tells of all changes since the last, and changes coincide by chance",
+    ),
+    (
+        "create events",
+        "the same event is told once, and what is told depends on what a pass happens to see",
+    ),
+    (
+        "patch events",
+        "a repeated event, which depends on what a pass happens to see",
+    ),
+];
+
 /// Both sides of each mutating call; of the lease only its creation, since it is renewed for ever.
 fn points(calls: &[Recorded]) -> Vec<CrashPoint> {
     let is_point = |call: &&Recorded| {
         let is_renewal = call.call.what == "leases" && call.call.to_string() != "create leases";
-        call.call.verb.is_mutating() && !is_renewal
+        call.call.verb.is_mutating() && !call.is_refused && !is_renewal
     };
     let both_sides = |call: &Recorded| {
         [Side::Before, Side::After].map(|side| CrashPoint {

@@ -117,7 +117,12 @@ impl Drop for TestNamespace {
 /// Deletes the namespace; finalizers that only a running operator would take off are taken off.
 async fn begin_removal(client: &Client, name: &str) -> Result<()> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    namespaces.delete(name, &DeleteParams::default()).await?;
+    match namespaces.delete(name, &DeleteParams::default()).await {
+        Ok(_) => {}
+        // A test has removed it, or begun to.
+        Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => {}
+        Err(error) => return Err(error.into()),
+    }
     until(
         "finalizers to be taken off",
         Duration::from_secs(30),

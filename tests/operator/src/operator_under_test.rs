@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use atomix_operator::Scope;
 use atomix_operator::lease::{LeaseLost, LeaseOptions};
 use atomix_operator::operator::{Operator, OperatorError, Options};
+use atomix_operator::session::SessionOptions;
 use kube::Client;
 use kube::client::ClientBuilder;
 use tokio::time::Instant;
@@ -36,6 +37,8 @@ pub struct Settings {
     /// Whether the lease expires sooner than it does by default: a test that kills operators
     /// waits for it each time.
     pub short_lease: bool,
+    /// Settings of its session controller.
+    pub sessions: SessionOptions,
     /// Where it is killed.
     pub crash: Option<CrashPoint>,
     /// Seconds that watches last.
@@ -193,6 +196,7 @@ fn options(settings: Settings, gate: &Gate) -> Result<Options> {
         scope: settings.scope,
         lease,
         stores: samples::store_options(),
+        sessions: settings.sessions,
         metrics: atomix_operator::metrics::Metrics::default(),
     })
 }

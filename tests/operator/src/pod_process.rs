@@ -31,9 +31,12 @@ pub fn runs_a_program(container: &Container) -> bool {
     program_of(container).is_some()
 }
 
+/// The program that the command names or, without one, the image: an image is named as its program.
 fn program_of(container: &Container) -> Option<&'static str> {
-    let command = container.command.as_ref()?.first()?;
-    let name = command.rsplit('/').next()?;
+    let command = container.command.iter().flatten().next();
+    let image = container.image.as_deref().unwrap_or_default();
+    let named = command.map_or(image, String::as_str);
+    let name = named.rsplit('/').next()?.split(':').next()?;
     PROGRAMS.into_iter().find(|program| *program == name)
 }
 

@@ -1,7 +1,10 @@
 //! Stores, Sessions and Drivers as a user's tools see them: plain JSON, not the operator's types.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result, bail};
-use kube::api::{ApiResource, DynamicObject, PostParams};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use serde_json::Value;
@@ -35,6 +38,15 @@ pub async fn create(api: &Api<DynamicObject>, object: Value) -> Result<DynamicOb
     api.create(&PostParams::default(), &object)
         .await
         .with_context(|| format!("cannot create {shown}"))
+}
+
+/// Changes an object by a merge patch.
+///
+/// # Errors
+/// When the API server refuses it.
+pub async fn change(api: &Api<DynamicObject>, name: &str, change: Value) -> Result<DynamicObject> {
+    let patch = Patch::Merge(change);
+    Ok(api.patch(name, &PatchParams::default(), &patch).await?)
 }
 
 /// A condition of a status.
@@ -104,4 +116,53 @@ pub fn expect_condition(object: &DynamicObject, type_: &str, status: &str) -> Re
             object.data.get("status").unwrap_or(&Value::Null)
         )
     })
+}
+
+/// The Warning events about an object, by their reason.
+///
+/// # Errors
+/// When they cannot be read.
+pub async fn warnings(
+    client: &Client,
+    namespace: &str,
+    object: &str,
+) -> Result<BTreeMap<String, Vec<Event>>> {
+    let events: Api<Event> = Api::namespaced(client.clone(), namespace);
+    let mut by_reason: BTreeMap<String, Vec<Event>> = BTreeMap::new();
+    for event in events.list(&ListParams::default()).await? {
+        let about = event
+            .regarding
+            .as_ref()
+            .and_then(|object| object.name.clone());
+        if about.as_deref() == Some(object) && event.type_.as_deref() == Some("Warning") {
+            let reason = event.reason.clone().unwrap_or_default();
+            by_reason.entry(reason).or_default().push(event);
+        }
+    }
+    Ok(by_reason)
+}
+
+/// Checks that one Warning of this reason was published about an object, however often the
+/// operator looked at it.
+///
+/// # Errors
+/// When there is none, or more than one.
+pub async fn expect_one_warning(
+    client: &Client,
+    namespace: &str,
+    object: &str,
+    reason: &str,
+) -> Result<()> {
+    let found = warnings(client, namespace, object).await?;
+    let of_reason = found.get(reason).map(Vec::as_slice).unwrap_or_default();
+    let times: i32 = of_reason
+        .iter()
+        .map(|event| event.series.as_ref().map_or(1, |series| series.count))
+        .sum();
+    anyhow::ensure!(
+        times == 1,
+        "{object} has {times} Warnings {reason}; in all it has {:?}",
+        found.keys()
+    );
+    Ok(())
 }

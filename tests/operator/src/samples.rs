@@ -33,6 +33,15 @@ pub fn store(name: &str, size: StoreSize) -> Value {
     })
 }
 
+/// A Store with storage nodes that keep their data in the pods.
+pub fn ephemeral_store(name: &str, size: StoreSize) -> Value {
+    let mut store = store(name, size);
+    if let Some(storage) = store.pointer_mut("/spec/multiRaft/storage") {
+        *storage = json!({"ephemeral": {}});
+    }
+    store
+}
+
 /// A Store whose driver needs no nodes.
 pub fn store_of_driver(name: &str, driver: &str) -> Value {
     json!({

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use atomix_operator::Scope;
+use atomix_operator::session::SessionOptions;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, DynamicObject, PostParams};
 use kube::{Api, Client};
@@ -96,6 +97,11 @@ impl TestBed {
         &self.observer
     }
 
+    /// How the API server is reached.
+    pub fn server(&self) -> &ApiServer {
+        &self.server
+    }
+
     /// Settings of an operator for this namespace.
     pub fn settings(&self) -> Settings {
         Settings {
@@ -103,6 +109,7 @@ impl TestBed {
             scope: Scope::Namespace(self.namespace().to_owned()),
             lease_namespace: self.namespace().to_owned(),
             short_lease: true,
+            sessions: SessionOptions::default(),
             crash: None,
             watch_timeout: WatchTimeout::None,
             names: Box::new(self.runner.names_handle()),

@@ -9,7 +9,10 @@
 )]
 
 use anyhow::{Context as _, Result, bail, ensure};
+use std::time::Duration;
+
 use atomix_operator::Scope;
+use atomix_operator_tests::fault::{Recorded, Verb};
 use atomix_operator_tests::operator_under_test::Settings;
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::supervised::Supervised;
@@ -19,6 +22,10 @@ use atomix_operator_tests::{crds, samples};
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
+use tokio::time::Instant;
+
+/// How long the operator is watched doing nothing.
+const REST: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drivers_are_guarded_and_undecodable_objects_stall_nobody() -> Result<()> {
@@ -167,11 +174,62 @@ async fn undecodable_objects(bed: &TestBed, operator: &mut Supervised<'_>) -> Re
         })
         .await?;
 
+    for odd in [("Store", "odd"), ("Session", "odd")] {
+        operator
+            .until("events to tell of undecodable objects", LIMIT, async || {
+                expect_told_once(bed, odd).await
+            })
+            .await?;
+    }
+    rest(operator).await?;
+
     // They can be deleted, and nothing holds them for ever.
     workload::delete_and_wait(operator, &bed.sessions(), "odd").await?;
     workload::delete_and_wait(operator, &bed.stores(), "odd").await?;
     workload::delete_and_wait(operator, &bed.sessions(), "bees").await?;
     workload::delete_and_wait(operator, &bed.stores(), "rose").await
+}
+
+async fn expect_told_once(bed: &TestBed, (kind, name): (&str, &str)) -> Result<()> {
+    let found = resources::warnings(bed.client(), bed.namespace(), name).await?;
+    let told = found
+        .get("Undecodable")
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let about = told.iter().filter(|event| {
+        let regarding = event.regarding.as_ref();
+        regarding.and_then(|object| object.kind.as_deref()) == Some(kind)
+    });
+    let times = about.count();
+    ensure!(times == 1, "{kind} {name} has {times} events: {found:?}");
+    Ok(())
+}
+
+/// Drivers, what uses them and what cannot be read cost nothing while nothing changes.
+async fn rest(operator: &mut Supervised<'_>) -> Result<()> {
+    operator
+        .until_settled("the operator to have nothing to do", LIMIT, async || Ok(()))
+        .await?;
+    let before = operator.calls().len();
+    let begin = Instant::now();
+    operator
+        .until("the time of rest to pass", LIMIT, async || {
+            ensure!(begin.elapsed() >= REST, "{:?} have passed", begin.elapsed());
+            Ok(())
+        })
+        .await?;
+    let calls = operator.calls();
+    let resting = calls.get(before..).unwrap_or_default();
+    let unwanted: Vec<String> = resting
+        .iter()
+        .filter(|call| call.call.what != "leases" && call.call.verb != Verb::Watch)
+        .map(Recorded::name)
+        .collect();
+    ensure!(
+        unwanted.is_empty(),
+        "at rest the operator made the calls {unwanted:?}"
+    );
+    Ok(())
 }
 
 /// Without an operator nothing makes them anew.

@@ -9,7 +9,7 @@ use atomix_proto::multiraft::v1::{KeepAlive, KeepAliveResponse, failure};
 use futures::future::join_all;
 use tokio::time::Instant;
 
-use super::connection::PartitionClient;
+use super::client::PartitionClient;
 use super::link::LinkError;
 use super::nodes::Nodes;
 use super::session::Session;
@@ -83,16 +83,21 @@ async fn send_to_node(nodes: &Nodes, node: SocketAddr, due: Vec<Due>) {
         }
         return;
     };
-    for ((client, session), answer) in due.into_iter().zip(answers) {
-        match tokio::time::timeout_at(give_up, answer).await {
-            Ok(Ok(Ok(answer))) => {
-                judge(nodes, node, sent, &client, &session, answer).await;
+    let judged = due
+        .into_iter()
+        .zip(answers)
+        .map(|((client, session), answer)| async move {
+            match tokio::time::timeout_at(give_up, answer).await {
+                Ok(Ok(Ok(answer))) => {
+                    judge(nodes, node, sent, &client, &session, answer).await;
+                }
+                Ok(Ok(Err(LinkError::NotSent(_) | LinkError::Broken(_))) | Err(_)) | Err(_) => {
+                    no_answer(nodes, node, &client, &session);
+                }
             }
-            Ok(Ok(Err(LinkError::NotSent(_) | LinkError::Broken(_))) | Err(_)) | Err(_) => {
-                no_answer(nodes, node, &client, &session);
-            }
-        }
-    }
+        });
+    // At once: one name that is resolved slowly must not make the other sessions wait.
+    join_all(judged).await;
 }
 
 async fn judge(
@@ -114,7 +119,9 @@ async fn judge(
             client.partition.forget_leader(node);
             let hint = failure.leader.filter(|hint| !hint.address.is_empty());
             if let Some(hint) = hint
-                && let Some(leader) = nodes.resolve_hint(&hint.address).await
+                && let Some(leader) = nodes
+                    .resolve_hint(&hint.address, Instant::now() + session.timeout() / 12)
+                    .await
                 && leader != node
             {
                 client.partition.set_leader(leader);

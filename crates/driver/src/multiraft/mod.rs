@@ -1,5 +1,6 @@
 //! The `multi-raft` driver: stores of replicated storage nodes.
 
+mod client;
 mod config;
 mod connection;
 mod keep_alive;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use atomix_proto::multiraft::v1::NodeHello;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::config::{Config, Timeouts};
 use super::link::{Greeter, Link, LinkState, jittered};
@@ -18,6 +19,8 @@ use crate::resolver::{HostPort, Resolver};
 
 const MIN_RESOLVE_DELAY: Duration = Duration::from_millis(100);
 const MAX_RESOLVE_DELAY: Duration = Duration::from_secs(5);
+/// How long one look-up of the nodes' names may take.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The nodes of a store.
 pub(crate) struct Nodes {
@@ -38,6 +41,8 @@ struct Inner {
     /// Members, and nodes that others named as leaders.
     links: BTreeMap<SocketAddr, Arc<Link>>,
     resolve_error: Option<String>,
+    /// The highest partition that each node hosted when it greeted.
+    highest_partitions: BTreeMap<SocketAddr, u32>,
     /// The store uid of the first node that had one.
     store_uid: String,
     closed: bool,
@@ -58,6 +63,7 @@ impl Nodes {
                 members: Vec::new(),
                 links: BTreeMap::new(),
                 resolve_error: None,
+                highest_partitions: BTreeMap::new(),
                 store_uid: String::new(),
                 closed: false,
             }),
@@ -84,9 +90,22 @@ impl Nodes {
     /// Why no node can be asked.
     pub(crate) fn why_unreachable(&self) -> String {
         match &*self.state.borrow() {
-            ConnectionState::Connecting { reason } => reason.clone(),
+            ConnectionState::Connecting { reason } | ConnectionState::Misconfigured { reason } => {
+                reason.clone()
+            }
             ConnectionState::Connected => "no storage node is known".to_owned(),
         }
+    }
+
+    /// The configured number of partitions.
+    pub(crate) fn partitions(&self) -> u32 {
+        self.inner.lock().partitions
+    }
+
+    /// Why the configuration does not fit the store: with another number of partitions every
+    /// primitive would be looked for in another place.
+    pub(crate) fn misfit(&self) -> Option<String> {
+        self.inner.lock().misfit()
     }
 
     /// The link to a node; started if there is none. `None` after [`Self::close`].
@@ -110,16 +129,22 @@ impl Nodes {
         Arc::clone(link)
     }
 
-    /// The address of a node that another node named; `None` when its name is not known.
-    pub(crate) async fn resolve_hint(&self, address: &str) -> Option<SocketAddr> {
+    /// The address of a node that another node named; `None` when its name is not known, or not in
+    /// time.
+    pub(crate) async fn resolve_hint(
+        &self,
+        address: &str,
+        deadline: Instant,
+    ) -> Option<SocketAddr> {
         let name = HostPort::parse(address, None)?;
-        match self.resolver.resolve(&name).await {
-            Ok(addresses) => addresses.first().copied(),
-            Err(error) => {
-                tracing::debug!(address, %error, "cannot resolve the leader's name");
-                None
-            }
-        }
+        let give_up = deadline.min(Instant::now() + self.timeouts().connect);
+        let reason = match tokio::time::timeout_at(give_up, self.resolver.resolve(&name)).await {
+            Ok(Ok(addresses)) => return addresses.first().copied(),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        tracing::debug!(address, reason, "cannot resolve the leader's name");
+        None
     }
 
     /// Wakes whoever waits for a session.
@@ -142,6 +167,7 @@ impl Nodes {
         inner.timeouts = config.timeouts;
         inner.members.clear();
         inner.links.clear();
+        inner.highest_partitions.clear();
         drop(inner);
         self.publish_state();
         self.look_again.notify_one();
@@ -168,9 +194,15 @@ impl Nodes {
         let mut members = Vec::new();
         let mut failure = None;
         for name in &names {
-            match self.resolver.resolve(name).await {
-                Ok(addresses) => members.extend(addresses),
-                Err(error) => {
+            match tokio::time::timeout(RESOLVE_TIMEOUT, self.resolver.resolve(name)).await {
+                Ok(Ok(addresses)) => members.extend(addresses),
+                Err(_) => {
+                    failure = Some(format!(
+                        "{} was not resolved within {RESOLVE_TIMEOUT:?}",
+                        name.host
+                    ));
+                }
+                Ok(Err(error)) => {
                     failure = Some(format!("cannot resolve {}: {error}", name.host));
                 }
             }
@@ -196,8 +228,14 @@ impl Nodes {
                     self.link_in(&mut inner, *address);
                 }
                 inner.members = members;
-                let Inner { members, links, .. } = &mut *inner;
+                let Inner {
+                    members,
+                    links,
+                    highest_partitions,
+                    ..
+                } = &mut *inner;
                 links.retain(|address, link| members.contains(address) || link.is_up());
+                highest_partitions.retain(|address, _| links.contains_key(address));
             }
             // The addresses of before may still be right.
             Err(error) => inner.resolve_error = Some(error),
@@ -228,25 +266,37 @@ impl Nodes {
         self.publish_state();
     }
 
-    fn greet(&self, hello: &NodeHello) -> Result<(), String> {
+    fn greet(&self, address: SocketAddr, hello: &NodeHello) -> Result<(), String> {
         let mut inner = self.inner.lock();
-        // A node may host, and so know, only some of the partitions.
-        if hello.partitions > inner.partitions {
+        let is_other_store = !inner.store_uid.is_empty()
+            && !hello.store_uid.is_empty()
+            && hello.store_uid != inner.store_uid;
+        if is_other_store {
             return Err(format!(
-                "the store has {} partitions, its configuration says {}",
-                hello.partitions, inner.partitions
+                "the node holds data of store {}, not of {}",
+                hello.store_uid, inner.store_uid
             ));
         }
-        if hello.store_uid.is_empty() || hello.store_uid == inner.store_uid {
-            return Ok(());
+        inner.highest_partitions.insert(address, hello.partitions);
+        if let Some(misfit) = inner.misfit() {
+            return Err(misfit);
         }
         if inner.store_uid.is_empty() {
             inner.store_uid.clone_from(&hello.store_uid);
-            return Ok(());
         }
-        Err(format!(
-            "the node holds data of store {}, not of {}",
-            hello.store_uid, inner.store_uid
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn misfit(&self) -> Option<String> {
+        let highest = *self.highest_partitions.values().max()?;
+        if highest <= self.partitions {
+            return None;
+        }
+        Some(format!(
+            "config field partitions says {}, but the store has at least {highest}",
+            self.partitions
         ))
     }
 }
@@ -256,6 +306,9 @@ fn connection_state(inner: &Inner) -> ConnectionState {
         return ConnectionState::Connecting {
             reason: "disconnected".to_owned(),
         };
+    }
+    if let Some(reason) = inner.misfit() {
+        return ConnectionState::Misconfigured { reason };
     }
     if inner.links.values().any(|link| link.is_up()) {
         return ConnectionState::Connected;
@@ -283,9 +336,9 @@ impl Greeter for WeakGreeter {
             .unwrap_or_default()
     }
 
-    fn greet(&self, hello: &NodeHello) -> Result<(), String> {
+    fn greet(&self, address: SocketAddr, hello: &NodeHello) -> Result<(), String> {
         match self.0.upgrade() {
-            Some(nodes) => nodes.greet(hello),
+            Some(nodes) => nodes.greet(address, hello),
             None => Err("disconnected".to_owned()),
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! Not for sessions and sequence numbers; requests that are sent again must be safe to repeat.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,11 +67,37 @@ struct Place {
 
 /// One request's search for the leader.
 struct Search {
+    deadline: Instant,
     backoff: Duration,
     tried: usize,
     /// A node that was silent, and until when hints to it are not followed.
     silent: Option<(SocketAddr, Instant)>,
+    /// Nodes that do not host the partition though they host others, and since when no node has
+    /// answered anything else.
+    strangers: BTreeSet<SocketAddr>,
+    strange_since: Instant,
     last_reason: String,
+}
+
+impl Search {
+    fn new(deadline: Instant) -> Self {
+        Self {
+            deadline,
+            backoff: MIN_BACKOFF,
+            tried: 0,
+            silent: None,
+            strangers: BTreeSet::new(),
+            strange_since: Instant::now(),
+            last_reason: String::new(),
+        }
+    }
+
+    fn met_stranger(&mut self, node: SocketAddr) {
+        if self.strangers.is_empty() {
+            self.strange_since = Instant::now();
+        }
+        self.strangers.insert(node);
+    }
 }
 
 /// How a search goes on after an attempt.
@@ -136,12 +163,7 @@ impl Partition {
         deadline: Instant,
     ) -> Outcome {
         let mut uncertain = false;
-        let mut search = Search {
-            backoff: MIN_BACKOFF,
-            tried: 0,
-            silent: None,
-            last_reason: String::new(),
-        };
+        let mut search = Search::new(deadline);
         loop {
             if self.closed.is_cancelled() {
                 return Outcome {
@@ -155,9 +177,16 @@ impl Partition {
                     uncertain,
                 };
             }
+            if let Some(misfit) = self.misfit(&search).filter(|_| !uncertain) {
+                let error = DriverError::new(ErrorKind::FailedPrecondition, misfit);
+                return Outcome {
+                    answer: Answer::Failed(error),
+                    uncertain,
+                };
+            }
             let step = match self.target() {
                 Some(target) => {
-                    self.attempt(target, body(), deadline, &mut search, &mut uncertain)
+                    self.attempt(target, body(), &mut search, &mut uncertain)
                         .await
                 }
                 None => {
@@ -185,11 +214,32 @@ impl Partition {
         }
     }
 
+    /// Why the configuration does not fit the store, as far as can be told.
+    fn misfit(&self, search: &Search) -> Option<String> {
+        if let Some(misfit) = self.nodes.misfit() {
+            return Some(misfit);
+        }
+        // A store that is being created, or a partition that moves, is known to some node soon.
+        let patience = self.nodes.timeouts().election * 2;
+        if search.strangers.is_empty() || search.strange_since.elapsed() < patience {
+            return None;
+        }
+        let members = self.nodes.members();
+        let nobody_knows_it = members.iter().all(|node| search.strangers.contains(node));
+        nobody_knows_it.then(|| {
+            format!(
+                "config field partitions says {}, but no storage node hosts partition {}: {}",
+                self.nodes.partitions(),
+                self.id.0,
+                search.last_reason
+            )
+        })
+    }
+
     async fn attempt(
         &self,
         target: SocketAddr,
         body: request::Body,
-        deadline: Instant,
         search: &mut Search,
         uncertain: &mut bool,
     ) -> Step {
@@ -197,7 +247,7 @@ impl Partition {
             return Step::Answered(Answer::Closed);
         };
         let patience = self.nodes.timeouts().election;
-        let give_up = deadline.min(Instant::now() + patience);
+        let give_up = search.deadline.min(Instant::now() + patience);
         let answered = tokio::select! {
             answered = tokio::time::timeout_at(give_up, link.request(self.id.0, body)) => answered,
             () = self.closed.cancelled() => {
@@ -208,6 +258,7 @@ impl Partition {
         match answered {
             Err(_) => {
                 *uncertain = true;
+                search.strangers.clear();
                 search.last_reason = format!("node {target} did not answer within {patience:?}");
                 search.silent = Some((target, Instant::now() + patience));
                 self.forget_leader(target);
@@ -215,6 +266,7 @@ impl Partition {
             }
             Ok(Err(error)) => {
                 *uncertain |= matches!(error, LinkError::Broken(_));
+                search.strangers.clear();
                 search.last_reason = error.to_string();
                 self.forget_leader(target);
                 Step::TryAnother
@@ -251,6 +303,12 @@ impl Partition {
     ) -> Step {
         use failure::Reason;
         let reason = failure.reason();
+        let hosts_others = failure.code == tonic::Code::NotFound as i32;
+        if reason == Reason::UnknownPartition && hosts_others {
+            search.met_stranger(target);
+        } else {
+            search.strangers.clear();
+        }
         match reason {
             Reason::Operation => {
                 let kind = ErrorKind::from_code(failure.code);
@@ -292,7 +350,11 @@ impl Partition {
         let Some(hint) = hint.filter(|hint| !hint.address.is_empty()) else {
             return;
         };
-        let Some(leader) = self.nodes.resolve_hint(&hint.address).await else {
+        let Some(leader) = self
+            .nodes
+            .resolve_hint(&hint.address, search.deadline)
+            .await
+        else {
             return;
         };
         let still_silent = search

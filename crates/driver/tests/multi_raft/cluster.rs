@@ -197,6 +197,14 @@ impl Shared {
 impl Node {
     fn react(&self, partition: u32, body: request::Body) -> Reaction {
         let mut shared = self.shared.lock();
+        if !shared.machines.contains_key(&partition) {
+            let refusal = Failure {
+                code: tonic::Code::NotFound as i32,
+                message: format!("the highest that it hosts is {}", shared.machines.len()),
+                ..failure(Reason::UnknownPartition)
+            };
+            return Reaction::Answer(response::Outcome::Failure(refusal));
+        }
         if shared.leader != Some(self.index) {
             let hint = shared
                 .leader
@@ -291,10 +299,14 @@ impl Node {
         outgoing: mpsc::Sender<Result<NodeMessage, Status>>,
     ) {
         incoming.message().await.unwrap().unwrap().hello.unwrap();
-        let hello = NodeHello {
-            version: 1,
-            store_uid: self.shared.lock().store_uid.clone(),
-            ..NodeHello::default()
+        let hello = {
+            let shared = self.shared.lock();
+            NodeHello {
+                version: 1,
+                store_uid: shared.store_uid.clone(),
+                partitions: u32::try_from(shared.machines.len()).unwrap(),
+                ..NodeHello::default()
+            }
         };
         let greeting = NodeMessage {
             hello: Some(hello),

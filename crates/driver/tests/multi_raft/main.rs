@@ -36,14 +36,17 @@ async fn connect(cluster: &Cluster) -> Arc<dyn Connection> {
     connect_with(cluster, r#"{"session": "3s", "election": "150ms"}"#).await
 }
 
-async fn connect_with(cluster: &Cluster, timeouts: &str) -> Arc<dyn Connection> {
+async fn start(config: &str) -> Arc<dyn Connection> {
     let store = StoreId {
         namespace: "team".into(),
         name: "store-a".into(),
     };
     let driver = MultiRaftDriver::new(Arc::new(DnsResolver));
-    let config = cluster.config(timeouts);
-    let connection = driver.connect(&store, config.as_bytes()).await.unwrap();
+    driver.connect(&store, config.as_bytes()).await.unwrap()
+}
+
+async fn connect_with(cluster: &Cluster, timeouts: &str) -> Arc<dyn Connection> {
+    let connection = start(&cluster.config(timeouts)).await;
     let mut state = connection.state();
     let reached = state.wait_for(|state| *state == ConnectionState::Connected);
     tokio::time::timeout(LONG, reached).await.unwrap().unwrap();
@@ -266,4 +269,61 @@ async fn a_node_of_another_store_and_other_partition_counts_are_refused() {
         .await
         .unwrap();
     increment(&connection, LONG).await.unwrap();
+}
+
+#[tokio::test]
+async fn too_few_partitions_in_the_configuration_are_refused_with_both_numbers() {
+    let cluster = Cluster::start(3, 4).await;
+    let config = cluster
+        .config(r#"{"session": "3s", "election": "150ms"}"#)
+        .replace("\"partitions\": 4", "\"partitions\": 3");
+    let connection = start(&config).await;
+    let mut state = connection.state();
+    let told = state.wait_for(|state| matches!(state, ConnectionState::Misconfigured { .. }));
+    tokio::time::timeout(LONG, told).await.unwrap().unwrap();
+
+    let started = Instant::now();
+    let error = increment(&connection, LONG).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::FailedPrecondition, "{error}");
+    assert!(error.message.contains("partitions says 3"), "{error}");
+    assert!(error.message.contains("at least 4"), "{error}");
+    assert!(started.elapsed() < LONG / 2, "at once");
+    assert_eq!(cluster.opened(), 0, "nothing went to a wrong place");
+}
+
+#[tokio::test]
+async fn too_many_partitions_in_the_configuration_are_refused_where_it_shows() {
+    let cluster = Cluster::start(3, 1).await;
+    let config = cluster
+        .config(r#"{"session": "3s", "election": "150ms"}"#)
+        .replace("\"partitions\": 1", "\"partitions\": 63");
+    let connection = start(&config).await;
+    let error = increment(&connection, LONG).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::FailedPrecondition, "{error}");
+    assert!(error.message.contains("partitions says 63"), "{error}");
+    assert!(
+        error.message.contains("the highest that it hosts is 1"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_withdrawal_goes_on_after_an_outage_that_was_longer_than_the_session_timeout() {
+    let cluster = Cluster::start(3, 1).await;
+    let timeouts = r#"{"session": "450ms", "election": "150ms"}"#;
+    let connection = connect_with(&cluster, timeouts).await;
+    increment(&connection, LONG).await.unwrap();
+    cluster.fault(Fault::SilentAfterApply);
+    cluster.nobody_leads_after_faults();
+    let error = increment(&connection, Duration::from_millis(200)).await;
+    assert_eq!(error.unwrap_err().kind, ErrorKind::Timeout);
+    let outage = Instant::now();
+    until("the end of the outage", || {
+        outage.elapsed() > Duration::from_millis(1_200)
+    })
+    .await;
+    assert_eq!(cluster.cancelled(), 0);
+    cluster.lead(1, true);
+    until("the withdrawal", || cluster.cancelled() == 1).await;
+    assert_eq!(increment(&connection, LONG).await.unwrap(), 3);
 }

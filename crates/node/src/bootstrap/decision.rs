@@ -1,4 +1,4 @@
-//! Whether this node may carry out a Bootstrap. Pure; the table is in `decision_tests.rs`.
+//! Whether this node may carry out a Bootstrap. Pure; the table is in `tests.rs`.
 
 use atomix_raft::{GroupRecord, NodeId, PartitionId};
 use bytes::Bytes;
@@ -101,10 +101,23 @@ pub(crate) fn judge_own(
         object(plan, "this node", group)?;
         if group.incarnation < plan.incarnation {
             work.delete.push(group.partition);
-        } else if group.joined && plan.partitions.contains_key(&group.partition) {
-            return Err(Refusal::Joined {
-                partition: group.partition,
-            });
+            continue;
+        }
+        // A plan names all of a node's partitions; what a peer holds beside them is its own affair.
+        match (group.joined, plan.partitions.contains_key(&group.partition)) {
+            (true, true) => {
+                return Err(Refusal::Joined {
+                    partition: group.partition,
+                });
+            }
+            (false, false) => {
+                return Err(Refusal::OtherPlan {
+                    holder: "this node".to_owned(),
+                    partition: group.partition,
+                    incarnation: group.incarnation,
+                });
+            }
+            (true, false) | (false, true) => {}
         }
     }
     let current: Vec<PartitionId> = held

@@ -14,11 +14,12 @@ use atomix_proto::multiraft::v1::plans_server::Plans;
 use atomix_proto::multiraft::v1::{
     BootstrapRequest, HeldPlan as HeldPlanMessage, ListPlansRequest, ListPlansResponse,
 };
-use atomix_raft::PartitionId;
+use atomix_raft::{NodeId, PartitionId};
 use tokio::sync::Mutex;
 use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status};
 
+use crate::grpc;
 use crate::hosted::Hosted;
 use crate::resolver::Resolver;
 use decision::{HeldPlan, PeerReport, Refusal};
@@ -26,6 +27,8 @@ use plan::BootstrapPlan;
 
 /// How long a peer has to say what it holds; one that does not answer is not reachable.
 const PEER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How much of it connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Carries out Bootstraps, one at a time.
 pub(crate) struct Bootstrapper {
@@ -83,13 +86,13 @@ impl Bootstrapper {
     /// What the reachable members of the plan hold.
     async fn ask_peers(&self, plan: &BootstrapPlan) -> Vec<PeerReport> {
         let records = plan.partitions.values();
-        let addresses: BTreeSet<&str> = records
+        let members: BTreeSet<(NodeId, &str)> = records
             .flat_map(|record| record.members.values())
             .filter(|member| member.node_id != plan.node_id)
-            .map(|member| member.address.as_str())
+            .map(|member| (member.node_id, member.address.as_str()))
             .collect();
-        let asking = addresses.into_iter().map(|address| async move {
-            match tokio::time::timeout(PEER_TIMEOUT, self.ask_peer(address)).await {
+        let asking = members.into_iter().map(|(node_id, address)| async move {
+            match tokio::time::timeout(PEER_TIMEOUT, self.ask_peer(node_id, address)).await {
                 Ok(Ok(report)) => Some(report),
                 Ok(Err(reason)) => {
                     tracing::info!(
@@ -109,20 +112,30 @@ impl Bootstrapper {
         answers.into_iter().flatten().collect()
     }
 
-    async fn ask_peer(&self, address: &str) -> Result<PeerReport, String> {
+    /// What one node holds. Another node that sits at its address now does not count: what that one
+    /// holds says nothing about this plan.
+    async fn ask_peer(&self, node_id: NodeId, address: &str) -> Result<PeerReport, String> {
         let resolved = self.resolver.resolve(address).await;
         let resolved = resolved.map_err(|error| error.to_string())?;
         let endpoint = Endpoint::from_shared(format!("http://{resolved}"))
             .map_err(|error| error.to_string())?;
         let channel = endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
             .connect()
             .await
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| grpc::with_sources(&error))?;
         let answer = PlansClient::new(channel)
             .list_plans(ListPlansRequest {})
             .await
             .map_err(|status| status.to_string())?;
-        let plans = answer.into_inner().plans.into_iter();
+        let answer = answer.into_inner();
+        if answer.node_id != node_id.0 {
+            return Err(format!(
+                "node {:016x} answers there now, not {:016x}",
+                answer.node_id, node_id.0
+            ));
+        }
+        let plans = answer.plans.into_iter();
         Ok(PeerReport {
             address: address.to_owned(),
             held: plans

@@ -96,6 +96,23 @@ fn what_this_node_holds_decides() {
             }),
         ),
         (
+            "a partition that the plan does not know",
+            vec![held(1, 5), held(3, 5)],
+            Err(Refusal::OtherPlan {
+                holder: "this node".to_owned(),
+                partition: PartitionId(3),
+                incarnation: 5,
+            }),
+        ),
+        (
+            "joined a partition that the plan does not know",
+            vec![HeldPlan {
+                joined: true,
+                ..held(3, 5)
+            }],
+            work(&[], &[1, 2]),
+        ),
+        (
             "another store, even an old one",
             vec![other_store],
             Err(Refusal::OtherStore {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use atomix_primitives::SessionId;
+use atomix_process::grpc::next_message;
 use atomix_proto::multiraft::v1::{
-    DriverHello, DriverMessage, KeepAlive, NodeHello, NodeMessage, Request,
+    DriverHello, DriverMessage, Failure, KeepAlive, NodeHello, NodeMessage, Request,
 };
 use atomix_raft::PartitionId;
 use prost::Message as _;
@@ -12,9 +13,9 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::ticket::{Answer, KeepAliveTicket, Outbox, Ticket};
-use crate::grpc;
+use crate::grpc::HELLO_TIMEOUT;
 use crate::hosted::Hosted;
-use crate::partition::{exhausted, unknown_partition, wrong_store};
+use crate::partition::{exhausted, wrong_store};
 
 /// The protocol version that this node speaks.
 const VERSION: u32 = 1;
@@ -33,7 +34,10 @@ pub(super) async fn serve(
     mut incoming: Streaming<DriverMessage>,
     sender: Sender,
 ) -> Result<(), Status> {
-    let Some(first) = grpc::next(&mut incoming).await? else {
+    let first = tokio::time::timeout(HELLO_TIMEOUT, next_message(&mut incoming)).await;
+    let first = first
+        .map_err(|_| Status::deadline_exceeded(format!("no hello within {HELLO_TIMEOUT:?}")))?;
+    let Some(first) = first? else {
         return Ok(());
     };
     let DriverMessage {
@@ -62,8 +66,9 @@ pub(super) async fn serve(
     };
     driver.take(requests, keep_alives);
     let reading = async {
-        while let Some(message) = grpc::next(&mut incoming).await? {
+        while let Some(message) = next_message(&mut incoming).await? {
             driver.take(message.requests, message.keep_alives);
+            driver.outbox.has_room().await;
         }
         Ok(())
     };
@@ -93,8 +98,8 @@ fn own_hello(hosted: &Hosted) -> NodeHello {
         store_uid: hosted.store_uid().to_string(),
         node_id: hosted.node_id().0,
         node_version: env!("CARGO_PKG_VERSION").to_owned(),
-        // A node knows its own partitions only.
-        partitions: 0,
+        // A node knows its own partitions only: the store has at least so many.
+        partitions: hosted.highest_partition(),
         leaders: leaders.collect(),
     }
 }
@@ -129,7 +134,7 @@ impl Driver {
         }
         match self.hosted.get(PartitionId(request.partition_id)) {
             Some(partition) => partition.request(request, ticket),
-            None => ticket.fail(unknown_partition(request.partition_id)),
+            None => ticket.fail(unknown_partition(&self.hosted, request.partition_id)),
         }
     }
 
@@ -146,9 +151,15 @@ impl Driver {
         }
         match self.hosted.get(PartitionId(partition_id)) {
             Some(partition) => partition.keep_alive(session, ticket),
-            None => ticket.answer(Some(unknown_partition(partition_id))),
+            None => ticket.answer(Some(unknown_partition(&self.hosted, partition_id))),
         }
     }
+}
+
+/// The message names what is hosted here: a driver with another number of partitions in its
+/// configuration than the store has passes it on to whoever can correct that.
+fn unknown_partition(hosted: &Hosted, partition: u32) -> Failure {
+    crate::partition::unknown_partition(partition, hosted.highest_partition())
 }
 
 /// Sends answers, as many in one message as there are.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use atomix_primitives::SessionId;
 use atomix_proto::multiraft::v1::{Failure, KeepAliveResponse, Response, response};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::partition::unknown_outcome;
 
@@ -16,12 +16,20 @@ pub(crate) enum Answer {
     KeepAlive(KeepAliveResponse),
 }
 
-/// One stream's answers. Its queue holds at most one answer for each request in flight, and those
-/// are limited.
+/// Answers of one stream that wait for the driver to take them. With more, no request is read.
+const MAX_UNSENT: usize = 65_536;
+
+/// One stream's answers. Its queue holds at most one answer for each request in flight; those are
+/// limited, and what is refused beyond the limit is answered only as fast as the driver reads.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     sender: mpsc::UnboundedSender<Answer>,
+    /// Requests that are not answered, or whose answers are not sent yet.
     in_flight: AtomicUsize,
+    /// Answers that are not sent yet.
+    unsent: AtomicUsize,
+    /// Answers were sent.
+    sent: Notify,
 }
 
 impl Outbox {
@@ -30,6 +38,8 @@ impl Outbox {
         let outbox = Self {
             sender,
             in_flight: AtomicUsize::new(0),
+            unsent: AtomicUsize::new(0),
+            sent: Notify::new(),
         };
         (Arc::new(outbox), receiver)
     }
@@ -41,6 +51,23 @@ impl Outbox {
 
     pub(crate) fn sent(&self, answers: usize) {
         self.in_flight.fetch_sub(answers, Ordering::Relaxed);
+        self.unsent.fetch_sub(answers, Ordering::Relaxed);
+        self.sent.notify_waiters();
+    }
+
+    /// Returns when the driver has taken enough of its answers. What merely waits, perhaps for
+    /// another request of the same stream, holds nothing up.
+    pub(crate) async fn has_room(&self) {
+        loop {
+            let sent = self.sent.notified();
+            tokio::pin!(sent);
+            // Before the look, so that nothing sent after it is missed.
+            sent.as_mut().enable();
+            if self.unsent.load(Ordering::Relaxed) <= MAX_UNSENT {
+                return;
+            }
+            sent.await;
+        }
     }
 
     fn begin(&self) {
@@ -48,6 +75,7 @@ impl Outbox {
     }
 
     fn push(&self, answer: Answer) {
+        self.unsent.fetch_add(1, Ordering::Relaxed);
         // The stream may have ended.
         let _ = self.sender.send(answer);
     }
@@ -174,5 +202,19 @@ mod tests {
         assert!(answers.try_recv().is_err(), "an answer is sent once");
         outbox.sent(2);
         assert_eq!(outbox.in_flight(), 0);
+    }
+
+    #[tokio::test]
+    async fn answers_that_nobody_takes_hold_up_reading_and_waiting_requests_do_not() {
+        let (outbox, _answers) = Outbox::new();
+        let mut waiting: Vec<_> = (0..=MAX_UNSENT as u64)
+            .map(|id| Ticket::new(id, &outbox))
+            .collect();
+        outbox.has_room().await;
+        waiting.clear();
+        let mut room = Box::pin(outbox.has_room());
+        assert!(futures::poll!(&mut room).is_pending());
+        outbox.sent(1);
+        room.await;
     }
 }

@@ -80,11 +80,19 @@ pub(crate) fn session_lost() -> Failure {
     )
 }
 
-pub(crate) fn unknown_partition(partition: u32) -> Failure {
+pub(crate) fn unknown_partition(partition: u32, highest: u32) -> Failure {
+    // A node that hosts nothing may be about to; one that hosts others tells something.
+    let (code, known) = match highest {
+        0 => (ErrorCode::Unavailable, "it hosts none yet".to_owned()),
+        highest => (
+            ErrorCode::NotFound,
+            format!("the highest that it hosts is {highest}"),
+        ),
+    };
     failure(
         Reason::UnknownPartition,
-        ErrorCode::NotFound,
-        format!("this node does not host partition {partition}"),
+        code,
+        format!("this node does not host partition {partition}; {known}"),
     )
 }
 

@@ -10,10 +10,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::Group;
 use super::answers::{self, Asker};
 use super::clock::LeaderClock;
 use super::deadlines::SessionDeadlines;
-use super::{Group, Proposal, Proposals};
+use super::queues::{Proposal, Proposals};
 
 /// A term that this member leads, from when it has applied everything of the terms before.
 pub(crate) struct Term {

@@ -17,9 +17,10 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::Inner;
 use super::answers::{self, Asker};
 use super::machine::{CommandOutcome, Output};
-use super::{Inner, Proposal};
+use super::queues::{Proposal, Queued};
 
 /// Entries of one partition that are under way at once.
 const ENTRIES_UNDER_WAY: usize = 8;
@@ -30,6 +31,7 @@ const ENTRY_COMMANDS: usize = 4096;
 /// An entry that was handed to Raft.
 struct Sent {
     commands: Vec<Waiting>,
+    proposed: Instant,
     result: Result<Output, ProposeError>,
 }
 
@@ -40,7 +42,7 @@ struct Waiting {
 }
 
 /// Proposes until all senders of proposals are gone.
-pub(super) async fn run(inner: Arc<Inner>, mut proposals: mpsc::Receiver<Proposal>) {
+pub(super) async fn run(inner: Arc<Inner>, mut proposals: mpsc::Receiver<Queued<Proposal>>) {
     let mut under_way: FuturesUnordered<BoxFuture<'static, Sent>> = FuturesUnordered::new();
     loop {
         tokio::select! {
@@ -57,24 +59,20 @@ pub(super) async fn run(inner: Arc<Inner>, mut proposals: mpsc::Receiver<Proposa
     }
 }
 
-fn collect(first: Proposal, proposals: &mut mpsc::Receiver<Proposal>) -> Vec<Proposal> {
-    let mut bytes = size(&first.command);
-    let mut batch = vec![first];
+fn collect(
+    first: Queued<Proposal>,
+    proposals: &mut mpsc::Receiver<Queued<Proposal>>,
+) -> Vec<Proposal> {
+    let mut bytes = first.item.size();
+    let mut batch = vec![first.item];
     while bytes < ENTRY_BYTES && batch.len() < ENTRY_COMMANDS {
         let Ok(next) = proposals.try_recv() else {
             break;
         };
-        bytes += size(&next.command);
-        batch.push(next);
+        bytes += next.item.size();
+        batch.push(next.item);
     }
     batch
-}
-
-fn size(command: &command::Command) -> usize {
-    match command {
-        command::Command::Operate(operate) => operate.encoded_len(),
-        _ => 64,
-    }
 }
 
 /// Answers what needs no entry and hands the rest to Raft.
@@ -130,12 +128,14 @@ fn send(inner: &Arc<Inner>, batch: Vec<Proposal>) -> Option<BoxFuture<'static, S
         commands,
     };
     let payload = Bytes::from(payload.encode_to_vec());
-    let deadline = Instant::now() + inner.propose_timeout();
+    let proposed = Instant::now();
+    let deadline = proposed + inner.propose_timeout();
     let group = inner.group.clone();
     let mut sent = async move {
         let result = group.propose(payload, deadline).await;
         Sent {
             commands: waiting,
+            proposed,
             result,
         }
     }
@@ -170,6 +170,7 @@ fn settle(inner: &Arc<Inner>, sent: Sent) {
             return;
         }
     };
+    inner.metrics.observe_commit(sent.proposed.elapsed());
     inner.leadership.with(|term, _| {
         for session in &output.ended_sessions {
             term.deadlines.remove(*session);

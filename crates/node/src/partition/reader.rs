@@ -10,15 +10,16 @@ use atomix_proto::multiraft::v1::{Failure, Operation};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::Inner;
 use super::answers;
-use super::{Inner, Read};
+use super::queues::{Queued, Read};
 use crate::exchange::{KeepAliveTicket, Ticket};
 
 /// Reads of one round.
 const ROUND: usize = 8192;
 
 /// Reads until all senders are gone.
-pub(super) async fn run(inner: Arc<Inner>, mut reads: mpsc::Receiver<Read>) {
+pub(super) async fn run(inner: Arc<Inner>, mut reads: mpsc::Receiver<Queued<Read>>) {
     let mut round = Vec::new();
     while reads.recv_many(&mut round, ROUND).await > 0 {
         let arrived = std::mem::take(&mut round);
@@ -26,7 +27,7 @@ pub(super) async fn run(inner: Arc<Inner>, mut reads: mpsc::Receiver<Read>) {
     }
 }
 
-async fn answer(inner: &Arc<Inner>, round: Vec<Read>) {
+async fn answer(inner: &Arc<Inner>, round: Vec<Queued<Read>>) {
     let confirmed = match inner.leadership.serve(&inner.group) {
         Ok(now) => confirm(inner, now).await,
         Err(failure) => Err(failure),
@@ -34,7 +35,7 @@ async fn answer(inner: &Arc<Inner>, round: Vec<Read>) {
     let mut queries = Vec::new();
     let mut keep_alives = Vec::new();
     for read in round {
-        match read {
+        match read.item {
             Read::Query { operation, ticket } => queries.push((operation, ticket)),
             Read::KeepAlive { session, ticket } => keep_alives.push((session, ticket)),
         }

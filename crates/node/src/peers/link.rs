@@ -1,51 +1,33 @@
-//! One stream to one node: connects on demand, again and again, and pairs replies with messages.
+//! The stream of one class to one node, opened again and again while it is of use.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use atomix_process::grpc::next_message;
+use atomix_proto::multiraft::v1::PeerFrame;
 use atomix_proto::multiraft::v1::peers_client::PeersClient;
-use atomix_proto::multiraft::v1::{PeerFrame, PeerMessage, PeerReply, peer_frame::Body};
 use atomix_raft::{Class, NodeId};
-use rand::Rng as _;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 use super::Greeting;
+use super::backoff::{Backoff, MIN_PAUSE};
+use super::exchange::{Ended, Exchange, FRAMES, Leaving, describe};
+use super::processes::Arrivals;
+use super::queue::Outgoing;
 use crate::grpc;
 use crate::resolver::Resolver;
 
-/// Frames that wait for the connection.
-const FRAMES: usize = 256;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-const MIN_BACKOFF: Duration = Duration::from_millis(20);
-const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// A node that is gone without a word, its address perhaps moved, is noticed by its silence.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// A link that carried nothing for so long ends.
 const IDLE: Duration = Duration::from_secs(300);
-
-/// A message that waits for its reply.
-pub(super) struct Outgoing {
-    pub(super) message: PeerMessage,
-    pub(super) reply: oneshot::Sender<Result<PeerReply, Lost>>,
-}
-
-/// Why a message has no reply.
-#[derive(Debug)]
-pub(super) enum Lost {
-    /// It certainly was not sent.
-    NotSent(String),
-    /// Perhaps it arrived.
-    NoReply(String),
-}
-
-type Pending = HashMap<u64, oneshot::Sender<Result<PeerReply, Lost>>>;
 
 /// The stream of one class to one node.
 pub(super) struct Link {
@@ -56,50 +38,112 @@ pub(super) struct Link {
     pub(super) resolver: Arc<dyn Resolver>,
 }
 
-/// An open stream after both hellos.
-struct Open {
-    to_node: mpsc::Sender<PeerFrame>,
-    from_node: Streaming<PeerFrame>,
+/// What was last said about the node, so that each change is one line in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Reached,
+    Lost,
+}
+
+/// What a pause ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Paused {
+    Over { used: bool },
+    NobodyCanUseIt,
 }
 
 impl Link {
-    /// Carries messages until the node shuts down or nothing uses the link.
-    pub(super) async fn run(self, queue: mpsc::Receiver<Outgoing>, shutdown: CancellationToken) {
-        tokio::select! {
-            () = self.carry(queue) => {}
-            () = shutdown.cancelled() => {}
+    /// Carries messages until the node shuts down or nothing used the link for long.
+    pub(super) async fn run(
+        self,
+        mut queue: mpsc::Receiver<Outgoing>,
+        shutdown: CancellationToken,
+    ) {
+        let ended = tokio::select! {
+            () = self.carry(&mut queue) => "nothing used the stream",
+            () = shutdown.cancelled() => "this node shuts down",
+        };
+        queue.close();
+        while let Ok(unsent) = queue.try_recv() {
+            unsent.fail(ended);
         }
     }
 
-    async fn carry(&self, mut queue: mpsc::Receiver<Outgoing>) {
-        let mut backoff = MIN_BACKOFF;
-        // A first message that waits for the connection.
-        while let Ok(Some(first)) = tokio::time::timeout(IDLE, queue.recv()).await {
-            let opened = tokio::time::timeout(CONNECT_TIMEOUT, self.open(&first.message)).await;
-            let opened = opened.unwrap_or_else(|_| Err("no connection in time".to_owned()));
+    async fn carry(&self, queue: &mut mpsc::Receiver<Outgoing>) {
+        // Made for its first message.
+        let Some(first) = queue.recv().await else {
+            return;
+        };
+        let store_uid = first.message.store_uid.clone();
+        let mut first = Some(first);
+        let mut backoff = Backoff::new();
+        let mut told = Told::Nothing;
+        let mut used = Instant::now();
+        // Also without a message: whoever needs the node next finds it connected.
+        while used.elapsed() < IDLE {
+            let mut arrivals = self.greeting.processes.arrivals(self.node_id);
+            let opened = tokio::time::timeout(CONNECT_TIMEOUT, self.open(&store_uid)).await;
             let reason = match opened {
-                Ok(open) => {
-                    backoff = MIN_BACKOFF;
-                    tracing::debug!(node = format!("{:016x}", self.node_id.0), address = self.address, class = ?self.class, "connected");
-                    let reason = exchange(open, first, &mut queue).await;
-                    tracing::info!(address = self.address, class = ?self.class, reason, "a stream to a node ended");
-                    continue;
+                Ok(Ok(exchange)) => {
+                    let opened = Instant::now();
+                    let replied = || self.tell_reached(&mut told);
+                    let ended = exchange.run(first.take(), queue, IDLE, replied).await;
+                    used = Instant::now();
+                    backoff.stream_lived(opened.elapsed());
+                    match ended {
+                        Ended::Unused => return,
+                        Ended::Broken(reason) => reason,
+                    }
                 }
-                Err(reason) => reason,
+                Ok(Err(reason)) => reason,
+                Err(_) => format!("no connection within {CONNECT_TIMEOUT:?}"),
             };
-            tracing::debug!(address = self.address, reason, "cannot reach a node");
-            // Jitter, so that nodes do not meet in step.
-            let until = Instant::now() + backoff.mul_f64(rand::rng().random_range(0.5..1.0));
-            backoff = (backoff * 2).min(MAX_BACKOFF);
-            fail(first.reply, &reason);
-            refuse_until(until, &mut queue, &reason).await;
+            self.tell_lost(&mut told, &reason);
+            if let Some(first) = first.take() {
+                first.fail(&reason);
+            }
+            match refuse(queue, &reason, backoff.pause(), &mut arrivals).await {
+                Paused::Over { used: true } => used = Instant::now(),
+                Paused::Over { used: false } => {}
+                Paused::NobodyCanUseIt => return,
+            }
         }
     }
 
-    async fn open(&self, first: &PeerMessage) -> Result<Open, String> {
+    async fn open(&self, store_uid: &str) -> Result<Exchange, String> {
+        let channel = self.connect().await?;
+        let mut client = PeersClient::new(channel)
+            .max_decoding_message_size(grpc::MAX_PEER_MESSAGE)
+            .max_encoding_message_size(grpc::MAX_PEER_MESSAGE);
+
+        let (to_node, frames) = mpsc::channel::<Leaving>(FRAMES);
+        // A new queue has room.
+        let _ = to_node.try_send((self.greeting.frame(store_uid), None));
+        let frames =
+            ReceiverStream::new(frames).map(|(frame, _room): Leaving| -> PeerFrame { frame });
+        let answer = match self.class {
+            Class::Raft => client.raft(frames).await,
+            Class::Snapshot => client.snapshot(frames).await,
+        };
+        let mut from_node = answer.map_err(|status| describe(&status))?.into_inner();
+        let hello = next_message(&mut from_node).await;
+        let hello = hello.map_err(|status| describe(&status))?;
+        let process = self.greeting.check(hello)?;
+        if process.node_id != self.node_id {
+            return Err(format!(
+                "node {:016x} answers there now, not {}",
+                process.node_id.0,
+                self.name()
+            ));
+        }
+        Ok(Exchange::new(to_node, from_node, process))
+    }
+
+    async fn connect(&self) -> Result<Channel, String> {
         let resolved = self.resolver.resolve(&self.address).await;
         let resolved = resolved.map_err(|error| error.to_string())?;
-        let channel = Endpoint::from_shared(format!("http://{resolved}"))
+        Endpoint::from_shared(format!("http://{resolved}"))
             .map_err(|error| error.to_string())?
             .tcp_nodelay(true)
             .initial_stream_window_size(grpc::STREAM_WINDOW)
@@ -109,121 +153,65 @@ impl Link {
             .keep_alive_while_idle(true)
             .connect()
             .await
-            .map_err(|error| with_sources(&error))?;
-        let mut client = PeersClient::new(channel)
-            .max_decoding_message_size(grpc::MAX_PEER_MESSAGE)
-            .max_encoding_message_size(grpc::MAX_PEER_MESSAGE);
+            .map_err(|error| grpc::with_sources(&error))
+    }
 
-        let (to_node, frames) = mpsc::channel(FRAMES);
-        // A new queue has room.
-        let _ = to_node.try_send(self.greeting.frame(&first.store_uid));
-        let frames = ReceiverStream::new(frames);
-        let answer = match self.class {
-            Class::Raft => client.raft(frames).await,
-            Class::Snapshot => client.snapshot(frames).await,
-        };
-        let mut from_node = answer.map_err(|status| status.to_string())?.into_inner();
-        let hello = grpc::next(&mut from_node)
-            .await
-            .map_err(|status| status.to_string())?;
-        let hello = self.greeting.check(hello)?;
-        if hello.node_id != self.node_id.0 {
-            return Err(format!(
-                "node {:016x} answers there now, not {:016x}",
-                hello.node_id, self.node_id.0
-            ));
+    /// The node's id as people know it.
+    fn name(&self) -> String {
+        format!("{:016x}", self.node_id.0)
+    }
+
+    fn tell_reached(&self, told: &mut Told) {
+        let was_lost = std::mem::replace(told, Told::Reached) == Told::Lost;
+        // Snapshots travel rarely; the stream of the heartbeats tells.
+        if was_lost && self.class == Class::Raft {
+            tracing::info!(node = self.name(), address = self.address, "a peer is back");
+        } else {
+            tracing::debug!(node = self.name(), address = self.address, class = ?self.class, "connected");
         }
-        Ok(Open { to_node, from_node })
+    }
+
+    fn tell_lost(&self, told: &mut Told, reason: &str) {
+        let is_news = std::mem::replace(told, Told::Lost) != Told::Lost;
+        if is_news && self.class == Class::Raft {
+            tracing::warn!(
+                node = self.name(),
+                address = self.address,
+                reason,
+                "a peer is lost"
+            );
+        } else {
+            tracing::debug!(node = self.name(), address = self.address, class = ?self.class, reason, "cannot reach a peer");
+        }
     }
 }
 
-/// Sends messages and takes replies until the stream ends; tells why it did.
-async fn exchange(open: Open, first: Outgoing, queue: &mut mpsc::Receiver<Outgoing>) -> String {
-    let Open {
-        to_node,
-        mut from_node,
-    } = open;
-    let mut pending = Pending::new();
-    let mut next_id = 1_u64;
-    let mut prune_at = 1024;
-    let mut next = Some(first);
-    let reason = loop {
-        if let Some(Outgoing { message, reply }) = next.take() {
-            let frame = PeerFrame {
-                correlation_id: next_id,
-                body: Some(Body::Message(message)),
-            };
-            pending.insert(next_id, reply);
-            next_id += 1;
-            if pending.len() >= prune_at {
-                // Whoever timed out does not wait any more.
-                pending.retain(|_, reply| !reply.is_closed());
-                prune_at = (pending.len() * 2).max(1024);
-            }
-            // Replies are taken meanwhile, or two full streams would wait for each other.
-            let sending = to_node.send(frame);
-            tokio::pin!(sending);
-            let ended = loop {
-                tokio::select! {
-                    sent = &mut sending => break sent.err().map(|_| "the stream was closed".to_owned()),
-                    frame = grpc::next(&mut from_node) => match frame {
-                        Ok(Some(frame)) => complete(&mut pending, frame),
-                        Ok(None) => break Some("the node ended it".to_owned()),
-                        Err(status) => break Some(status.to_string()),
-                    },
-                }
-            };
-            if let Some(reason) = ended {
-                break reason;
-            }
+/// Fails what is sent during a pause. It is over early when the node comes by itself.
+async fn refuse(
+    queue: &mut mpsc::Receiver<Outgoing>,
+    reason: &str,
+    pause: Duration,
+    arrivals: &mut Arrivals,
+) -> Paused {
+    let began = Instant::now();
+    let over = async {
+        let arrived = tokio::time::timeout(pause, arrivals.next()).await.is_ok();
+        if arrived {
+            tokio::time::sleep_until(began + pause.min(MIN_PAUSE)).await;
         }
+    };
+    tokio::pin!(over);
+    let mut used = false;
+    loop {
         tokio::select! {
+            () = &mut over => return Paused::Over { used },
             outgoing = queue.recv() => match outgoing {
-                Some(outgoing) => next = Some(outgoing),
-                None => return "nothing uses it".to_owned(),
-            },
-            frame = grpc::next(&mut from_node) => match frame {
-                Ok(Some(frame)) => complete(&mut pending, frame),
-                Ok(None) => break "the node ended it".to_owned(),
-                Err(status) => break status.to_string(),
+                Some(outgoing) => {
+                    used = true;
+                    outgoing.fail(reason);
+                }
+                None => return Paused::NobodyCanUseIt,
             },
         }
-    };
-    for (_, reply) in pending {
-        // Whoever waited may have given up.
-        let _ = reply.send(Err(Lost::NoReply(reason.clone())));
     }
-    reason
-}
-
-fn complete(pending: &mut Pending, frame: PeerFrame) {
-    let Some(Body::Reply(reply)) = frame.body else {
-        return;
-    };
-    if let Some(waiter) = pending.remove(&frame.correlation_id) {
-        // Whoever waited may have given up.
-        let _ = waiter.send(Ok(reply));
-    }
-}
-
-fn fail(reply: oneshot::Sender<Result<PeerReply, Lost>>, reason: &str) {
-    // Whoever waited may have given up.
-    let _ = reply.send(Err(Lost::NotSent(reason.to_owned())));
-}
-
-async fn refuse_until(until: Instant, queue: &mut mpsc::Receiver<Outgoing>, reason: &str) {
-    while let Ok(Some(outgoing)) = tokio::time::timeout_at(until, queue.recv()).await {
-        fail(outgoing.reply, reason);
-    }
-}
-
-/// tonic's transport errors say what happened in their sources only.
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

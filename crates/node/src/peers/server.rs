@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use atomix_process::grpc::next_message;
 use atomix_proto::multiraft::v1::peer_refusal::Reason;
 use atomix_proto::multiraft::v1::peers_server::Peers;
 use atomix_proto::multiraft::v1::{
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Greeting;
-use crate::grpc;
+use crate::grpc::HELLO_TIMEOUT;
 use crate::hosted::Hosted;
 
 /// Replies that wait for one connection; a sender that takes none is cut off.
@@ -77,20 +78,29 @@ impl PeersService {
         mut incoming: Streaming<PeerFrame>,
         replies: &mpsc::Sender<Result<PeerFrame, Status>>,
     ) -> Result<(), Status> {
-        let first = grpc::next(&mut incoming).await?;
-        let hello = self
+        let first = tokio::time::timeout(HELLO_TIMEOUT, next_message(&mut incoming)).await;
+        let first = first.map_err(|_| {
+            Status::deadline_exceeded(format!("no hello within {HELLO_TIMEOUT:?}"))
+        })??;
+        let mut process = self
             .greeting
             .check(first)
             .map_err(Status::failed_precondition)?;
-        let from_node = NodeId(hello.node_id);
+        let from_node = process.node_id;
         let own = self.greeting.frame(&self.hosted.store_uid());
         if replies.send(Ok(own)).await.is_err() {
             return Ok(());
         }
+        self.greeting.processes.arrived(from_node);
 
         let mut handling: FuturesUnordered<BoxFuture<'static, PeerFrame>> = FuturesUnordered::new();
         loop {
             tokio::select! {
+                // Before any other frame of the older process is looked at.
+                biased;
+                stale = process.replaced() => {
+                    return Err(Status::failed_precondition(stale.to_string()));
+                }
                 Some(reply) = handling.next(), if !handling.is_empty() => {
                     // Never waits: the groups' inboxes bound what is being handled.
                     match replies.try_send(Ok(reply)) {
@@ -101,7 +111,7 @@ impl PeersService {
                         }
                     }
                 }
-                frame = grpc::next(&mut incoming) => {
+                frame = next_message(&mut incoming) => {
                     let Some(frame) = frame? else { return Ok(()) };
                     let Some(peer_frame::Body::Message(message)) = frame.body else {
                         continue;

@@ -8,15 +8,12 @@ use atomix_raft::{Class, NodeId, PeerMessage, PeerReply, PeerTarget, Transport, 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::Greeting;
-use super::link::{Link, Lost, Outgoing};
+use super::link::Link;
+use super::queue::{Lost, NotQueued, Queue, ReplyReceiver};
 use crate::resolver::Resolver;
-
-/// Messages that wait for one stream.
-const QUEUE: usize = 4096;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct LinkKey {
@@ -29,7 +26,7 @@ struct LinkKey {
 pub(crate) struct PeerTransport {
     greeting: Arc<Greeting>,
     resolver: Arc<dyn Resolver>,
-    links: Mutex<HashMap<LinkKey, mpsc::Sender<Outgoing>>>,
+    links: Mutex<HashMap<LinkKey, Queue>>,
     shutdown: CancellationToken,
 }
 
@@ -53,32 +50,29 @@ impl PeerTransport {
         target: &PeerTarget,
         message: PeerMessage,
         class: Class,
-    ) -> Result<oneshot::Receiver<Result<PeerReply, Lost>>, TransportError> {
-        let (reply, receiver) = oneshot::channel();
-        let mut outgoing = Outgoing { message, reply };
+    ) -> Result<ReplyReceiver, TransportError> {
+        let full = || TransportError::Unreachable {
+            node_id: target.to_node,
+            address: target.address.clone(),
+            reason: "the queue of its stream is full".to_owned(),
+        };
         let key = LinkKey {
             node_id: target.to_node,
             address: target.address.clone(),
             class,
         };
         let mut links = self.links.lock();
-        if let Some(link) = links.get(&key) {
-            match link.try_send(outgoing) {
-                Ok(()) => return Ok(receiver),
-                Err(mpsc::error::TrySendError::Full(_)) => {
-                    return Err(TransportError::Unreachable {
-                        node_id: target.to_node,
-                        address: target.address.clone(),
-                        reason: "the queue of its stream is full".to_owned(),
-                    });
-                }
-                // The link ended because nothing used it.
-                Err(mpsc::error::TrySendError::Closed(unsent)) => outgoing = unsent,
-            }
-        }
-        let (sender, queue) = mpsc::channel(QUEUE);
-        // A new queue has room.
-        let _ = sender.try_send(outgoing);
+        let message = match links.get(&key) {
+            None => message,
+            Some(queue) => match queue.push(message) {
+                Ok(reply) => return Ok(reply),
+                Err(NotQueued::Full) => return Err(full()),
+                Err(NotQueued::Ended(unsent)) => *unsent,
+            },
+        };
+        let (queue, outgoing) = Queue::new();
+        // A new queue has room for any message.
+        let reply = queue.push(message).map_err(|_| full())?;
         let link = Link {
             node_id: key.node_id,
             address: key.address.clone(),
@@ -86,10 +80,10 @@ impl PeerTransport {
             greeting: Arc::clone(&self.greeting),
             resolver: Arc::clone(&self.resolver),
         };
-        tokio::spawn(link.run(queue, self.shutdown.clone()));
-        links.retain(|_, link| !link.is_closed());
-        links.insert(key, sender);
-        Ok(receiver)
+        tokio::spawn(link.run(outgoing, self.shutdown.clone()));
+        links.retain(|_, queue| !queue.has_ended());
+        links.insert(key, queue);
+        Ok(reply)
     }
 }
 

@@ -3,6 +3,7 @@
 mod inbox;
 mod metrics;
 mod reads;
+mod snapshot_policy;
 mod upkeep;
 
 use std::collections::BTreeMap;
@@ -124,8 +125,12 @@ impl<M: Machine> Group<M> {
             raft.clone(),
             host.clone(),
             sender,
-            record.timings,
-            engine.log_retention(),
+            snapshot_policy::SnapshotPolicy {
+                bytes: engine.options().snapshot_bytes,
+                entries: record.timings.snapshot_entry_threshold,
+                pause: engine.options().snapshot_pause,
+            },
+            engine.options().log_retention,
         ));
         let (inbox, receiving) = Inbox::new(&record, raft.clone(), &host, stopping.clone());
         let watching = metrics::watch(

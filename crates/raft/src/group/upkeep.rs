@@ -10,24 +10,20 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Node;
+use super::snapshot_policy::{SinceSnapshot, SnapshotPolicy};
 use crate::error::StorageError;
 use crate::host::Host;
 use crate::machine::Machine;
 use crate::network::Sender;
-use crate::record::Timings;
 use crate::types::index_of;
 
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Applied payload bytes after which a snapshot is taken, if the last one is not larger.
-const SNAPSHOT_BYTES: u64 = 64 << 20;
-/// The least time between snapshots that are taken because of the number of entries.
-const SNAPSHOT_PAUSE: Duration = Duration::from_secs(60);
 
 pub(super) struct Upkeep<M: Machine> {
     raft: Node<M>,
     host: Arc<Host<M>>,
     sender: Arc<Sender>,
-    timings: Timings,
+    policy: SnapshotPolicy,
     /// Applied payload bytes that the log keeps.
     retention: u64,
     history: Mutex<History>,
@@ -46,7 +42,7 @@ impl<M: Machine> Upkeep<M> {
         raft: Node<M>,
         host: Arc<Host<M>>,
         sender: Arc<Sender>,
-        timings: Timings,
+        policy: SnapshotPolicy,
         retention: u64,
     ) -> Self {
         let history = History {
@@ -58,7 +54,7 @@ impl<M: Machine> Upkeep<M> {
             raft,
             host,
             sender,
-            timings,
+            policy,
             retention,
             history: Mutex::new(history),
         }
@@ -91,12 +87,12 @@ impl<M: Machine> Upkeep<M> {
         let bytes = self.host.applied_bytes();
         let (snapshot, snapshot_size) = self.host.newest_snapshot();
         let history = self.history.lock();
-        let new_bytes = bytes.saturating_sub(history.snapshot_bytes);
-        let new_entries = applied.saturating_sub(snapshot);
-        let many_bytes = new_bytes > SNAPSHOT_BYTES.max(snapshot_size);
-        let many_entries = new_entries >= self.timings.snapshot_entry_threshold
-            && history.snapshot_at.elapsed() >= SNAPSHOT_PAUSE;
-        new_entries > 0 && (many_bytes || many_entries)
+        self.policy.is_due(&SinceSnapshot {
+            bytes: bytes.saturating_sub(history.snapshot_bytes),
+            entries: applied.saturating_sub(snapshot),
+            elapsed: history.snapshot_at.elapsed(),
+            snapshot_bytes: snapshot_size,
+        })
     }
 
     async fn begin_snapshot(&self) {
@@ -169,5 +165,28 @@ impl History {
             .front()
             .filter(|mark| is_enough(mark))
             .map_or(0, |(index, _)| *index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_keeps_at_least_the_retention_behind_what_is_applied() {
+        let mut history = History {
+            snapshot_bytes: 0,
+            snapshot_at: Instant::now(),
+            marks: VecDeque::new(),
+        };
+        // Ten bytes an entry, looked at after every third one.
+        for applied in (3..300).step_by(3) {
+            let kept_from = history.retained(applied, applied * 10, 100);
+            let kept = (applied - kept_from) * 10;
+            assert!(kept >= 100 || kept_from == 0, "{kept} bytes at {applied}");
+            assert!(kept < 100 + 60 || applied < 16, "{kept} bytes at {applied}");
+        }
+        assert!(history.marks.len() < 10, "{}", history.marks.len());
+        assert_eq!(history.retained(300, 3000, 0), 300, "nothing to keep");
     }
 }

@@ -43,12 +43,14 @@ impl LogCore {
     ) -> io::Result<Self> {
         let (requests, receiver) = mpsc::channel();
         let closing = Arc::new(AtomicBool::new(false));
+        let moving = Arc::new(Mutex::new(()));
         let writer = Writer {
             engine: engine.clone(),
             spans,
             requests: receiver,
             fatal: fatal.clone(),
             on_failure,
+            moving: moving.clone(),
             closing: closing.clone(),
         };
         let writer = std::thread::Builder::new()
@@ -58,7 +60,7 @@ impl LogCore {
         let purged = engine.clone();
         let purger = std::thread::Builder::new()
             .name("log-purger".to_owned())
-            .spawn(move || purge_loop(&purged, &stop, purge_interval, &fatal))?;
+            .spawn(move || purge_loop(&purged, &stop, purge_interval, &moving, &fatal))?;
         Ok(Self {
             engine,
             running: Mutex::new(Some(Running {

@@ -16,6 +16,9 @@ pub(crate) const NODE_REGION: u64 = 0;
 pub(crate) const KEY_IDENTITY: &[u8] = b"identity";
 const GROUP_KEY_PREFIX: &str = "group/";
 
+/// The highest boot counter seen of another node.
+const BOOT_KEY_PREFIX: &[u8] = b"boot/";
+
 /// The last vote.
 pub(crate) const KEY_VOTE: &[u8] = b"vote";
 /// The last committed log id that was known when the batch was written.
@@ -31,6 +34,24 @@ pub(crate) fn group_key(partition: u32) -> Vec<u8> {
 
 pub(crate) fn is_group_key(key: &[u8]) -> bool {
     key.starts_with(GROUP_KEY_PREFIX.as_bytes())
+}
+
+pub(crate) fn boot_key(node_id: u64) -> Vec<u8> {
+    [BOOT_KEY_PREFIX, &node_id.to_be_bytes()].concat()
+}
+
+/// The node that a key of a boot counter is about.
+pub(crate) fn boot_key_node(key: &[u8]) -> Option<u64> {
+    let node_id = key.strip_prefix(BOOT_KEY_PREFIX)?.try_into().ok()?;
+    Some(u64::from_be_bytes(node_id))
+}
+
+pub(crate) fn encode_boot(boot_counter: u64) -> Vec<u8> {
+    boot_counter.to_le_bytes().to_vec()
+}
+
+pub(crate) fn decode_boot(value: &[u8]) -> Result<u64, String> {
+    stored_index(value).ok_or_else(|| "a boot counter that is no number".to_owned())
 }
 
 /// An entry as the engine stores it: the index, little-endian, then the encoded `LogEntry`.

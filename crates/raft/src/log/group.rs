@@ -8,17 +8,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::disk::{self, StoredEntry};
-use super::{Completion, LogCore, LogEngine, Operation, Request, Span, entry_bytes};
+use super::disk;
+use super::loaded::{Loaded, NO_TAIL, read};
+use super::{Completion, LogCore, Operation, Request, entry_bytes};
 use crate::error::StorageError;
 use crate::types::{Entry, IoFlushed, LogId, Vote};
 
 /// How much of the log's end is kept in memory besides what is not yet on disk.
 const TAIL_BYTES: usize = 8 << 20;
-/// Entries that are read from the disk at once.
-const READ_ENTRIES: u64 = 1024;
-/// What `KEY_TAIL` holds when all entries exist.
-const NO_TAIL: u64 = u64::MAX;
+/// How often entries are looked for again that are not where they were.
+const READ_ATTEMPTS: u32 = 3;
 
 /// Clones share one log.
 #[derive(Clone)]
@@ -53,21 +52,38 @@ pub(crate) struct State {
 }
 
 impl State {
-    fn next(&self) -> u64 {
+    /// A log without entries behind the purged ones.
+    pub(super) fn found(
+        vote: Option<Vote>,
+        committed: Option<LogId>,
+        purged: Option<LogId>,
+        truncated: bool,
+    ) -> Self {
+        Self {
+            vote,
+            committed,
+            purged,
+            last: purged,
+            truncated,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn next(&self) -> u64 {
         self.last.as_ref().map_or(0, |last| last.index + 1)
     }
 
-    fn first(&self) -> u64 {
+    pub(super) fn first(&self) -> u64 {
         self.purged.as_ref().map_or(0, |purged| purged.index + 1)
     }
 
-    fn push(&mut self, number: u64, entry: Entry) {
+    pub(super) fn push(&mut self, number: u64, entry: Entry) {
         self.tail_bytes += entry_bytes(&entry);
         self.last = Some(entry.log_id);
         self.tail.push_back((number, entry));
     }
 
-    fn evict(&mut self, flushed: u64) {
+    pub(super) fn evict(&mut self, flushed: u64) {
         while self.tail_bytes > TAIL_BYTES
             && let Some((number, entry)) = self.tail.front()
             && *number <= flushed
@@ -90,98 +106,6 @@ impl State {
 
 fn put(key: &[u8], value: Vec<u8>) -> Operation {
     Operation::Put(key.to_vec(), value)
-}
-
-/// A group's log as it was found on disk.
-#[derive(Default)]
-pub(crate) struct Loaded {
-    state: State,
-    pub(crate) span: Span,
-    /// The engine holds entries that the next append would not fit behind.
-    stale: bool,
-}
-
-impl Loaded {
-    /// Reads all of a group's log.
-    pub(crate) fn read(engine: &LogEngine, region: u64) -> Result<Self, String> {
-        let key = |key| engine.get(region, key);
-        let mut state = State {
-            vote: key(disk::KEY_VOTE)
-                .map(|value| disk::decode_vote(&value))
-                .transpose()?,
-            committed: key(disk::KEY_COMMITTED)
-                .map(|value| disk::decode_log_id(&value))
-                .transpose()?,
-            purged: key(disk::KEY_PURGED)
-                .map(|value| disk::decode_log_id(&value))
-                .transpose()?,
-            ..State::default()
-        };
-        let tail = key(disk::KEY_TAIL)
-            .map(|value| disk::decode_tail(&value))
-            .transpose()?
-            .unwrap_or(NO_TAIL);
-        state.truncated = tail != NO_TAIL;
-        state.last = state.purged;
-
-        let first = state.first();
-        let on_disk = engine.first_index(region).zip(engine.last_index(region));
-        let end = on_disk
-            .map_or(first, |(_, last)| (last + 1).min(tail))
-            .max(first);
-        if let Some((start, _)) = on_disk
-            && end > first
-            && start > first
-        {
-            return Err(format!(
-                "entries {first} to {start}, exclusive, are missing"
-            ));
-        }
-        let mut start = first;
-        while start < end {
-            let until = end.min(start + READ_ENTRIES);
-            for entry in read(engine, region, start..until)? {
-                if entry.log_id.leader_id.term < state.last.map_or(0, |last| last.leader_id.term) {
-                    return Err(format!(
-                        "entry {} is of an older term than the one before",
-                        entry.log_id.index
-                    ));
-                }
-                state.push(0, entry);
-            }
-            state.evict(0);
-            start = until;
-        }
-        let next = state.next();
-        let stale = on_disk.is_some_and(|(start, last)| start > next || next > last + 1);
-        Ok(Self {
-            state,
-            span: Span { first, next },
-            stale,
-        })
-    }
-}
-
-fn read(engine: &LogEngine, region: u64, range: Range<u64>) -> Result<Vec<Entry>, String> {
-    let mut stored = Vec::new();
-    engine
-        .fetch_entries_to::<StoredEntry>(region, range.start, range.end, None, &mut stored)
-        .map_err(|error| format!("entries {range:?} cannot be read: {error}"))?;
-    let mut entries = Vec::with_capacity(stored.len());
-    for (expected, stored) in range.clone().zip(stored) {
-        let entry = disk::decode_entry(stored)?;
-        if entry.log_id.index != expected {
-            return Err(format!(
-                "entry {} is where {expected} belongs",
-                entry.log_id.index
-            ));
-        }
-        entries.push(entry);
-    }
-    if entries.len() as u64 != range.end - range.start {
-        return Err(format!("some of the entries {range:?} are missing"));
-    }
-    Ok(entries)
 }
 
 impl GroupLog {
@@ -307,31 +231,76 @@ impl GroupLog {
         self.submit(operations, Completion::Nothing);
     }
 
-    /// The entries of a range that the log holds; what is outside is left out.
-    pub(crate) fn entries(&self, range: Range<u64>) -> io::Result<Vec<Entry>> {
-        let (from_disk, from_memory) = {
-            let state = self.shared.state.lock();
-            let start = range.start.max(state.first());
-            let end = range.end.min(state.next()).max(start);
-            let in_memory = state
-                .tail
-                .front()
-                .map_or(state.next(), |(_, entry)| entry.log_id.index);
-            let split = in_memory.clamp(start, end);
-            let entries: Vec<Entry> = (split..end)
-                .filter_map(|index| usize::try_from(index - in_memory).ok())
-                .filter_map(|position| state.tail.get(position))
-                .map(|(_, entry)| entry.clone())
-                .collect();
-            (start..split, entries)
-        };
-        if from_disk.is_empty() {
-            return Ok(from_memory);
+    /// The entries of a range that the log holds; what is outside is left out. With `max_bytes`
+    /// only the first ones, of about as many bytes, but at least one.
+    ///
+    /// The end of the log is in memory and answered at once. What is older is read on another
+    /// thread: a member that lags behind must not stop all groups for the time of a disk's seeks.
+    pub(crate) async fn entries(
+        &self,
+        range: Range<u64>,
+        max_bytes: Option<usize>,
+    ) -> io::Result<Vec<Entry>> {
+        let mut attempts = 0;
+        loop {
+            let (on_disk, in_memory) = self.split(range.clone(), max_bytes);
+            if on_disk.is_empty() {
+                return Ok(in_memory);
+            }
+            let (log, wanted) = (self.shared.clone(), on_disk.clone());
+            let found = tokio::task::spawn_blocking(move || {
+                read(&log.core.engine, log.region, wanted, max_bytes)
+            });
+            let found = found.await.map_err(io::Error::other)?;
+            match found {
+                Ok(mut entries) => {
+                    if entries.len() as u64 == on_disk.end - on_disk.start {
+                        entries.extend(in_memory);
+                    }
+                    return Ok(entries);
+                }
+                // Meanwhile they were compacted, or moved to another file.
+                Err(reason) if attempts < READ_ATTEMPTS => {
+                    tracing::debug!(region = self.shared.region, reason, "reading the log again");
+                    attempts += 1;
+                }
+                Err(reason) => return Err(io::Error::other(reason)),
+            }
         }
-        let mut entries = read(&self.shared.core.engine, self.shared.region, from_disk)
-            .map_err(io::Error::other)?;
-        entries.extend(from_memory);
-        Ok(entries)
+    }
+
+    /// What the disk has, also of entries that are in memory.
+    #[cfg(test)]
+    pub(super) fn read_from_disk(&self, range: Range<u64>) -> Result<Vec<Entry>, String> {
+        read(&self.shared.core.engine, self.shared.region, range, None)
+    }
+
+    /// Which entries of a range are on disk alone, and those behind them, from memory.
+    fn split(&self, range: Range<u64>, max_bytes: Option<usize>) -> (Range<u64>, Vec<Entry>) {
+        let state = self.shared.state.lock();
+        let start = range.start.max(state.first());
+        let end = range.end.min(state.next()).max(start);
+        let in_memory = state
+            .tail
+            .front()
+            .map_or(state.next(), |(_, entry)| entry.log_id.index);
+        let split = in_memory.clamp(start, end);
+        if max_bytes.is_some() && start < split {
+            return (start..split, Vec::new());
+        }
+        let mut bytes = 0;
+        let entries = (split..end)
+            .filter_map(|index| usize::try_from(index - in_memory).ok())
+            .filter_map(|position| state.tail.get(position))
+            .map(|(_, entry)| entry)
+            .take_while(|entry| {
+                let is_first = bytes == 0;
+                bytes += entry_bytes(entry);
+                is_first || max_bytes.is_none_or(|max_bytes| bytes <= max_bytes)
+            })
+            .cloned()
+            .collect();
+        (start..split, entries)
     }
 }
 

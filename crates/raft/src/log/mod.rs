@@ -1,7 +1,8 @@
 //! The durable log: one raft-engine for all groups of the process, behind openraft's log traits.
 //!
 //! Rules that the modules below keep:
-//! - every batch is synced before the next one is written, so at most the last can be torn;
+//! - every batch is synced before the next one is written to the same queue, moved entries and
+//!   headers of files included, so at most the last can be torn;
 //! - entries are readable when `append` returns, from memory until they are on disk;
 //! - keys are never deleted, only overwritten: raft-engine can bring a deleted key back when the
 //!   file with the deletion is purged before the one with the value;
@@ -11,6 +12,9 @@ mod core;
 pub(crate) mod disk;
 mod files;
 mod group;
+mod loaded;
+#[cfg(test)]
+mod model_tests;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -20,9 +24,9 @@ mod writer;
 use openraft::EntryPayload;
 
 pub(crate) use self::core::LogCore;
-pub use files::DiskFaults;
 pub(crate) use files::Files;
-pub(crate) use group::{GroupLog, Loaded};
+pub(crate) use group::GroupLog;
+pub(crate) use loaded::Loaded;
 pub(crate) use verify::{VerifyError, verify};
 pub(crate) use writer::{Completion, Operation, Request, Writer, purge_loop};
 

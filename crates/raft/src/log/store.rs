@@ -7,41 +7,22 @@ use std::ops::{Bound, Range, RangeBounds};
 use openraft::storage::{LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 
-use super::{GroupLog, entry_bytes};
+use super::GroupLog;
 use crate::types::{Entry, IoFlushed, LogId, TypeConfig, Vote};
 
 /// Where a batch of entries for another member ends, unless its first entry alone is larger.
 const BATCH_BYTES: usize = 1 << 20;
-/// Entries looked at for one batch at once.
-const BATCH_STEP: u64 = 64;
 
 impl RaftLogReader<TypeConfig> for GroupLog {
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
         range: RB,
     ) -> Result<Vec<Entry>, io::Error> {
-        self.entries(to_range(&range))
+        self.entries(to_range(&range), None).await
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        let mut batch: Vec<Entry> = Vec::new();
-        let mut bytes = 0;
-        let mut next = start;
-        while next < end {
-            let step = self.entries(next..end.min(next + BATCH_STEP))?;
-            if step.is_empty() {
-                break;
-            }
-            next += step.len() as u64;
-            for entry in step {
-                bytes += entry_bytes(&entry);
-                if bytes > BATCH_BYTES && !batch.is_empty() {
-                    return Ok(batch);
-                }
-                batch.push(entry);
-            }
-        }
-        Ok(batch)
+        self.entries(start..end, Some(BATCH_BYTES)).await
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {

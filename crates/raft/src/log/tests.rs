@@ -4,17 +4,20 @@
 
 use std::path::Path;
 
+use futures::FutureExt as _;
 use openraft::EntryPayload;
 use openraft::RaftLogReader as _;
 use openraft::storage::{RaftLogStorage as _, RaftLogStorageExt as _};
+use openraft::type_config::TypeConfigExt as _;
 
+use crate::device::Device;
 use crate::engine::{Claim, Engine, EngineOptions, WriteFailure};
 use crate::ids::{MemberId, PartitionId};
-use crate::log::GroupLog;
+use crate::log::{Files, GroupLog, LogEngine};
 use crate::record::{GroupRecord, Timings};
-use crate::types::{Entry, LogId, Payload, Vote};
+use crate::types::{Entry, IoFlushed, LogId, Payload, TypeConfig, Vote};
 
-fn record() -> GroupRecord {
+pub(super) fn record() -> GroupRecord {
     GroupRecord {
         partition_id: PartitionId(5),
         member_id: MemberId(1),
@@ -165,6 +168,101 @@ fn copy(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+#[tokio::test]
+async fn appends_of_all_groups_complete_in_the_order_in_which_they_were_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let (engine, first) = open(directory.path()).await;
+    let other = GroupRecord {
+        partition_id: PartitionId(6),
+        ..record()
+    };
+    engine.create_group(&other).await.unwrap();
+    let Claim { log: second, .. } = engine.claim(&other).unwrap();
+    let mut completions = Vec::new();
+    for index in 0..500 {
+        for log in [&first, &second] {
+            let (sender, receiver) = TypeConfig::oneshot();
+            log.append(vec![entry(1, index)], IoFlushed::signal(sender));
+            completions.push(receiver);
+        }
+    }
+    // Whichever is looked at: when it is complete, all before it are.
+    let step = 97;
+    let mut completions = completions.into_iter();
+    while completions.len() > 0 {
+        let mut some: Vec<_> = completions.by_ref().take(step).collect();
+        some.pop().unwrap().await.unwrap().unwrap();
+        for earlier in some {
+            let completed = tokio::task::unconstrained(earlier).now_or_never();
+            completed.unwrap().unwrap().unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn entries_that_are_no_longer_in_memory_are_read_from_the_disk_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_engine, mut log) = open(directory.path()).await;
+    // More than what is kept in memory.
+    let entries: Vec<_> = (0..24)
+        .map(|index| Entry {
+            payload: EntryPayload::Normal(Payload(vec![1; 512 << 10].into())),
+            ..entry(1, index)
+        })
+        .collect();
+    for entry in entries {
+        log.blocking_append([entry]).await.unwrap();
+    }
+    let (_, _, all) = content(&mut log).await;
+    assert!(all.into_iter().eq((0..24).map(|index| (1, index))));
+    // Batches for a member that lags behind: at least one entry, from where it is, without a gap.
+    let mut next = 0;
+    let mut batches = 0;
+    while next < 24 {
+        let batch = log.limited_get_log_entries(next, 24).await.unwrap();
+        for entry in batch {
+            assert_eq!(entry.log_id.index, next);
+            next += 1;
+        }
+        batches += 1;
+    }
+    assert!(batches >= 12, "{batches} batches of at most 1 MiB");
+    let middle = log.try_get_log_entries(5..=20).await.unwrap();
+    let middle = middle.iter().map(|entry| entry.log_id.index);
+    assert!(middle.eq(5..=20));
+}
+
+#[tokio::test]
+async fn a_log_without_a_node_id_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    std::fs::create_dir(&log).unwrap();
+    let config = raft_engine::Config {
+        dir: log.to_string_lossy().into_owned(),
+        enable_log_recycle: false,
+        ..raft_engine::Config::default()
+    };
+    let files = Files::new(std::collections::HashMap::new(), Device::default());
+    let engine = LogEngine::open_with_file_system(config, std::sync::Arc::new(files)).unwrap();
+    let mut batch = raft_engine::LogBatch::default();
+    batch.put(5, b"vote".to_vec(), Vec::new()).unwrap();
+    engine.write(&mut batch, true).unwrap();
+    drop(engine);
+    let refused = Engine::open(EngineOptions::new(directory.path())).err();
+    let refused = refused.unwrap().to_string();
+    assert!(refused.contains("the log has no node id"), "{refused}");
+
+    // A node id that was not written before a crash is written at the next start.
+    let directory = tempfile::tempdir().unwrap();
+    let (engine, log) = open(directory.path()).await;
+    let node_id = engine.node_id();
+    drop((engine, log));
+    std::fs::remove_file(directory.path().join("node-id")).unwrap();
+    let (engine, _log) = open(directory.path()).await;
+    assert_eq!(engine.node_id(), node_id);
+    assert!(directory.path().join("node-id").exists());
 }
 
 #[tokio::test]

@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use raft_engine::{Command, LogBatch};
 use tokio::sync::oneshot;
 
@@ -40,6 +41,8 @@ pub(crate) enum Completion {
     /// Entries of an append: its number, where the last one on disk is kept, and openraft's own.
     Flushed(u64, Arc<AtomicU64>, IoFlushed),
     Reply(oneshot::Sender<Result<(), StorageError>>),
+    /// For whoever waits outside of tasks.
+    Blocking(mpsc::Sender<Result<(), StorageError>>),
 }
 
 pub(crate) struct Request {
@@ -55,6 +58,17 @@ impl Request {
 }
 
 impl Operation {
+    /// Whether it takes the place of entries of the span: whoever moves those must not be at it.
+    fn replaces(&self, span: &Span) -> bool {
+        match self {
+            Self::Append(entries) => entries
+                .first()
+                .is_some_and(|first| first.log_id.index < span.next),
+            Self::Clean(_) => true,
+            Self::Put(..) | Self::Compact(_) => false,
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Self::Append(entries) => entries.iter().map(super::entry_bytes).sum(),
@@ -78,6 +92,9 @@ impl Completion {
                 // Whoever asked may have given up.
                 let _ = sender.send(result);
             }
+            Self::Blocking(sender) => {
+                let _ = sender.send(result);
+            }
         }
     }
 }
@@ -89,8 +106,18 @@ pub(crate) struct Writer {
     pub(crate) requests: Receiver<Request>,
     pub(crate) fatal: FatalReporter,
     pub(crate) on_failure: WriteFailure,
+    /// Held while live entries are moved out of old files. raft-engine looks up the entries, writes
+    /// them anew and then notes the new places; it panics when others took their place meanwhile.
+    pub(crate) moving: Arc<Mutex<()>>,
     /// Set when nobody waits for the writes any more.
     pub(crate) closing: Arc<AtomicBool>,
+}
+
+/// One batch for raft-engine.
+struct Built {
+    batch: LogBatch,
+    /// It takes the place of entries that exist.
+    replaces: bool,
 }
 
 impl Writer {
@@ -133,9 +160,15 @@ impl Writer {
         loop {
             let mut spans = HashMap::new();
             // Built anew for every attempt: raft-engine marks a batch while it writes it.
-            let mut batch = self.build(requests, &mut spans)?;
+            let Built {
+                mut batch,
+                replaces,
+            } = self.build(requests, &mut spans)?;
             let engine = &self.engine;
+            let alone = replaces.then(|| self.moving.lock());
             let written = catch_unwind(AssertUnwindSafe(|| engine.write(&mut batch, true)));
+            // Before any pause: moving entries may be what makes room.
+            drop(alone);
             match written {
                 Ok(Ok(_)) => {
                     self.spans.extend(spans);
@@ -158,19 +191,21 @@ impl Writer {
         &self,
         requests: &[Request],
         spans: &mut HashMap<u64, Span>,
-    ) -> Result<LogBatch, StorageError> {
+    ) -> Result<Built, StorageError> {
         let mut batch = LogBatch::default();
+        let mut replaces = false;
         for request in requests {
             let region = request.region;
             let span = spans
                 .entry(region)
                 .or_insert_with(|| self.spans.get(&region).copied().unwrap_or_default());
             for operation in &request.operations {
+                replaces |= operation.replaces(span);
                 add(&mut batch, region, span, operation)
                     .map_err(|reason| StorageError(format!("partition {region}: {reason}")))?;
             }
         }
-        Ok(batch)
+        Ok(Built { batch, replaces })
     }
 
     fn fail(&self, error: &StorageError) {
@@ -227,17 +262,29 @@ fn is_full_disk(error: &raft_engine::Error) -> bool {
     }
 }
 
-/// Deletes log files that hold nothing any more, until `stop` is dropped.
+/// Deletes log files that hold nothing any more, after live entries were moved out of them, until
+/// `stop` is dropped.
 pub(crate) fn purge_loop(
     engine: &LogEngine,
     stop: &Receiver<()>,
     interval: Duration,
+    moving: &Mutex<()>,
     fatal: &FatalReporter,
 ) {
     while stop.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-        match catch_unwind(AssertUnwindSafe(|| engine.purge_expired_files())) {
+        let alone = moving.lock();
+        let purged = catch_unwind(AssertUnwindSafe(|| engine.purge_expired_files()));
+        drop(alone);
+        match purged {
             Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "cannot purge old log files"),
+            Ok(Err(error)) if is_full_disk(&error) => {
+                tracing::warn!(%error, "no room to purge old log files");
+            }
+            // Perhaps a sync failed: what the disk holds, nobody knows.
+            Ok(Err(error)) => {
+                fatal.report(None, format!("cannot purge old log files: {error}"));
+                return;
+            }
             Err(_) => {
                 fatal.report(None, "purging old log files panicked");
                 return;

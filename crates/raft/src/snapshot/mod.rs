@@ -6,7 +6,7 @@
 mod frames;
 mod receive;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use prost::Message as _;
 pub(crate) use receive::{Progress, ReceiveError, Receiver};
 
 use crate::codec;
+use crate::device::Device;
 use crate::types::{SnapshotMeta, index_of};
 use frames::{FrameReader, FrameWriter};
 
@@ -85,19 +86,20 @@ impl SnapshotFile {
 #[derive(Debug, Clone)]
 pub(crate) struct SnapshotStore {
     directory: PathBuf,
+    device: Device,
 }
 
 impl SnapshotStore {
     /// Opens the directory, and removes what a crash left unfinished.
-    pub(crate) fn open(directory: PathBuf) -> io::Result<Self> {
-        fs::create_dir_all(&directory)?;
+    pub(crate) fn open(directory: PathBuf, device: Device) -> io::Result<Self> {
+        device.create_directory(&directory)?;
         for path in files(&directory, TEMPORARY_SUFFIX)? {
-            fs::remove_file(path)?;
+            device.remove_file(&path)?;
         }
         if let Some(parent) = directory.parent() {
-            sync_directory(parent)?;
+            device.sync_directory(parent)?;
         }
-        Ok(Self { directory })
+        Ok(Self { directory, device })
     }
 
     /// The snapshots that are whole, newest first.
@@ -126,14 +128,14 @@ impl SnapshotStore {
     ) -> io::Result<SnapshotFile> {
         let encoded = codec::snapshot_meta_to_pb(meta).encode_to_vec();
         let temporary = self.temporary("build");
-        let file = File::create(&temporary)?;
+        let file = self.device.create(&temporary)?;
         let mut writer = FrameWriter::new(BufWriter::new(file), &encoded)?;
         write(&mut writer)?;
         let file = writer
             .finish()?
             .into_inner()
             .map_err(|error| error.into_error())?;
-        file.sync_all()?;
+        file.sync()?;
         drop(file);
         self.adopt(SnapshotFile::open(&temporary)?)
     }
@@ -155,12 +157,12 @@ impl SnapshotStore {
         if file.path == path {
             return Ok(file);
         }
-        fs::rename(&file.path, &path)?;
-        sync_directory(&self.directory)?;
+        self.device.rename(&file.path, &path)?;
+        self.device.sync_directory(&self.directory)?;
         let mut snapshots = files(&self.directory, SUFFIX)?;
         snapshots.truncate(snapshots.len().saturating_sub(KEPT));
         for old in snapshots {
-            fs::remove_file(old)?;
+            self.device.remove_file(&old)?;
         }
         Ok(SnapshotFile { path, ..file })
     }
@@ -177,9 +179,4 @@ fn files(directory: &Path, suffix: &str) -> io::Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
-}
-
-/// Makes renames and deletions in a directory durable.
-pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
-    OpenOptions::new().read(true).open(directory)?.sync_all()
 }

@@ -1,12 +1,12 @@
 //! Receives a snapshot in chunks.
 
-use std::fs::File;
 use std::io::{self, Write};
 
 use atomix_proto::multiraft::v1 as pb;
 
 use super::{SnapshotFile, SnapshotStore};
 use crate::codec;
+use crate::device::DeviceFile;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReceiveError {
@@ -26,7 +26,7 @@ pub(crate) struct Receiver {
 struct Transfer {
     /// The sender's vote and its number of the transfer.
     id: (u64, u64, u64),
-    file: File,
+    file: DeviceFile,
     received: u64,
 }
 
@@ -46,7 +46,7 @@ impl Receiver {
             return Err(self.broken("a chunk was damaged on the way"));
         }
         if chunk.offset == 0 {
-            let file = File::create(self.store.temporary("receive"))?;
+            let file = self.store.device.create(&self.store.temporary("receive"))?;
             self.transfer = Some(Transfer {
                 id,
                 file,
@@ -71,7 +71,7 @@ impl Receiver {
         if end.length != received {
             return Err(self.broken("the length does not match"));
         }
-        transfer.file.sync_all()?;
+        transfer.file.sync()?;
         self.transfer = None;
         self.finish(end).map(Progress::Whole)
     }

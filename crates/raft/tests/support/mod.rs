@@ -4,6 +4,8 @@
 
 pub(crate) mod machine;
 pub(crate) mod network;
+pub(crate) mod others;
+pub(crate) mod powercut;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atomix_raft::{
-    Engine, EngineOptions, Group, GroupRecord, MemberAddress, MemberId, OpenError, PartitionId,
-    ProposeError, Role, Timings, WriteFailure,
+    Engine, EngineOptions, Group, GroupRecord, MemberAddress, MemberId, NodeId, OpenError,
+    PartitionId, ProposeError, Role, Timings, WriteFailure,
 };
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -66,6 +68,32 @@ pub(crate) async fn open(options: EngineOptions) -> Engine {
     }
 }
 
+/// Member 1 of three; the others are played by the test.
+pub(crate) fn follower_record() -> GroupRecord {
+    let members = (1..=3).map(|id| {
+        let address = MemberAddress {
+            node_id: NodeId(id),
+            address: format!("node-{id}:5681"),
+        };
+        (MemberId(id), address)
+    });
+    GroupRecord {
+        partition_id: PARTITION,
+        member_id: MemberId(1),
+        store_uid: "store-of-the-test".to_owned(),
+        incarnation: 1,
+        initializer: None,
+        members: members.collect(),
+        plan_digest: Bytes::new(),
+        timings: Timings {
+            election_timeout: Duration::from_millis(100),
+            ..Timings::default()
+        },
+        observer: false,
+        replaces: None,
+    }
+}
+
 pub(crate) struct Member {
     pub(crate) engine: Engine,
     pub(crate) group: Group<Journal>,
@@ -77,12 +105,18 @@ pub(crate) struct Cluster {
     pub(crate) members: BTreeMap<u64, Member>,
     timings: Timings,
     crashes: u64,
+    adjust: fn(EngineOptions) -> EngineOptions,
     root: tempfile::TempDir,
 }
 
 impl Cluster {
     /// Members 1 to `size`, initialized by member 1.
     pub(crate) async fn start(size: u64) -> Self {
+        Self::start_with(size, |options| options).await
+    }
+
+    /// The same with other options.
+    pub(crate) async fn start_with(size: u64, adjust: fn(EngineOptions) -> EngineOptions) -> Self {
         let timings = Timings {
             election_timeout: Duration::from_millis(500),
             ..Timings::default()
@@ -94,12 +128,13 @@ impl Cluster {
             members: BTreeMap::new(),
             timings,
             crashes: 0,
+            adjust,
             root,
         };
         let mut engines = BTreeMap::new();
         for id in 1..=size {
             let directory = cluster.root.path().join(format!("node-{id}"));
-            engines.insert(id, open(options(&directory)).await);
+            engines.insert(id, open(adjust(options(&directory))).await);
             cluster.directories.insert(id, directory);
         }
         let members: BTreeMap<_, _> = engines
@@ -164,14 +199,14 @@ impl Cluster {
         self.crashes += 1;
         let image = self.root.path().join(format!("node-{id}-{}", self.crashes));
         self.network.detach(id);
-        copy(&self.directories[&id], &image);
+        image_of_running(&self.directories[&id], &image);
         self.stop(id).await;
         self.directories.insert(id, image);
     }
 
     /// Starts a member on what it left.
     pub(crate) async fn restart(&mut self, id: u64) {
-        let engine = open(options(&self.directories[&id])).await;
+        let engine = open((self.adjust)(options(&self.directories[&id]))).await;
         let record = engine.groups().pop().expect("the record is on disk");
         self.start_group(id, engine, record).await;
     }
@@ -219,16 +254,52 @@ impl Cluster {
     }
 }
 
+/// Copies what a directory holds at one moment, although it is in use: a file that came or went
+/// meanwhile makes it begin again, and else only the newest files grow.
+fn image_of_running(from: &Path, to: &Path) {
+    let deadline = soon();
+    loop {
+        let before = file_names(from);
+        copy(from, to);
+        if file_names(from) == before {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the files never stay the same");
+        std::fs::remove_dir_all(to).expect("removed");
+    }
+}
+
+fn file_names(directory: &Path) -> Vec<PathBuf> {
+    let mut names = Vec::new();
+    for path in sorted_paths(directory) {
+        if path.is_dir() {
+            names.extend(file_names(&path));
+        } else {
+            names.push(path);
+        }
+    }
+    names
+}
+
+fn sorted_paths(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).expect("a directory");
+    let mut paths: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    paths.sort();
+    paths
+}
+
+/// Copies a directory, the newest file of the log first: what is behind its end is left out.
 pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a directory");
-    for entry in std::fs::read_dir(from).expect("a directory") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        if entry.file_type().expect("a type").is_dir() {
-            copy(&entry.path(), &target);
+    for path in sorted_paths(from).into_iter().rev() {
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy(&path, &target);
         } else {
-            match std::fs::copy(entry.path(), &target) {
-                // A temporary file that was renamed meanwhile.
+            match std::fs::copy(&path, &target) {
+                // A temporary file that was renamed meanwhile, or a file that was deleted.
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 copied => drop(copied.expect("copied")),
             }

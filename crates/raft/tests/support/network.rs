@@ -5,10 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use atomix_raft::{Class, Group, PeerMessage, PeerReply, PeerTarget, Transport, TransportError};
+use atomix_raft::{
+    Class, Group, PartitionId, PeerMessage, PeerReply, PeerTarget, Transport, TransportError,
+};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use prost::Message as _;
+use tokio::sync::watch;
 
 use super::machine::Journal;
 
@@ -16,11 +19,15 @@ use super::machine::Journal;
 pub(crate) struct Network {
     state: Arc<Mutex<State>>,
     pub(crate) snapshot_chunks: AtomicU64,
+    /// True while snapshots stay where they are.
+    pub(crate) holds_snapshots: watch::Sender<bool>,
+    /// Chunks that were held.
+    pub(crate) held_chunks: AtomicU64,
 }
 
 #[derive(Default)]
 struct State {
-    groups: BTreeMap<u64, Group<Journal>>,
+    groups: BTreeMap<(PartitionId, u64), Group<Journal>>,
     /// Members that nobody reaches, and that reach nobody.
     isolated: BTreeSet<u64>,
 }
@@ -37,11 +44,15 @@ impl Network {
     }
 
     pub(crate) fn attach(&self, id: u64, group: Group<Journal>) {
-        self.state.lock().groups.insert(id, group);
+        let partition = group.record().partition_id;
+        self.state.lock().groups.insert((partition, id), group);
     }
 
     pub(crate) fn detach(&self, id: u64) {
-        self.state.lock().groups.remove(&id);
+        self.state
+            .lock()
+            .groups
+            .retain(|(_, member), _| *member != id);
     }
 
     /// Messages from and to the member vanish, replies that are under way included.
@@ -70,12 +81,24 @@ impl Transport for Network {
         let state = self.state.clone();
         let (group, cut) = {
             let state = state.lock();
-            (state.groups.get(&to).cloned(), state.is_cut(from, to))
+            let group = state.groups.get(&(target.partition, to));
+            (group.cloned(), state.is_cut(from, to))
         };
         let message = PeerMessage::decode(message.encode_to_vec().as_slice());
-        let reply = group
-            .filter(|_| !cut)
-            .map(|group| group.handle(message.expect("it decodes")));
+        let message = message.expect("it decodes");
+        let mut held = self.holds_snapshots.subscribe();
+        if class == Class::Snapshot && *held.borrow() {
+            self.held_chunks.fetch_add(1, Ordering::Relaxed);
+            return Box::pin(async move {
+                // The network outlives the test.
+                let _ = held.wait_for(|holds| !holds).await;
+                match group {
+                    Some(group) => Ok(group.handle(message).await),
+                    None => Err(TransportError::TimedOut { node_id, timeout }),
+                }
+            });
+        }
+        let reply = group.filter(|_| !cut).map(|group| group.handle(message));
         Box::pin(async move {
             let timed_out = TransportError::TimedOut { node_id, timeout };
             let Some(reply) = reply else {

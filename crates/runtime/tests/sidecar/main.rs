@@ -15,3 +15,4 @@ mod control;
 mod counter_conformance;
 mod harness;
 mod sessions;
+mod unserved;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use atomix_e2e::cluster::Cluster;
+use atomix_e2e::cluster::{Cluster, Namespace};
 use atomix_e2e::manifests::sample;
 use atomix_e2e::wait::until;
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -113,9 +113,51 @@ async fn an_application_counts_through_the_deletion_of_a_storage_pod_and_nothing
                 left == 3,
                 "three disks outlive their Store, but {left} are left"
             );
-            Ok(())
+            earlier_disks_are_refused_until_they_are_deleted(&cluster, &namespace, &disks).await
         })
         .await
+}
+
+async fn earlier_disks_are_refused_until_they_are_deleted(
+    cluster: &Cluster,
+    namespace: &Namespace,
+    disks: &Api<PersistentVolumeClaim>,
+) -> anyhow::Result<()> {
+    let store = sample(cluster, "store")?;
+    namespace.apply(&store).await?;
+    let advice = namespace
+        .condition(
+            "Store",
+            "counts",
+            "Stalled",
+            "True",
+            Some("ExistingData"),
+            SOON,
+        )
+        .await?;
+    ensure!(
+        advice.contains("delete this Store and its PersistentVolumeClaims"),
+        "{advice}"
+    );
+    namespace.delete_object("Store", "counts").await?;
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), namespace.name());
+    until("the storage pods are gone", SOON, async || {
+        let ours = ListParams::default().labels("atomix.io/store=counts");
+        let gone = namespace.get("Store", "counts").await?.is_none()
+            && pods.list(&ours).await?.items.is_empty();
+        Ok(gone.then_some(()))
+    })
+    .await?;
+    for disk in disks.list(&ListParams::default()).await? {
+        disks
+            .delete(&disk.name_any(), &DeleteParams::default())
+            .await?;
+    }
+    namespace.apply(&store).await?;
+    namespace
+        .condition("Store", "counts", "Ready", "True", None, SOON)
+        .await?;
+    Ok(())
 }
 
 fn is_ready(pod: &Pod) -> bool {

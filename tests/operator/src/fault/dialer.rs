@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use tonic::body::Body;
 use tower::Service;
 
+use super::gate::Answer;
 use super::{Call, Gate};
 
 /// The names of the pods, by address.
@@ -83,7 +84,7 @@ impl Service<http::Request<Body>> for WatchedChannel {
         Box::pin(async move {
             let pass = gate.before(call).await;
             let answer = ready.call(request).await;
-            gate.after(pass).await;
+            gate.after(pass, Answer::Taken).await;
             answer
         })
     }

@@ -69,8 +69,10 @@ pub struct Recorded {
     pub at: Instant,
     /// What.
     pub call: Call,
-    /// How often this call had been made, this one included.
+    /// How often this call had been made, this one included and refused ones not.
     pub occurrence: usize,
+    /// The peer refused it, so it changed nothing.
+    pub is_refused: bool,
 }
 
 impl Recorded {
@@ -106,6 +108,19 @@ struct State {
 pub(super) struct Pass {
     ends_after: bool,
     name: String,
+    call: Call,
+    /// Of the call in the gate's record.
+    index: usize,
+}
+
+/// What became of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// It may have taken effect.
+    Taken,
+    /// It changed nothing: a conflict, an object that is gone or there already. How often that
+    /// happens differs from run to run, so the repetition keeps the number.
+    Refused,
 }
 
 impl Gate {
@@ -156,41 +171,35 @@ impl Gate {
         if self.shared.ended.is_cancelled() {
             std::future::pending::<()>().await;
         }
-        let (name, side) = self.record(call);
-        match side {
-            Some(Side::Before) => {
-                self.crash(format!("before {name}"));
-                std::future::pending().await
-            }
-            Some(Side::After) => Pass {
-                ends_after: true,
-                name,
-            },
-            None => Pass {
-                ends_after: false,
-                name,
-            },
+        let (pass, side) = self.record(call);
+        if side == Some(Side::Before) {
+            self.crash(format!("before {}", pass.name));
+            std::future::pending::<()>().await;
         }
+        pass
     }
 
     /// Waits for ever when the operator has been ended, or is ended by this call.
-    pub(super) async fn after(&self, pass: Pass) {
-        if pass.ends_after {
-            self.crash(format!("after {}", pass.name));
+    pub(super) async fn after(&self, pass: Pass, answer: Answer) {
+        match answer {
+            Answer::Taken if pass.ends_after => self.crash(format!("after {}", pass.name)),
+            Answer::Taken => {}
+            Answer::Refused => self.take_back(&pass),
         }
         if self.shared.ended.is_cancelled() {
             std::future::pending::<()>().await;
         }
     }
 
-    fn record(&self, call: Call) -> (String, Option<Side>) {
+    fn record(&self, call: Call) -> (Pass, Option<Side>) {
         let mut state = self.shared.state.lock();
         let count = state.counts.entry(call.clone()).or_default();
         *count += 1;
         let recorded = Recorded {
             at: Instant::now(),
             occurrence: *count,
-            call,
+            call: call.clone(),
+            is_refused: false,
         };
         let name = recorded.name();
         let is_mutating = recorded.call.verb.is_mutating();
@@ -201,8 +210,26 @@ impl Gate {
             .filter(|crash| is_mutating && crash.call == shown)
             .filter(|crash| crash.occurrence == recorded.occurrence)
             .map(|crash| crash.side);
+        let pass = Pass {
+            ends_after: side == Some(Side::After),
+            name,
+            call,
+            index: state.calls.len(),
+        };
         state.calls.push(recorded);
-        (name, side)
+        (pass, side)
+    }
+
+    fn take_back(&self, pass: &Pass) {
+        let mut state = self.shared.state.lock();
+        // Another one when the gate was armed meanwhile.
+        let recorded = state.calls.get_mut(pass.index);
+        if let Some(recorded) = recorded.filter(|recorded| recorded.call == pass.call) {
+            recorded.is_refused = true;
+            if let Some(count) = state.counts.get_mut(&pass.call) {
+                *count -= 1;
+            }
+        }
     }
 
     fn crash(&self, at: String) {
@@ -241,12 +268,12 @@ mod tests {
         let gate = Gate::new(Some(point));
         for _ in 0..2 {
             let pass = gate.before(call("rose")).await;
-            gate.after(pass).await;
+            gate.after(pass, Answer::Taken).await;
         }
         let pass = gate.before(call("tulip")).await;
-        gate.after(pass).await;
+        gate.after(pass, Answer::Taken).await;
         let pass = gate.before(call("tulip")).await;
-        assert!(gate.after(pass).now_or_never().is_none());
+        assert!(gate.after(pass, Answer::Taken).now_or_never().is_none());
         assert!(gate.before(call("rose")).now_or_never().is_none());
         assert_eq!(
             gate.crashed_at().unwrap(),
@@ -257,5 +284,18 @@ mod tests {
             4,
             "a call that never left is not counted"
         );
+    }
+
+    #[tokio::test]
+    async fn a_refused_call_keeps_its_number_for_its_repetition() {
+        let point = "after patch stores/status tulip #1".parse().unwrap();
+        let gate = Gate::new(Some(point));
+        let pass = gate.before(call("tulip")).await;
+        gate.after(pass, Answer::Refused).await;
+        assert_eq!(gate.crashed_at(), None);
+        let pass = gate.before(call("tulip")).await;
+        assert!(gate.after(pass, Answer::Taken).now_or_never().is_none());
+        let refused: Vec<bool> = gate.calls().iter().map(|call| call.is_refused).collect();
+        assert_eq!(refused, [true, false]);
     }
 }

@@ -3,10 +3,11 @@
 use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
-use http::{Request, Uri};
+use http::{Request, Response, Uri};
 use kube::client::Body;
 use tower::{Layer, Service};
 
+use super::gate::Answer;
 use super::{Call, Gate, Verb};
 
 /// For how many seconds the API server is asked to keep a watch open; `None` = as the operator asks.
@@ -47,16 +48,16 @@ pub struct Watched<S> {
     inner: S,
 }
 
-impl<S> Service<Request<Body>> for Watched<S>
+impl<S, B> Service<Request<Body>> for Watched<S>
 where
-    S: Service<Request<Body>>,
+    S: Service<Request<Body>, Response = Response<B>>,
     S::Future: Send + 'static,
-    S::Response: Send,
     S::Error: Send,
+    B: Send,
 {
-    type Response = S::Response;
+    type Response = Response<B>;
     type Error = S::Error;
-    type Future = BoxFuture<'static, Result<S::Response, S::Error>>;
+    type Future = BoxFuture<'static, Result<Response<B>, S::Error>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -73,7 +74,15 @@ where
         Box::pin(async move {
             let pass = gate.before(call).await;
             let answer = answer.await;
-            gate.after(pass).await;
+            let is_refused = answer
+                .as_ref()
+                .is_ok_and(|response| response.status().is_client_error());
+            let became = if is_refused {
+                Answer::Refused
+            } else {
+                Answer::Taken
+            };
+            gate.after(pass, became).await;
             answer
         })
     }

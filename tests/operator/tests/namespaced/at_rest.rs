@@ -20,6 +20,9 @@ use tokio::time::Instant;
 
 const REST_VARIABLE: &str = "ATOMIX_REST_SECONDS";
 const DEFAULT_REST: u64 = 600;
+/// How often one node or runtime may be asked for its status in all that time: after a pod event of
+/// a busy machine, but never by the clock.
+const MOST_QUESTIONS: usize = 2;
 const SIZE: StoreSize = StoreSize {
     replicas: 3,
     partitions: 4,
@@ -100,6 +103,16 @@ fn expect_only_the_lease(calls: &[Recorded]) -> Result<()> {
         *counts.entry(call.call.to_string()).or_default() += 1;
     }
     println!("at rest: {counts:#?}");
+    // Nodes and runtimes tell of changes; nobody is asked again and again.
+    for (call, times) in &counts {
+        let is_question = calls
+            .iter()
+            .any(|asked| asked.call.verb == Verb::Ask && asked.call.to_string() == *call);
+        ensure!(
+            !is_question || *times <= MOST_QUESTIONS,
+            "at rest the operator made the call {call} {times} times: it polls"
+        );
+    }
     let is_lease = |call: &&Recorded| call.call.what == "leases";
     let unwanted: Vec<String> = calls
         .iter()

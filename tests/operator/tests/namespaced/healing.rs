@@ -54,6 +54,7 @@ async fn unknown_store(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<(
     resources::create(&bed.sessions(), samples::session("wasps", "lily", "nest")).await?;
     let named = wait_for_trouble(operator, &bed.sessions(), "wasps").await?;
     ensure!(named.reason == "StoreNotFound", "{named:?}");
+    wait_for_warning(bed, operator, "wasps", "StoreNotFound").await?;
     resources::create(&bed.stores(), samples::store_of_driver("lily", "memory")).await?;
     wait_for_ready(operator, &bed.sessions(), "wasps").await
 }
@@ -120,6 +121,24 @@ async fn refused_field(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<(
     let named = wait_for_trouble(operator, &bed.stores(), "poppy").await?;
     ensure!(named.message.contains("colour"), "{named:?}");
     expect_condition(&bed.stores().get("poppy").await?, "Stalled", "True")?;
+    wait_for_warning(bed, operator, "poppy", "InvalidSpec").await?;
+    // Another mistake of the same kind is told by the condition, not by an event more.
+    let timeouts = json!({"colour": null, "timeouts": {"session": "1s", "connect": "soon"}});
+    resources::change(
+        &bed.stores(),
+        "poppy",
+        json!({"spec": {"config": timeouts}}),
+    )
+    .await?;
+    operator
+        .until("the Store poppy to name its timeout", LIMIT, async || {
+            let store = bed.stores().get("poppy").await?;
+            let named = expect_condition(&store, "Stalled", "True")?;
+            ensure!(named.message.contains("timeouts.connect"), "{named:?}");
+            Ok(())
+        })
+        .await?;
+    wait_for_warning(bed, operator, "poppy", "InvalidSpec").await?;
     patch(&bed.stores(), "poppy", json!({"spec": {"config": null}})).await?;
     wait_for_ready(operator, &bed.stores(), "poppy").await
 }
@@ -179,6 +198,19 @@ async fn missing_image(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<(
     let corrected = json!({"spec": {"multiRaft": {"pod": {"image": "atomix-node:test"}}}});
     patch(&bed.stores(), "aster", corrected).await?;
     wait_for_ready(operator, &bed.stores(), "aster").await
+}
+
+async fn wait_for_warning(
+    bed: &TestBed,
+    operator: &mut Supervised<'_>,
+    object: &str,
+    reason: &str,
+) -> Result<()> {
+    operator
+        .until("one event to tell of it", LIMIT, async || {
+            resources::expect_one_warning(bed.client(), bed.namespace(), object, reason).await
+        })
+        .await
 }
 
 async fn wait_for_ready(

@@ -7,6 +7,11 @@
 )]
 
 mod at_rest;
+mod data_loss;
+mod deletion;
 mod healing;
+mod names;
+mod paused;
 mod session;
 mod store_bootstrap;
+mod two_operators;

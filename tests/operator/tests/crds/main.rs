@@ -15,6 +15,8 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+mod stores;
+
 /// Whether a case is accepted, or part of the message that refuses it.
 #[derive(Clone, Copy, Debug)]
 enum Expected {
@@ -136,239 +138,6 @@ async fn expect_replaced(
 }
 
 #[tokio::test]
-async fn a_store_is_refused_with_a_message_that_says_why() -> Result<()> {
-    let server = ApiServer::connect().await?;
-    let namespace = TestNamespace::create(&server, "crds").await?;
-    let stores = api_of::<Store>(&server.client(), Some(namespace.name()));
-    let none = || json!({});
-    let cases = [
-        (store("tulip", nodes(none())), Accepted),
-        (store(&"a".repeat(40), nodes(none())), Accepted),
-        (
-            store(&"a".repeat(41), nodes(none())),
-            Refused("at most 40 characters"),
-        ),
-        (store("1st", nodes(none())), Refused("starts with a letter")),
-        (store("a.b", nodes(none())), Refused("starts with a letter")),
-        (store("tulip", memory(none())), Accepted),
-        (
-            store("tulip", memory(json!({"config": {"a": [1, {"b": null}]}}))),
-            Accepted,
-        ),
-        (
-            store("tulip", memory(json!({"config": "text"}))),
-            Refused("spec.config"),
-        ),
-        (
-            store("tulip", json!({"driver": {"name": "multi-raft"}})),
-            Refused("multiRaft belongs to"),
-        ),
-        (
-            store(
-                "tulip",
-                memory(json!({"multiRaft": {"storage": {"size": "1Gi"}}})),
-            ),
-            Refused("multiRaft belongs to"),
-        ),
-        (
-            store("tulip", nodes(json!({"replicas": 0}))),
-            Refused("replicas"),
-        ),
-        (
-            store("tulip", nodes(json!({"replicas": 64}))),
-            Refused("replicas"),
-        ),
-        (
-            store("tulip", nodes(json!({"partitions": 0}))),
-            Refused("partitions"),
-        ),
-        (
-            store("tulip", nodes(json!({"partitions": 1025}))),
-            Refused("partitions"),
-        ),
-        (store("tulip", nodes(json!({"partitions": null}))), Accepted),
-        (
-            store("tulip", nodes(json!({"replicationFactor": 2}))),
-            Refused("replicationFactor"),
-        ),
-        (
-            store("tulip", nodes(json!({"replicationFactor": 5}))),
-            Refused("greater than replicas"),
-        ),
-        (
-            store(
-                "tulip",
-                nodes(json!({"replicas": 5, "replicationFactor": 5})),
-            ),
-            Accepted,
-        ),
-        (
-            store("tulip", nodes(json!({"storage": {}}))),
-            Refused("either a size"),
-        ),
-        (
-            store("tulip", nodes(json!({"storage": {"ephemeral": {}}}))),
-            Accepted,
-        ),
-        (
-            store(
-                "tulip",
-                nodes(json!({"storage": {"ephemeral": {}, "size": "1Gi"}})),
-            ),
-            Refused("either a size"),
-        ),
-        (
-            store(
-                "tulip",
-                nodes(json!({"storage": {"ephemeral": {}, "retentionPolicy": "Delete"}})),
-            ),
-            Refused("neither a storageClassName"),
-        ),
-        (
-            store("tulip", nodes(json!({"storage": {"size": 67_108_864}}))),
-            Accepted,
-        ),
-        (
-            store("tulip", nodes(json!({"storage": {"size": 1}}))),
-            Refused("at least 64Mi"),
-        ),
-        (
-            store("tulip", nodes(json!({"storage": {"size": "much"}}))),
-            Refused("at least 64Mi"),
-        ),
-        (
-            store("tulip", nodes(json!({"raft": {"electionTimeout": "1.5s"}}))),
-            Accepted,
-        ),
-        (
-            store("tulip", nodes(json!({"raft": {"electionTimeout": "1ms"}}))),
-            Refused("between 300ms and 1m"),
-        ),
-        (
-            store("tulip", nodes(json!({"raft": {"electionTimeout": "soon"}}))),
-            Refused("electionTimeout"),
-        ),
-        (
-            store(
-                "tulip",
-                nodes(json!({"pod": {"imagePullPolicy": "Sometimes"}})),
-            ),
-            Refused("imagePullPolicy"),
-        ),
-        (
-            store(
-                "tulip",
-                nodes(json!({"pod": {
-                    "resources": {"requests": {"cpu": 1, "memory": "1Gi"}},
-                    "env": [{"name": "A", "value": "b"}],
-                    "securityContext": {"runAsUser": 1000},
-                    "tolerations": [{"operator": "Exists"}],
-                    "affinity": {"podAntiAffinity": {}},
-                }})),
-            ),
-            Accepted,
-        ),
-    ];
-    for (object, expected) in cases {
-        expect_created(&stores, object, expected).await?;
-    }
-    namespace.remove().await
-}
-
-#[tokio::test]
-async fn a_change_of_a_store_that_cannot_be_carried_out_is_refused() -> Result<()> {
-    let server = ApiServer::connect().await?;
-    let namespace = TestNamespace::create(&server, "crds").await?;
-    let stores = api_of::<Store>(&server.client(), Some(namespace.name()));
-    let pod = |pod: Value| nodes(json!({"pod": pod}));
-    let plain = || nodes(json!({}));
-    let cases = [
-        (
-            plain(),
-            nodes(json!({"replicas": 3, "partitions": 3})),
-            Accepted,
-        ),
-        (
-            plain(),
-            nodes(json!({"replicas": 5})),
-            Refused("replicas cannot be changed yet"),
-        ),
-        (
-            plain(),
-            nodes(json!({"partitions": 4})),
-            Refused("partitions cannot be changed: "),
-        ),
-        (
-            plain(),
-            nodes(json!({"replicationFactor": 1})),
-            Refused("replicationFactor cannot be changed yet"),
-        ),
-        (
-            plain(),
-            nodes(json!({"raft": {"electionTimeout": "2s"}})),
-            Refused("raft cannot be changed yet"),
-        ),
-        (
-            plain(),
-            nodes(json!({"storage": {"size": "2Gi"}})),
-            Refused("storage cannot be changed yet"),
-        ),
-        (
-            nodes(json!({"storage": {"ephemeral": {}}})),
-            plain(),
-            Refused("storage cannot be changed yet"),
-        ),
-        (
-            plain(),
-            memory(json!({})),
-            Refused("driver.name cannot be changed"),
-        ),
-        (plain(), pod(json!({"image": "a"})), Accepted),
-        (
-            pod(json!({"image": "a"})),
-            pod(json!({"image": "b"})),
-            Accepted,
-        ),
-        (pod(json!({"image": "a"})), plain(), Accepted),
-        (
-            plain(),
-            pod(json!({"nodeSelector": {"a": "b"}})),
-            Refused("pod fields other than the image cannot be changed yet"),
-        ),
-        (
-            pod(json!({"image": "a", "env": [{"name": "A", "value": "b"}]})),
-            pod(json!({"image": "a", "env": [{"name": "A", "value": "c"}]})),
-            Refused("env cannot be changed yet"),
-        ),
-        (
-            pod(json!({"image": "a", "affinity": {"podAffinity": {}}})),
-            pod(json!({"image": "b", "affinity": {"podAffinity": {}}})),
-            Accepted,
-        ),
-        (
-            memory(json!({})),
-            memory(json!({"config": {"a": 1}, "paused": true})),
-            Accepted,
-        ),
-        (
-            memory(json!({})),
-            plain(),
-            Refused("neither added nor removed"),
-        ),
-    ];
-    for (before, after, expected) in cases {
-        expect_replaced(
-            &stores,
-            store("tulip", before),
-            store("tulip", after),
-            expected,
-        )
-        .await?;
-    }
-    namespace.remove().await
-}
-
-#[tokio::test]
 async fn a_session_and_a_driver_are_refused_with_a_message_that_says_why() -> Result<()> {
     let server = ApiServer::connect().await?;
     let namespace = TestNamespace::create(&server, "crds").await?;
@@ -383,6 +152,10 @@ async fn a_session_and_a_driver_are_refused_with_a_message_that_says_why() -> Re
         ),
         (session(json!({"kind": "*"})), Accepted),
         (session(json!({"kind": "a*"})), Refused("spec.kind")),
+        (
+            session(json!({"kind": "contuer"})),
+            Refused("supported values: \"*\", \"counter\", \"countermap\""),
+        ),
         (
             session(json!({"primitive": "a*b"})),
             Refused("spec.primitive"),

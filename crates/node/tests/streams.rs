@@ -1,0 +1,270 @@
+//! Streams between real nodes and their ends: which process may speak, how long a greeting may take,
+//! and that SIGTERM ends a node whatever is open.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use atomix_proto::multiraft::v1::partitions_client::PartitionsClient;
+use atomix_proto::multiraft::v1::peers_client::PeersClient;
+use atomix_proto::multiraft::v1::{
+    AppendEntries, DriverMessage, PeerFrame, PeerHello, PeerMessage, WatchRequest, peer_frame,
+    peer_message,
+};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status, Streaming};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+
+use support::driver::Stream;
+use support::eventually;
+use support::nodes::{Cluster, NodeProcess, PATIENCE};
+
+async fn channel(address: SocketAddr) -> Channel {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    endpoint.connect().await.unwrap()
+}
+
+/// A stream of somebody who says to be another node.
+struct PeerStream {
+    sender: mpsc::Sender<PeerFrame>,
+    incoming: Streaming<PeerFrame>,
+}
+
+impl PeerStream {
+    async fn open(node: SocketAddr, node_id: u64, boot_counter: u64) -> Result<Self, Status> {
+        let (sender, frames) = mpsc::channel(16);
+        let hello = PeerHello {
+            version: 1,
+            node_id,
+            boot_counter,
+            store_uid: "a-store".to_owned(),
+        };
+        let frame = PeerFrame {
+            correlation_id: 0,
+            body: Some(peer_frame::Body::Hello(hello)),
+        };
+        sender.send(frame).await.unwrap();
+        let answer = PeersClient::new(channel(node).await)
+            .raft(ReceiverStream::new(frames))
+            .await?;
+        let mut incoming = answer.into_inner();
+        let first = incoming.message().await?;
+        assert!(first.is_some(), "the node greets");
+        Ok(Self { sender, incoming })
+    }
+
+    /// Sends an append to a member that does not exist, and waits for what comes of it.
+    async fn ask(&mut self, correlation_id: u64) -> Result<PeerFrame, Status> {
+        let message = PeerMessage {
+            store_uid: "a-store".to_owned(),
+            incarnation: 1,
+            partition_id: 99,
+            from_member: 1,
+            to_member: 2,
+            body: Some(peer_message::Body::AppendEntries(AppendEntries::default())),
+        };
+        let frame = PeerFrame {
+            correlation_id,
+            body: Some(peer_frame::Body::Message(message)),
+        };
+        // The stream may have ended; then the answer says so.
+        let _ = self.sender.send(frame).await;
+        self.incoming
+            .message()
+            .await?
+            .ok_or_else(|| Status::unknown("ended without a reason"))
+    }
+}
+
+#[tokio::test]
+async fn a_newer_process_of_a_node_ends_the_streams_of_the_older_for_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = NodeProcess::new(folder.path().join("node"));
+    node.start().await;
+
+    let mut old = PeerStream::open(node.peer, 77, 3).await.unwrap();
+    let mut other = PeerStream::open(node.peer, 78, 1).await.unwrap();
+    assert_eq!(old.ask(1).await.unwrap().correlation_id, 1);
+    let mut new = PeerStream::open(node.peer, 77, 4).await.unwrap();
+
+    let ended = old.ask(2).await.unwrap_err();
+    assert_eq!(ended.code(), Code::FailedPrecondition, "{ended}");
+    assert!(
+        ended.message().contains("boot counter 3 after 4"),
+        "{ended}"
+    );
+    assert_eq!(new.ask(1).await.unwrap().correlation_id, 1);
+    assert_eq!(other.ask(1).await.unwrap().correlation_id, 1);
+    let refused = PeerStream::open(node.peer, 77, 3).await.err().unwrap();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+}
+
+#[tokio::test]
+async fn a_stream_without_a_hello_is_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = NodeProcess::new(folder.path().join("node"));
+    node.start().await;
+    let channel = channel(node.peer).await;
+
+    let (_peer, frames) = mpsc::channel::<PeerFrame>(1);
+    let (_driver, messages) = mpsc::channel::<DriverMessage>(1);
+    let mut peers = PeersClient::new(channel.clone());
+    let mut partitions = PartitionsClient::new(channel);
+    let peer = async {
+        let answer = peers.raft(ReceiverStream::new(frames)).await.unwrap();
+        answer.into_inner().message().await.unwrap_err()
+    };
+    let driver = async {
+        let answer = partitions.exchange(ReceiverStream::new(messages)).await;
+        answer.unwrap().into_inner().message().await.unwrap_err()
+    };
+    let ended = tokio::time::timeout(PATIENCE, async { tokio::join!(peer, driver) }).await;
+    let (peer, driver) = ended.expect("both are ended");
+    assert_eq!(peer.code(), Code::DeadlineExceeded, "{peer}");
+    assert_eq!(driver.code(), Code::DeadlineExceeded, "{driver}");
+}
+
+#[tokio::test]
+async fn sigterm_ends_a_node_in_order_whatever_is_open() {
+    let mut cluster = Cluster::bootstrapped(1).await;
+    let leader = cluster.leader(1).await;
+    let node = &cluster.nodes[leader];
+
+    let mut control = node.control().await.unwrap();
+    let mut watch = control.watch(WatchRequest {}).await.unwrap().into_inner();
+    watch.message().await.unwrap().unwrap();
+    let mut health = Vec::new();
+    for port in [node.control, node.peer] {
+        let request = HealthCheckRequest::default();
+        let watch = HealthClient::new(channel(port).await).watch(request).await;
+        let mut watch = watch.unwrap().into_inner();
+        watch.message().await.unwrap().unwrap();
+        health.push(watch);
+    }
+    let (reflect, requests) = mpsc::channel(1);
+    let request = ServerReflectionRequest {
+        message_request: Some(MessageRequest::ListServices(String::new())),
+        ..ServerReflectionRequest::default()
+    };
+    reflect.send(request).await.unwrap();
+    let reflection = ServerReflectionClient::new(channel(node.control).await)
+        .server_reflection_info(ReceiverStream::new(requests))
+        .await;
+    let mut reflection = reflection.unwrap().into_inner();
+    reflection.message().await.unwrap().unwrap();
+    let driver = Stream::open(node.peer, "").await.unwrap();
+    let mut peer = PeerStream::open(node.peer, 77, 1).await.unwrap();
+    // Connections on which nobody says anything, or only half of something.
+    let mut half = Vec::new();
+    for port in [node.control, node.peer, node.admin] {
+        half.push(TcpStream::connect(port).await.unwrap());
+        let mut begun = TcpStream::connect(port).await.unwrap();
+        begun.write_all(b"GET /livez HT").await.unwrap();
+        half.push(begun);
+    }
+
+    let began = Instant::now();
+    let ended = cluster.nodes[leader].terminate().await;
+    let took = began.elapsed();
+    let log = std::fs::read_to_string(cluster.nodes[leader].log_file()).unwrap();
+    assert_eq!(ended.code(), Some(0), "{ended} after {took:?}:\n{log}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+
+    let ended = watch_end(&mut watch).await;
+    assert_eq!(ended.code(), Code::Unavailable, "{ended}");
+    for watch in &mut health {
+        let ended = watch_end(watch).await;
+        assert_eq!(ended.code(), Code::Unavailable, "{ended}");
+    }
+    let ended = watch_end(&mut reflection).await;
+    assert_eq!(ended.code(), Code::Unavailable, "{ended}");
+    let ended = peer.ask(1).await.unwrap_err();
+    assert_eq!(ended.code(), Code::Unavailable, "{ended}");
+    let ended = eventually("the driver's stream ended", PATIENCE, || async {
+        driver.ended()
+    })
+    .await;
+    assert_eq!(ended.code(), Code::Unavailable, "{ended}");
+}
+
+/// The status with which a stream ends, after what was sent before.
+async fn watch_end<T>(stream: &mut Streaming<T>) -> Status {
+    loop {
+        match stream.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => return Status::ok("ended"),
+            Err(status) => return status,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_lost_peer_is_one_line_in_the_log_and_its_return_another() {
+    let mut cluster = Cluster::bootstrapped(1).await;
+    let leader = cluster.leader(1).await;
+    let follower = (leader + 1) % 3;
+    let follower_name = format!("node=\"{:016x}\"", cluster.node_ids[follower]);
+    let address = cluster.nodes[follower].peer.to_string();
+    let log_file = cluster.nodes[leader].log_file();
+    let lines = |what: &str| {
+        let log = std::fs::read_to_string(&log_file).unwrap();
+        log.lines()
+            .filter(|line| line.contains(what) && line.contains(&follower_name))
+            .inspect(|line| assert!(line.contains(&address), "{line}"))
+            .count()
+    };
+    let (lost, back) = (lines("a peer is lost"), lines("a peer is back"));
+    cluster.nodes[follower].kill().await;
+    eventually("the loss is logged", PATIENCE, || async {
+        (lines("a peer is lost") > lost).then_some(())
+    })
+    .await;
+    cluster.nodes[follower].start().await;
+    eventually("the return is logged", PATIENCE, || async {
+        (lines("a peer is back") > back).then_some(())
+    })
+    .await;
+    assert_eq!(lines("a peer is lost"), lost + 1);
+    assert_eq!(lines("a peer is back"), back + 1);
+}
+
+#[tokio::test]
+async fn another_node_at_a_members_address_does_not_count_as_that_member() {
+    let mut cluster = Cluster::start().await;
+    cluster.nodes[1]
+        .bootstrap(cluster.plan(1, 1, 1))
+        .await
+        .unwrap();
+    // Another plan than the one that node 1 holds.
+    let mut plan = cluster.plan(0, 1, 1);
+    plan.partitions[0].initializer = plan.partitions[0].member_id;
+    let refused = cluster.nodes[0].bootstrap(plan.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+
+    // The same, where the plan means a node that is gone and whose address node 1 has now.
+    let real = std::mem::replace(&mut cluster.node_ids[1], 4711);
+    let mut plan = cluster.plan(0, 1, 1);
+    plan.partitions[0].initializer = plan.partitions[0].member_id;
+    cluster.nodes[0].bootstrap(plan).await.unwrap();
+    let log = std::fs::read_to_string(cluster.nodes[0].log_file()).unwrap();
+    let expected = format!("node {real:016x} answers there now, not {:016x}", 4711);
+    assert!(log.contains(&expected), "{log}");
+}

@@ -1,0 +1,130 @@
+//! Live entries that are moved out of old log files: a power cut in the middle of that loses none
+//! of them, and leaves nothing that looks like damage.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atomix_raft::{Engine, EngineOptions, Group, PartitionId};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use support::machine::Journal;
+use support::network::Network;
+use support::powercut::{Change, Recorder, images, write_image};
+use support::{eventually, follower_record, open, options, pause, soon};
+
+/// Its entries stay in the log.
+const QUIET: PartitionId = PartitionId(1);
+/// It fills the log.
+const BUSY: PartitionId = PartitionId(2);
+
+fn small_files(directory: &Path) -> EngineOptions {
+    EngineOptions {
+        log_file_size: 128 << 10,
+        purge_threshold: 512 << 10,
+        purge_interval: Duration::from_millis(5),
+        ..options(directory)
+    }
+}
+
+async fn start(engine: &Engine, partition: PartitionId) -> Group<Journal> {
+    let mut record = follower_record();
+    record.partition_id = partition;
+    record.initializer = Some(record.member_id);
+    record.members.retain(|id, _| id.0 == 1);
+    engine.create_group(&record).await.unwrap();
+    let group = Group::start(engine, record, Journal::default(), Network::new());
+    let group = group.await.unwrap();
+    group.initialize().await.unwrap();
+    group
+}
+
+async fn write(group: &Group<Journal>, line: &str) {
+    let deadline = soon();
+    let payload = Bytes::copy_from_slice(line.as_bytes());
+    while group.propose(payload.clone(), deadline).await.is_err() {
+        assert!(Instant::now() < deadline, "never written");
+        pause().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn entries_that_are_moved_to_other_files_survive_a_power_cut() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("node");
+    let recorder = Arc::new(Recorder::new(&directory));
+    let engine = open(EngineOptions {
+        faults: Some(recorder.clone()),
+        ..small_files(&directory)
+    })
+    .await;
+    let quiet = start(&engine, QUIET).await;
+    let busy = start(&engine, BUSY).await;
+    // More than what raft-engine moves in one batch, which is 128 KiB.
+    let lines: Vec<_> = (0..8)
+        .map(|number| format!("{number} {}", "q".repeat(50_000)))
+        .collect();
+    for line in &lines {
+        write(&quiet, line).await;
+    }
+    let acknowledged = recorder.position();
+    let is_moved = |changes: &[Change]| {
+        let written =
+            |change: &&Change| matches!(change, Change::Written(..)) && change.is_of(".rewrite");
+        changes.iter().filter(written).count() > 3
+            && changes
+                .iter()
+                .any(|change| matches!(change, Change::Removed(_)) && change.is_of(".raftlog"))
+    };
+    let deadline = soon();
+    while !is_moved(&recorder.changes()) {
+        assert!(Instant::now() < deadline, "nothing is moved");
+        write(&busy, &"b".repeat(20_000)).await;
+    }
+    quiet.shutdown().await;
+    busy.shutdown().await;
+    assert_eq!(engine.failure(), None);
+    drop((quiet, busy, engine));
+
+    let changes = recorder.changes();
+    let images = images(&changes, |change| {
+        change.is_of(".rewrite") || matches!(change, Change::Removed(_))
+    });
+    println!("{} changes, {} images", changes.len(), images.len());
+    let last = images.iter().map(|(_, position, _)| *position).max();
+    for (image, position, loss) in images {
+        if position < acknowledged {
+            continue;
+        }
+        let directory = root.path().join("image");
+        write_image(&image, &directory);
+        let engine = Engine::open(small_files(&directory));
+        let engine = engine.unwrap_or_else(|error| panic!("{loss:?} at {position}: {error}"));
+        // A start costs an election, so not every image is looked into that deeply.
+        if Some(position) == last || position % 16 == 0 {
+            let quiet = start(&engine, QUIET).await;
+            let found = eventually("all lines", || {
+                let found = quiet.with_machine(|journal| journal.lines.clone());
+                (found.len() >= lines.len()).then_some(found)
+            })
+            .await;
+            assert!(found == lines, "{loss:?} at {position}");
+            quiet.shutdown().await;
+        }
+        drop(engine);
+        eventually("a closed engine", || {
+            std::fs::remove_dir_all(&directory).ok()
+        })
+        .await;
+    }
+}

@@ -1,0 +1,306 @@
+//! The rules of a Store: what is refused when it is made, and which changes are.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+type Changes<'a> = &'a [(&'a str, Value)];
+
+fn store() -> Value {
+    json!({
+        "apiVersion": "atomix.io/v1beta1",
+        "kind": "Store",
+        "metadata": {"name": "meadow", "namespace": "garden"},
+        "spec": {
+            "driver": {"name": "multi-raft"},
+            "multiRaft": {"replicas": 3, "storage": {"size": "1Gi"}},
+        },
+    })
+}
+
+#[test]
+fn a_store_is_refused_with_a_message_that_says_why() {
+    let schema = schema_of("stores");
+    let cases: &[(Changes<'_>, Option<&str>)] = &[
+        (&[], None),
+        (&[("/metadata/name", json!("a".repeat(40)))], None),
+        (
+            &[("/metadata/name", json!("a".repeat(41)))],
+            Some("at most 40 characters"),
+        ),
+        (
+            &[("/metadata/name", json!("1st"))],
+            Some("starts with a letter"),
+        ),
+        (
+            &[("/metadata/name", json!("a.b"))],
+            Some("starts with a letter"),
+        ),
+        (
+            &[("/metadata/name", json!("a-"))],
+            Some("ends with a letter or digit"),
+        ),
+        (
+            &[("/spec/driver/name", json!("memory"))],
+            Some("multiRaft belongs to"),
+        ),
+        (
+            &[("/spec/multiRaft", json!(null))],
+            Some("multiRaft belongs to"),
+        ),
+        (
+            &[
+                ("/spec/driver/name", json!("memory")),
+                ("/spec/multiRaft", json!(null)),
+            ],
+            None,
+        ),
+        (&[("/spec/multiRaft/replicationFactor", json!(3))], None),
+        (
+            &[("/spec/multiRaft/replicationFactor", json!(5))],
+            Some("greater than replicas"),
+        ),
+        (
+            &[("/spec/multiRaft/storage", json!({}))],
+            Some("either a size"),
+        ),
+        (
+            &[("/spec/multiRaft/storage", json!({"ephemeral": {}}))],
+            None,
+        ),
+        (
+            &[(
+                "/spec/multiRaft/storage",
+                json!({"ephemeral": {}, "size": "1Gi"}),
+            )],
+            Some("either a size"),
+        ),
+        (
+            &[(
+                "/spec/multiRaft/storage",
+                json!({"ephemeral": {}, "retentionPolicy": "Retain"}),
+            )],
+            Some("neither a storageClassName"),
+        ),
+        (
+            &[("/spec/multiRaft/storage/retentionPolicy", json!("Retain"))],
+            None,
+        ),
+        (
+            &[("/spec/multiRaft/storage/retentionPolicy", json!("Delete"))],
+            Some("not carried out yet"),
+        ),
+        (&[("/spec/multiRaft/storage/size", json!("64Mi"))], None),
+        (&[("/spec/multiRaft/storage/size", json!(67_108_864))], None),
+        (
+            &[("/spec/multiRaft/storage/size", json!(1000))],
+            Some("at least 64Mi"),
+        ),
+        (
+            &[("/spec/multiRaft/storage/size", json!("63Mi"))],
+            Some("at least 64Mi"),
+        ),
+        (
+            &[("/spec/multiRaft/storage/size", json!("much"))],
+            Some("at least 64Mi"),
+        ),
+        (
+            &[("/spec/multiRaft/raft", json!({"electionTimeout": "1s"}))],
+            None,
+        ),
+        (
+            &[("/spec/multiRaft/raft", json!({"electionTimeout": "299ms"}))],
+            Some("between 300ms"),
+        ),
+        (
+            &[("/spec/multiRaft/raft", json!({"electionTimeout": "61s"}))],
+            Some("between 300ms"),
+        ),
+    ];
+    for (changes, expected) in cases {
+        let found = refusals(&schema, &with(&store(), changes), None);
+        match expected {
+            None => assert!(found.is_empty(), "{changes:?}: {found:?}"),
+            Some(text) => assert!(
+                found.iter().any(|message| message.contains(text)),
+                "{changes:?}: {found:?}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn a_change_of_a_store_that_cannot_be_carried_out_is_refused() {
+    let schema = schema_of("stores");
+    let pod = |pod: Value| [("/spec/multiRaft/pod", pod)];
+    let cases: &[(Changes<'_>, Changes<'_>, Option<&str>)] = &[
+        (&[], &[("/spec/driver/version", json!("v1"))], None),
+        (&[], &[("/spec/config", json!({"timeouts": {}}))], None),
+        (&[], &[("/spec/config", json!(null))], None),
+        (&[], &[("/spec/paused", json!(true))], None),
+        (
+            &[],
+            &[("/spec/driver/name", json!("memory"))],
+            Some("driver.name cannot be changed"),
+        ),
+        (
+            &[],
+            &[("/spec/multiRaft", json!(null))],
+            Some("neither added nor removed"),
+        ),
+        (
+            &[],
+            &[("/spec/multiRaft/replicas", json!(5))],
+            Some("replicas cannot be changed yet"),
+        ),
+        (&[], &[("/spec/multiRaft/partitions", json!(3))], None),
+        (
+            &[],
+            &[("/spec/multiRaft/partitions", json!(4))],
+            Some("partitions cannot be changed: "),
+        ),
+        (
+            &[],
+            &[("/spec/multiRaft/replicationFactor", json!(1))],
+            Some("replicationFactor cannot be changed yet"),
+        ),
+        (
+            &[("/spec/multiRaft/raft", json!({"electionTimeout": "1s"}))],
+            &[("/spec/multiRaft/raft", json!({"electionTimeout": "2s"}))],
+            Some("raft.electionTimeout cannot be changed yet"),
+        ),
+        (
+            &[],
+            &[("/spec/multiRaft/raft", json!({"snapshotEntryThreshold": 9}))],
+            Some("raft.snapshotEntryThreshold cannot be changed yet"),
+        ),
+        (
+            &[],
+            &[("/spec/multiRaft/storage/size", json!("2Gi"))],
+            Some("storage cannot be changed yet"),
+        ),
+        (&[], &pod(json!({"image": "other"})), None),
+        (
+            &pod(json!({"image": "one"})),
+            &pod(json!({"image": "two"})),
+            None,
+        ),
+        (&pod(json!({"image": "one"})), &[], None),
+        (
+            &[],
+            &pod(json!({"env": [{"name": "A", "value": "b"}]})),
+            Some("pod fields other than the image cannot be changed yet"),
+        ),
+        (
+            &pod(json!({"labels": {"a": "b"}})),
+            &[],
+            Some("pod fields other than the image cannot be changed yet"),
+        ),
+        (
+            &pod(json!({"image": "one", "labels": {"a": "b"}})),
+            &pod(json!({"image": "two", "labels": {"a": "c"}})),
+            Some("labels cannot be changed yet"),
+        ),
+        (
+            &pod(json!({"image": "one", "labels": {"a": "b"}})),
+            &pod(json!({"image": "two", "labels": {"a": "b"}})),
+            None,
+        ),
+    ];
+    for (before, after, expected) in cases {
+        let old = with(&store(), before);
+        let found = refusals(&schema, &with(&store(), after), Some(&old));
+        match expected {
+            None => assert!(found.is_empty(), "{before:?} to {after:?}: {found:?}"),
+            Some(text) => assert!(
+                found.iter().any(|message| message.contains(text)),
+                "{before:?} to {after:?}: {found:?}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn writing_out_a_default_is_no_change_and_neither_is_taking_it_away() {
+    let schema = schema_of("stores");
+    let many = ("/spec/multiRaft/partitions", json!(100));
+    let few_nodes = ("/spec/multiRaft/replicas", json!(2));
+    let raft = |fields: Value| ("/spec/multiRaft/raft", fields);
+    let factor = |factor: u32| ("/spec/multiRaft/replicationFactor", json!(factor));
+    let policy = ("/spec/multiRaft/storage/retentionPolicy", json!("Retain"));
+    let class = (
+        "/spec/multiRaft/storage/storageClassName",
+        json!("standard"),
+    );
+    let cases: &[(Changes<'_>, Changes<'_>, bool)] = &[
+        (&[], &[("/spec/multiRaft/partitions", json!(3))], true),
+        (&[], &[("/spec/multiRaft/replicas", json!(null))], true),
+        (&[], &[factor(3)], true),
+        (&[], &[factor(1)], false),
+        (
+            std::slice::from_ref(&few_nodes),
+            &[few_nodes.clone(), factor(1)],
+            true,
+        ),
+        (&[], &[raft(json!({}))], true),
+        (
+            &[],
+            &[raft(
+                json!({"electionTimeout": "1s", "snapshotEntryThreshold": 10_000}),
+            )],
+            true,
+        ),
+        (
+            &[raft(json!({"electionTimeout": "1s"}))],
+            &[raft(json!({"electionTimeout": "1000ms"}))],
+            true,
+        ),
+        (
+            std::slice::from_ref(&many),
+            &[many.clone(), raft(json!({"electionTimeout": "1s"}))],
+            false,
+        ),
+        (
+            std::slice::from_ref(&many),
+            &[many.clone(), raft(json!({"electionTimeout": "2500ms"}))],
+            true,
+        ),
+        (&[], &[policy], true),
+        (&[], &[class], false),
+    ];
+    for (before, after, accepted) in cases {
+        let (before, after) = (with(&store(), before), with(&store(), after));
+        for (new, old) in [(&after, &before), (&before, &after)] {
+            // The API server fills the default of replicas in before it asks the rules.
+            let defaulted = |object: &Value| {
+                let mut object = object.clone();
+                let multi_raft = object["spec"]["multiRaft"].as_object_mut().unwrap();
+                multi_raft.entry("replicas").or_insert(json!(3));
+                object
+            };
+            let found = refusals(&schema, &defaulted(new), Some(&defaulted(old)));
+            assert_eq!(found.is_empty(), *accepted, "{old} to {new}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn every_pod_field_but_the_image_has_its_rule() {
+    let pod =
+        &schema_of("stores")["properties"]["spec"]["properties"]["multiRaft"]["properties"]["pod"];
+    let rules = pod["x-kubernetes-validations"].to_string();
+    let appearance = storage_pod::pod_appears_with_image_only();
+    for field in pod["properties"].as_object().unwrap().keys() {
+        let bound = field != "image";
+        assert_eq!(
+            rules.contains(&format!("self.{field} == oldSelf.{field}")),
+            bound,
+            "{field}"
+        );
+        assert_eq!(
+            appearance.contains(&format!("!has(self.pod.{field})")),
+            bound,
+            "{field}"
+        );
+    }
+}

@@ -1,0 +1,79 @@
+//! An ephemeral Store that lost everything begins again, and says for ever that data was lost,
+//! wherever the operator crashes on the way.
+
+use anyhow::{Result, ensure};
+use atomix_operator_tests::fault::CrashPoint;
+use atomix_operator_tests::matrix::{Outcome, crash_at_every_call};
+use atomix_operator_tests::resources::{self, expect_condition};
+use atomix_operator_tests::samples::{self, StoreSize};
+use atomix_operator_tests::supervised::Supervised;
+use atomix_operator_tests::test_bed::TestBed;
+use atomix_operator_tests::workload;
+use serde_json::json;
+
+const SIZE: StoreSize = StoreSize {
+    replicas: 1,
+    partitions: 2,
+};
+const STORE: &str = "tulip";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loss_of_every_ephemeral_disk_is_told_after_a_crash_at_every_call() -> Result<()> {
+    crash_at_every_call(
+        "loss_of_every_ephemeral_disk_is_told_after_a_crash_at_every_call",
+        run,
+    )
+    .await
+}
+
+async fn run(crash: Option<CrashPoint>) -> Result<Outcome> {
+    let bed = TestBed::create("loss").await?;
+    let mut operator = Supervised::start(&bed, None);
+    let lived = live(&bed, &mut operator, crash).await;
+    workload::explain(lived, &bed, &operator)?;
+    let outcome = workload::outcome(&bed, &operator).await?;
+    drop(operator);
+    bed.remove().await?;
+    Ok(outcome)
+}
+
+async fn live(
+    bed: &TestBed,
+    operator: &mut Supervised<'_>,
+    crash: Option<CrashPoint>,
+) -> Result<()> {
+    let store = samples::ephemeral_store(STORE, SIZE);
+    workload::bootstrap_of(bed, operator, store, STORE, SIZE).await?;
+    operator.arm(crash);
+
+    // The disk goes with the pod.
+    let pod = format!("{STORE}-0");
+    bed.pods().delete(&pod, &Default::default()).await?;
+    operator
+        .until_settled(
+            "the Store to begin again without its data",
+            workload::LIMIT,
+            async || {
+                let store = workload::store_is_ready(bed, STORE).await?;
+                let lost = expect_condition(&store, "DataLost", "True")?;
+                ensure!(lost.message.contains("data of incarnation 1"), "{lost:?}");
+                let incarnation = store.data.pointer("/status/incarnation");
+                ensure!(incarnation == Some(&json!(2)), "{incarnation:?}");
+                Ok(())
+            },
+        )
+        .await?;
+
+    // A pass that cannot look at the nodes keeps what it cannot know.
+    let wrong = json!({"spec": {"config": {"colour": "red"}}});
+    resources::change(&bed.stores(), STORE, wrong).await?;
+    operator
+        .until_settled("the Store to be invalid", workload::LIMIT, async || {
+            let store = bed.stores().get(STORE).await?;
+            let stalled = expect_condition(&store, "Stalled", "True")?;
+            ensure!(stalled.reason == "InvalidSpec", "{stalled:?}");
+            expect_condition(&store, "DataLost", "True")?;
+            Ok(())
+        })
+        .await
+}

@@ -1,0 +1,178 @@
+//! What goes waits for what needs it, but never for ever.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use atomix_operator::session::SessionOptions;
+use atomix_operator_tests::namespace::TestNamespace;
+use atomix_operator_tests::operator_under_test::Settings;
+use atomix_operator_tests::resources::{self, expect_condition};
+use atomix_operator_tests::samples::{self, StoreSize};
+use atomix_operator_tests::supervised::Supervised;
+use atomix_operator_tests::test_bed::TestBed;
+use atomix_operator_tests::workload::{self, LIMIT};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+
+/// How long a Session waits for its pods here.
+const WAIT: Duration = Duration::from_secs(8);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deletions_wait_for_what_needs_them_but_not_for_ever() -> Result<()> {
+    let bed = TestBed::create("deletion").await?;
+    let mut operator = Supervised::start_with(
+        &bed,
+        Settings {
+            sessions: SessionOptions { longest_wait: WAIT },
+            ..bed.settings()
+        },
+    );
+    let lived = live(&bed, &mut operator).await;
+    workload::explain(lived, &bed, &operator)?;
+    drop(operator);
+    bed.remove().await
+}
+
+async fn live(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    resources::create(&bed.stores(), samples::store_of_driver("rose", "memory")).await?;
+    connect(bed, operator, "bees", "rose").await?;
+    another_namespace(bed, operator).await?;
+
+    // The Store waits for its Session, and says so.
+    bed.stores()
+        .delete("rose", &DeleteParams::default())
+        .await?;
+    operator
+        .until_settled("the Store to wait for its Session", LIMIT, async || {
+            let store = bed.stores().get("rose").await?;
+            let stalled = expect_condition(&store, "Stalled", "True")?;
+            ensure!(
+                stalled.reason == "InUse" && stalled.message.contains("bees; delete"),
+                "{stalled:?}"
+            );
+            resources::expect_one_warning(bed.client(), bed.namespace(), "rose", "InUse").await?;
+            let session = bed.sessions().get("bees").await?;
+            let ready = expect_condition(&session, "Ready", "False")?;
+            ensure!(ready.reason == "StoreDeleted", "{ready:?}");
+            Ok(())
+        })
+        .await?;
+
+    // The Session does not wait for ever for a pod that does not answer, and the Store goes then.
+    let _frozen = freeze(bed, "hive-0").await?;
+    bed.sessions()
+        .delete("bees", &DeleteParams::default())
+        .await?;
+    operator
+        .until("both to be gone", LIMIT, async || {
+            for (api, name) in [(bed.sessions(), "bees"), (bed.stores(), "rose")] {
+                if let Some(left) = api.get_opt(name).await? {
+                    let status = left.data.get("status").unwrap_or(&Value::Null);
+                    bail!("{name} is still there: {status}");
+                }
+            }
+            let (client, namespace) = (bed.client(), bed.namespace());
+            resources::expect_one_warning(client, namespace, "bees", "DisconnectTimedOut").await
+        })
+        .await
+}
+
+async fn connect(
+    bed: &TestBed,
+    operator: &mut Supervised<'_>,
+    session: &str,
+    store: &str,
+) -> Result<()> {
+    bed.create_pod(samples::application_pod("hive-0", "hive"))
+        .await?;
+    resources::create(&bed.sessions(), samples::session(session, store, "hive")).await?;
+    operator
+        .until("the Session to be connected", LIMIT, async || {
+            let session = bed.sessions().get(session).await?;
+            let ready = expect_condition(&session, "Ready", "True")?;
+            ensure!(ready.reason == "Connected", "{ready:?}");
+            Ok(())
+        })
+        .await
+}
+
+async fn another_namespace(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    let mut session = samples::session("wasps", "rose", "nest");
+    if let Some(store) = session.pointer_mut("/spec/store") {
+        *store = json!({"name": "rose", "namespace": "another"});
+    }
+    resources::create(&bed.sessions(), session).await?;
+    operator
+        .until("the Session to name its trouble", LIMIT, async || {
+            let session = bed.sessions().get("wasps").await?;
+            let stalled = expect_condition(&session, "Stalled", "True")?;
+            ensure!(
+                stalled.reason == "StoreNamespaceNotSupported",
+                "{stalled:?}"
+            );
+            Ok(())
+        })
+        .await
+}
+
+/// A process that is stopped; killed with its pod.
+async fn freeze(bed: &TestBed, pod: &str) -> Result<u32> {
+    let pod = bed.pods().get(pod).await?;
+    let status = pod.status.context("the pod has no status")?;
+    let sidecar = status.init_container_statuses.iter().flatten().next();
+    let id = sidecar.and_then(|sidecar| sidecar.container_id.as_deref());
+    let id = id.and_then(|id| id.strip_prefix("process://"));
+    let id: u32 = id.context("the sidecar has no process")?.parse()?;
+    let stopped = Command::new("kill")
+        .args(["-STOP", &id.to_string()])
+        .status()?;
+    ensure!(stopped.success(), "the process {id} cannot be stopped");
+    Ok(id)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_holds_a_namespace_that_is_deleted() -> Result<()> {
+    let bed = TestBed::create("ending").await?;
+    // The lease must not go with the namespace.
+    let elsewhere = TestNamespace::create(bed.server(), "lease").await?;
+    let mut operator = Supervised::start_with(
+        &bed,
+        Settings {
+            lease_namespace: elsewhere.name().to_owned(),
+            ..bed.settings()
+        },
+    );
+    let ended = end(&bed, &mut operator).await;
+    workload::explain(ended, &bed, &operator)?;
+    drop(operator);
+    bed.remove().await?;
+    elsewhere.remove().await
+}
+
+async fn end(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    let size = StoreSize {
+        replicas: 1,
+        partitions: 1,
+    };
+    workload::bootstrap(bed, operator, "rose", size).await?;
+    connect(bed, operator, "bees", "rose").await?;
+    let namespaces: Api<Namespace> = Api::all(bed.client().clone());
+    namespaces
+        .delete(bed.namespace(), &DeleteParams::default())
+        .await?;
+    operator
+        .until("the namespace to be gone", LIMIT, async || match namespaces
+            .get_opt(bed.namespace())
+            .await?
+        {
+            None => Ok(()),
+            Some(left) => bail!(
+                "it is still there: {}",
+                serde_json::to_value(left.status).unwrap_or(Value::Null)
+            ),
+        })
+        .await
+}

@@ -1,0 +1,92 @@
+//! A paused Store is left alone and says so; it catches up when it goes on.
+
+use anyhow::{Result, ensure};
+use atomix_operator_tests::resources::{self, expect_condition};
+use atomix_operator_tests::samples::{self, StoreSize};
+use atomix_operator_tests::supervised::Supervised;
+use atomix_operator_tests::test_bed::TestBed;
+use atomix_operator_tests::workload::{self, LIMIT};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use kube::Api;
+use serde_json::json;
+
+const SIZE: StoreSize = StoreSize {
+    replicas: 1,
+    partitions: 1,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_store_is_not_changed_until_it_goes_on() -> Result<()> {
+    let bed = TestBed::create("paused").await?;
+    let mut operator = Supervised::start(&bed, None);
+    let lived = live(&bed, &mut operator).await;
+    workload::explain(lived, &bed, &operator)?;
+    drop(operator);
+    bed.remove().await
+}
+
+async fn live(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    workload::bootstrap(bed, operator, "tulip", SIZE).await?;
+    bed.create_pod(samples::application_pod("hive-0", "hive"))
+        .await?;
+    resources::create(&bed.sessions(), samples::session("bees", "tulip", "hive")).await?;
+    operator
+        .until("the Session to be connected", LIMIT, async || {
+            let session = bed.sessions().get("bees").await?;
+            let ready = expect_condition(&session, "Ready", "True")?;
+            ensure!(ready.reason == "Connected", "{ready:?}");
+            Ok(())
+        })
+        .await?;
+
+    let change = json!({"spec": {
+        "paused": true,
+        "multiRaft": {"pod": {"image": "atomix-node:other"}},
+    }});
+    resources::change(&bed.stores(), "tulip", change).await?;
+    let paused = json!({"spec": {"paused": true, "tags": ["sweet"]}});
+    resources::change(&bed.sessions(), "bees", paused).await?;
+    operator
+        .until_settled("both to say that they are paused", LIMIT, async || {
+            let store = bed.stores().get("tulip").await?;
+            expect_condition(&store, "Ready", "True")?;
+            expect_condition(&store, "Stalled", "False")?;
+            let progressing = expect_condition(&store, "Progressing", "False")?;
+            ensure!(progressing.reason == "Paused", "{progressing:?}");
+            let session = bed.sessions().get("bees").await?;
+            expect_condition(&session, "Ready", "True")?;
+            expect_condition(&session, "Stalled", "False")?;
+            let progressing = expect_condition(&session, "Progressing", "False")?;
+            ensure!(progressing.reason == "Paused", "{progressing:?}");
+            Ok(())
+        })
+        .await?;
+    ensure!(image(bed).await?.as_deref() == Some("atomix-node:test"));
+
+    resources::change(&bed.stores(), "tulip", json!({"spec": {"paused": null}})).await?;
+    resources::change(&bed.sessions(), "bees", json!({"spec": {"paused": null}})).await?;
+    operator
+        .until("the change to be carried out", LIMIT, async || {
+            let image = image(bed).await?;
+            ensure!(
+                image.as_deref() == Some("atomix-node:other"),
+                "the image is {image:?}"
+            );
+            let store = bed.stores().get("tulip").await?;
+            let progressing = expect_condition(&store, "Progressing", "True")?;
+            ensure!(progressing.reason == "PodsOutdated", "{progressing:?}");
+            let session = bed.sessions().get("bees").await?;
+            let ready = expect_condition(&session, "Ready", "True")?;
+            ensure!(ready.reason == "Connected", "{ready:?}");
+            Ok(())
+        })
+        .await
+}
+
+async fn image(bed: &TestBed) -> Result<Option<String>> {
+    let sets: Api<StatefulSet> = Api::namespaced(bed.client().clone(), bed.namespace());
+    let spec = sets.get("tulip").await?.spec;
+    let pod = spec.and_then(|spec| spec.template.spec);
+    let container = pod.and_then(|pod| pod.containers.into_iter().next());
+    Ok(container.and_then(|container| container.image))
+}
