@@ -5,7 +5,7 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$ATOMIX_CACHE/target}
 
 # How programs are built for local images: with the tests, of which one is named. Alone they would
 # get fewer features of their dependencies (tokio's test clock), and all of those compile twice.
-build_for_images=(cargo build --locked --workspace --test boots)
+build_for_images=(cargo build --locked --workspace --test node)
 
 # Only a cluster of the user's takes its images from elsewhere; ours has them under this name.
 image_registry() {

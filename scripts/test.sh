@@ -11,10 +11,18 @@ ignore_other_clusters
 # The tests use a cluster of their own, also while a demo's runs.
 export CLUSTER_NAME=${CLUSTER_NAME:-test-$(pwd | sha256sum | cut -c1-6)}
 started_clusters=()
+# The test of an operator at rest, which mostly waits: its process group and what it prints.
+rest_group=
+rest_log=
 
 clean_up() {
     local status=$?
     local name
+    if [[ -n $rest_group ]]; then
+        kill -- "-$rest_group" 2>/dev/null || true
+        wait "$rest_group" || true
+        rm "$rest_log"
+    fi
     for name in "${started_clusters[@]}"; do
         tests/cluster/cluster down --name "$name"
     done
@@ -57,7 +65,7 @@ load_images() {
 # Every cargo call selects the whole workspace, so that all of them share one build: another
 # selection of packages would unify other features and compile the dependencies again.
 test_without_cluster() {
-    local targets=(--lib --bins) file
+    local targets=(--lib) file
     for file in crates/*/tests/*.rs crates/*/tests/*/main.rs tests/*.rs; do
         [[ -e $file ]] || continue
         targets+=(--test "$(test_target "$file")")
@@ -65,15 +73,44 @@ test_without_cluster() {
     cargo test --locked --workspace "${targets[@]}"
 }
 
-# The integration tests of one of the crates that need a cluster, against the named one.
+run_programs=()
+
+# Runs a test program against the named cluster; more arguments go to the program.
 test_with_cluster() {
-    local name=$1 crate=$2 threads=$3 targets=() file
-    for file in "$crate"/tests/*.rs "$crate"/tests/*/main.rs; do
-        [[ -e $file ]] || continue
-        targets+=(--test "$(test_target "$file")")
-    done
+    local name=$1 program=$2
+    shift 2
+    run_programs+=("$program")
     ATOMIX_TEST_KUBECONFIG=$(kubeconfig_of "$name") \
-        cargo test --locked --workspace "${targets[@]}" -- --test-threads "$threads"
+        cargo test --locked --workspace --test "$program" -- "$@"
+}
+
+# Begins what waits for ten minutes, beside everything that follows.
+start_rest() {
+    rest_log=$(mktemp)
+    ATOMIX_TEST_KUBECONFIG=$(kubeconfig_of "$1") \
+        setsid cargo test --locked --workspace --test namespaced -- at_rest:: >"$rest_log" 2>&1 &
+    rest_group=$!
+}
+
+end_rest() {
+    local status=0
+    wait "$rest_group" || status=$?
+    rest_group=
+    cat "$rest_log"
+    rm "$rest_log"
+    return "$status"
+}
+
+every_program_was_run() {
+    local file program
+    for file in tests/*/tests/*.rs tests/*/tests/*/main.rs; do
+        [[ -e $file ]] || continue
+        program=$(test_target "$file")
+        if [[ " ${run_programs[*]} " != *" $program "* ]]; then
+            echo "the test program $program is not run: add a step for it to scripts/test.sh" >&2
+            return 1
+        fi
+    done
 }
 
 test_target() {
@@ -93,7 +130,14 @@ step "cluster tools" find_tools
 step "chart" chart_renders
 # The operator's steps are tested without nodes: every pod is a process that the test starts.
 step "control plane" start_cluster "$CLUSTER_NAME-op" --control-plane-only
-step "operator against the real API server" test_with_cluster "$CLUSTER_NAME-op" tests/operator 4
+step "operator: resource definitions" test_with_cluster "$CLUSTER_NAME-op" crds
+# Alone: it serves every namespace, so also those of the other tests' operators.
+step "operator: all namespaces" test_with_cluster "$CLUSTER_NAME-op" cluster_wide
+start_rest "$CLUSTER_NAME-op"
+step "operator: against the real API server" \
+    test_with_cluster "$CLUSTER_NAME-op" namespaced --test-threads 4 --skip at_rest::
 step "cluster" start_cluster "$CLUSTER_NAME"
 step "images" load_images
-step "end to end" test_with_cluster "$CLUSTER_NAME" tests/e2e 3
+step "end to end" test_with_cluster "$CLUSTER_NAME" end_to_end --test-threads 3
+step "operator: at rest" end_rest
+step "every test program was run" every_program_was_run

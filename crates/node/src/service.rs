@@ -261,6 +261,7 @@ async fn serve_peers(
     .max_decoding_message_size(grpc::MAX_DRIVER_MESSAGE)
     .max_encoding_message_size(grpc::MAX_NODE_MESSAGE);
     health.set_serving::<PeersServer<PeersService>>().await;
+    health.set_serving::<PlansServer<PlansService>>().await;
     health
         .set_serving::<PartitionsServer<PartitionsService>>()
         .await;

@@ -14,5 +14,6 @@ mod application;
 mod control;
 mod counter_conformance;
 mod harness;
+mod real_nodes;
 mod sessions;
 mod unserved;

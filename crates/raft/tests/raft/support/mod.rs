@@ -1,7 +1,5 @@
 //! A cluster of members in one process: real disks, a network that tests can cut.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
-
 pub(crate) mod machine;
 pub(crate) mod network;
 pub(crate) mod others;

@@ -1,15 +1,5 @@
 //! Three real nodes on loopback: what an application may rely on when nodes die.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
@@ -17,9 +7,9 @@ use std::time::Duration;
 use atomix_proto::multiraft::v1::failure::Reason;
 use tokio::time::Instant;
 
-use support::driver::{Follower, NoReply, Stream};
-use support::eventually;
-use support::nodes::{Cluster, PATIENCE};
+use crate::support::driver::{Follower, NoReply, Stream};
+use crate::support::eventually;
+use crate::support::nodes::{Cluster, PATIENCE};
 
 /// What one client's counting came to.
 struct Count {

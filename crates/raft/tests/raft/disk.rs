@@ -1,15 +1,6 @@
 //! What a damaged, torn, failing or foreign disk does to a log: nothing acknowledged is lost
 //! without a word.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,9 +15,9 @@ use bytes::Bytes;
 
 use tokio::time::Instant;
 
-use support::machine::Journal;
-use support::network::Network;
-use support::{PARTITION, copy, open, options, pause, soon};
+use crate::support::machine::Journal;
+use crate::support::network::Network;
+use crate::support::{PARTITION, copy, open, options, pause, soon};
 
 fn record(node_id: NodeId) -> GroupRecord {
     let address = MemberAddress {

@@ -2,19 +2,6 @@
 //!
 //! Needs the program `atomix-node` in the same target directory: `cargo build -p atomix-node`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
-#![allow(missing_docs, unreachable_pub, dead_code, reason = "tests")]
-
-#[path = "../sidecar/counter_conformance.rs"]
-mod counter_conformance;
-#[path = "../sidecar/harness.rs"]
-mod harness;
 mod store;
 
 use std::time::Duration;
@@ -28,8 +15,8 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 
-use harness::{TestSidecar, id, program, route, until};
-use store::{SidecarProcess, TestStore};
+use self::store::{SidecarProcess, TestStore};
+use crate::harness::{TestSidecar, id, program, route, until};
 
 async fn increment(counter: &mut CounterClient<Channel>, timeout: Duration) -> Result<i64, Code> {
     let mut request = Request::new(IncrementRequest {
@@ -69,7 +56,7 @@ async fn sidecar_of(store: &TestStore) -> TestSidecar {
 async fn a_counter_of_the_multi_raft_driver_conforms() {
     let store = TestStore::start(3, 3).await;
     let sidecar = sidecar_of(&store).await;
-    counter_conformance::run(sidecar.counter().await, "multi-raft").await;
+    crate::counter_conformance::run(sidecar.counter().await, "multi-raft").await;
     sidecar.stop().await;
 }
 
@@ -200,6 +187,6 @@ async fn a_killed_sidecar_comes_back_with_its_connections_and_counts_on() {
         increment(&mut counter, Duration::from_secs(20)).await,
         Ok(6)
     );
-    let ready = harness::fetch(sidecar.admin_address(), "/readyz").await;
+    let ready = crate::harness::fetch(sidecar.admin_address(), "/readyz").await;
     assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
 }

@@ -2,16 +2,7 @@
 //!
 //! Nothing here hides an outcome: what a node answers is what the test sees.
 
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    missing_docs,
-    unreachable_pub,
-    reason = "test support; no test uses all of it"
-)]
+#![allow(missing_docs, unreachable_pub, reason = "test support")]
 
 pub mod driver;
 pub mod nodes;

@@ -1,20 +1,11 @@
 //! A restored or copied disk of another node is recognized, also after this node was restarted.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
-
-mod support;
-
 use std::sync::Arc;
 
 use atomix_raft::{BootCounters, EngineOptions, NodeId, StaleBoot};
 
-use support::powercut::{Change, Recorder};
-use support::{open, options};
+use crate::support::powercut::{Change, Recorder};
+use crate::support::{open, options};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_highest_boot_counter_of_a_node_survives_restarts() {

@@ -1,15 +1,5 @@
 //! The Node service and the edges of the Partitions service, on real nodes.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::time::Duration;
 
 use atomix_proto::multiraft::v1::failure::Reason;
@@ -20,9 +10,9 @@ use atomix_proto::multiraft::v1::{
 };
 use tonic::Code;
 
-use support::driver::{NoReply, Stream, increment, operation};
-use support::eventually;
-use support::nodes::{Cluster, NodeProcess, PATIENCE, member_id};
+use crate::support::driver::{NoReply, Stream, increment, operation};
+use crate::support::eventually;
+use crate::support::nodes::{Cluster, NodeProcess, PATIENCE, member_id};
 
 #[tokio::test]
 async fn a_bootstrap_is_idempotent_and_no_second_plan_is_accepted() {

@@ -1,14 +1,5 @@
 //! Who claims to lead, and what a proposal's outcome is called.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
-
-mod support;
-
 use std::time::Duration;
 
 use atomix_raft::{GroupEvent, GroupStatus, ProposeError, Role};
@@ -16,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::time::Instant;
 
-use support::{Cluster, eventually, soon};
+use crate::support::{Cluster, eventually, soon};
 
 fn claims(status: &GroupStatus) -> bool {
     status.role == Role::Leader || status.leader == Some(status.member_id)

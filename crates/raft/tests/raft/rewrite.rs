@@ -1,15 +1,6 @@
 //! Live entries that are moved out of old log files: a power cut in the middle of that loses none
 //! of them, and leaves nothing that looks like damage.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
-
-mod support;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +9,10 @@ use atomix_raft::{Engine, EngineOptions, Group, PartitionId};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use support::machine::Journal;
-use support::network::Network;
-use support::powercut::{Change, Recorder, images, write_image};
-use support::{eventually, follower_record, open, options, pause, soon};
+use crate::support::machine::Journal;
+use crate::support::network::Network;
+use crate::support::powercut::{Change, Recorder, images, write_image};
+use crate::support::{eventually, follower_record, open, options, pause, soon};
 
 /// Its entries stay in the log.
 const QUIET: PartitionId = PartitionId(1);

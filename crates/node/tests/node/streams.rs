@@ -1,16 +1,6 @@
 //! Streams between real nodes and their ends: which process may speak, how long a greeting may take,
 //! and that SIGTERM ends a node whatever is open.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -33,9 +23,9 @@ use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 
-use support::driver::Stream;
-use support::eventually;
-use support::nodes::{Cluster, NodeProcess, PATIENCE};
+use crate::support::driver::Stream;
+use crate::support::eventually;
+use crate::support::nodes::{Cluster, NodeProcess, PATIENCE};
 
 async fn channel(address: SocketAddr) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();

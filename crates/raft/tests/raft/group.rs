@@ -1,20 +1,11 @@
 //! Three members in one process, on real disks.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
-
-mod support;
-
 use std::time::Duration;
 
 use atomix_raft::{GroupEvent, InitializeError, ProposeError, ReadError, Role};
 use tokio::time::Instant;
 
-use support::{Cluster, eventually, soon};
+use crate::support::{Cluster, eventually, soon};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_are_on_all_members_and_survive_a_restart_of_all() {
@@ -153,7 +144,7 @@ async fn a_panic_of_the_machine_is_reported() {
     let error = tokio::time::timeout_at(soon(), cluster.members[&1].engine.failed())
         .await
         .expect("a fatal error");
-    assert_eq!(error.partition, Some(support::PARTITION));
+    assert_eq!(error.partition, Some(crate::support::PARTITION));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -237,7 +228,7 @@ async fn a_message_for_another_member_is_refused() {
     let right = PeerMessage {
         store_uid: "store-of-the-test".to_owned(),
         incarnation: 3,
-        partition_id: support::PARTITION.0,
+        partition_id: crate::support::PARTITION.0,
         from_member: 2,
         to_member: 1,
         body: Some(Request::PreVote(atomix_proto::multiraft::v1::RequestVote {

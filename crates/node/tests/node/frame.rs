@@ -1,16 +1,6 @@
 //! What a leader adds to the state machine: time, timers, and replies that come later. On one node
 //! in this process, with the kind that exists for tests.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
-
-mod support;
-
 use std::time::Duration;
 
 use atomix_node::{Handle, Options, Service};
@@ -30,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::transport::Endpoint;
 
-use support::driver::{NoReply, Stream};
-use support::eventually;
-use support::nodes::PATIENCE;
+use crate::support::driver::{NoReply, Stream};
+use crate::support::eventually;
+use crate::support::nodes::PATIENCE;
 
 /// A node with one partition whose only member it is.
 struct Single {

@@ -1,15 +1,6 @@
 //! A power cut at every moment of a workload of several groups: whatever the disk did with that
 //! which was not synced, everything acknowledged is there, votes are kept, and the groups go on.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,11 +10,11 @@ use atomix_raft::{Engine, EngineOptions, Group, GroupRecord, NodeId, PartitionId
 use bytes::Bytes;
 use futures::StreamExt as _;
 
-use support::machine::Journal;
-use support::network::Network;
-use support::others::{History, Others};
-use support::powercut::{Change, Recorder, images, write_image};
-use support::{eventually, follower_record, open, options, pause, soon};
+use crate::support::machine::Journal;
+use crate::support::network::Network;
+use crate::support::others::{History, Others};
+use crate::support::powercut::{Change, Recorder, images, write_image};
+use crate::support::{eventually, follower_record, open, options, pause, soon};
 
 /// A group with this member alone.
 const ALONE: PartitionId = PartitionId(1);

@@ -1,15 +1,6 @@
 //! Many groups on one log: nothing that was acknowledged under load is lost when all nodes lose
 //! their power at once, and a failed sync stops all groups of its node.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,10 +16,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use support::machine::Journal;
-use support::network::Network;
-use support::powercut::{Disk, Loss, Recorder, write_image};
-use support::{eventually, open, options, pause, soon};
+use crate::support::machine::Journal;
+use crate::support::network::Network;
+use crate::support::powercut::{Disk, Loss, Recorder, write_image};
+use crate::support::{eventually, open, options, pause, soon};
 
 const NODES: usize = 3;
 const PARTITIONS: u32 = 8;
@@ -258,7 +249,7 @@ async fn one_failed_sync_stops_every_group_of_the_node_and_nothing_is_acknowledg
     .await;
     let mut groups = Vec::new();
     for number in 1..=PARTITIONS {
-        let mut record = support::follower_record();
+        let mut record = crate::support::follower_record();
         record.partition_id = PartitionId(number);
         record.initializer = Some(record.member_id);
         record.members.retain(|id, _| id.0 == 1);

@@ -1,14 +1,5 @@
 //! A group that cannot keep up: others are told at once, and it recovers.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
-
-mod support;
-
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,10 +9,10 @@ use atomix_raft::{DiskFaults, EngineOptions, Group, PeerReply, peer_refusal::Rea
 use futures::FutureExt as _;
 use parking_lot::{Condvar, Mutex};
 
-use support::machine::Journal;
-use support::network::Network;
-use support::others::{History, Others};
-use support::{follower_record, open, options, soon};
+use crate::support::machine::Journal;
+use crate::support::network::Network;
+use crate::support::others::{History, Others};
+use crate::support::{follower_record, open, options, soon};
 
 /// A disk that stands still for a while.
 #[derive(Default)]

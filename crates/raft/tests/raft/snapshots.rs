@@ -1,19 +1,10 @@
 //! Snapshots that groups take of their own accord, and what of the log they allow to go.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
-
-mod support;
-
 use std::time::Duration;
 
 use atomix_raft::{EngineOptions, GroupEvent};
 
-use support::{Cluster, eventually};
+use crate::support::{Cluster, eventually};
 
 /// Options under which a few writes are enough for a snapshot.
 fn eager(options: EngineOptions) -> EngineOptions {

@@ -1,15 +1,6 @@
 //! A failed sync ends the process at once. The test runs its own program again, as the process
 //! that ends.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
-
-mod support;
-
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
@@ -19,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use atomix_raft::{DiskFaults, EngineOptions, WriteFailure};
 
-use support::{follower_record, open};
+use crate::support::{follower_record, open};
 
 /// Set for the process that ends: its data directory.
 const DIRECTORY: &str = "ATOMIX_TEST_ABORT_DIRECTORY";
@@ -44,7 +35,11 @@ async fn a_failed_sync_aborts_the_process() {
     }
     let root = tempfile::tempdir().unwrap();
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_failed_sync_aborts_the_process", "--nocapture"])
+        .args([
+            "--exact",
+            "abort::a_failed_sync_aborts_the_process",
+            "--nocapture",
+        ])
         .env(DIRECTORY, root.path())
         .output()
         .unwrap();

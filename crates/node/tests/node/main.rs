@@ -1,0 +1,15 @@
+//! Real nodes as processes: one program, so that what every test needs is compiled once.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod control;
+mod frame;
+mod processes;
+mod streams;
+mod support;
