@@ -1,5 +1,6 @@
 //! The operator of Atomix: Store, Session and Driver controllers.
 
+mod api;
 pub mod client;
 pub mod context;
 pub mod controller;

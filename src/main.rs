@@ -10,7 +10,7 @@ use atomix_operator::controller::queue::chain;
 use atomix_operator::dialer::TcpDialer;
 use atomix_operator::lease::LeaseOptions;
 use atomix_operator::metrics::Metrics;
-use atomix_operator::operator::{Operator, Options};
+use atomix_operator::operator::{Listeners, Operator, Options};
 use atomix_operator::session::SessionOptions;
 use atomix_operator::store::StoreOptions;
 use atomix_operator::{Scope, client, crd};
@@ -61,6 +61,9 @@ struct RunArgs {
     /// Where probes and metrics are served.
     #[arg(long, env = "ATOMIX_ADMIN_ADDR", default_value = "0.0.0.0:9090")]
     admin_addr: SocketAddr,
+    /// Where the SessionService is served (gRPC).
+    #[arg(long, env = "ATOMIX_API_ADDR", default_value = "0.0.0.0:5682")]
+    api_addr: SocketAddr,
     /// How log lines look.
     #[arg(long, env = "ATOMIX_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -103,6 +106,9 @@ async fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
     let admin = TcpListener::bind(args.admin_addr)
         .await
         .map_err(|error| format!("cannot serve probes on {}: {error}", args.admin_addr))?;
+    let api = TcpListener::bind(args.api_addr)
+        .await
+        .map_err(|error| format!("cannot serve gRPC on {}: {error}", args.api_addr))?;
     let lease_namespace = args
         .lease_namespace
         .or_else(|| args.namespace.clone())
@@ -126,7 +132,11 @@ async fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
         sessions: SessionOptions::default(),
         metrics,
     };
-    let handle = Operator::new(options, Some(admin)).start(shutdown);
+    let listeners = Listeners {
+        admin: Some(admin),
+        api: Some(api),
+    };
+    let handle = Operator::new(options, listeners).start(shutdown);
     handle.wait().await?;
     Ok(())
 }

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::{self, AllSessions};
 use crate::context::{Context, Scope};
 use crate::controller::{Applier, Cache, Events, cache};
 use crate::dialer::{Channels, Dialer};
@@ -73,11 +74,20 @@ pub enum OperatorError {
     Aborted,
 }
 
+/// Where an operator serves; what has no listener is not served.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// Probes and metrics, plain HTTP.
+    pub admin: Option<TcpListener>,
+    /// SessionService, gRPC.
+    pub api: Option<TcpListener>,
+}
+
 /// An operator that can be started.
 #[derive(Debug)]
 pub struct Operator {
     options: Options,
-    admin: Option<TcpListener>,
+    listeners: Listeners,
 }
 
 /// A running operator. Dropping it lets the operator run on.
@@ -88,16 +98,16 @@ pub struct Handle {
 }
 
 impl Operator {
-    /// An operator; `admin` is where probes and metrics are served, if anywhere.
+    /// An operator that serves there.
     #[must_use]
-    pub fn new(options: Options, admin: Option<TcpListener>) -> Self {
-        Self { options, admin }
+    pub fn new(options: Options, listeners: Listeners) -> Self {
+        Self { options, listeners }
     }
 
     /// Starts it. It ends in order when `shutdown` is cancelled.
     #[must_use]
     pub fn start(self, shutdown: CancellationToken) -> Handle {
-        let running = tokio::spawn(run(self.options, self.admin, shutdown.clone()));
+        let running = tokio::spawn(run(self.options, self.listeners, shutdown.clone()));
         Handle { shutdown, running }
     }
 }
@@ -130,7 +140,7 @@ impl Handle {
 
 async fn run(
     options: Options,
-    admin_listener: Option<TcpListener>,
+    listeners: Listeners,
     shutdown: CancellationToken,
 ) -> Result<(), OperatorError> {
     let mut registry = Registry::default();
@@ -161,8 +171,15 @@ async fn run(
     // What works without the lease. Events are written last, so they end with their own token.
     let base_token = CancellationToken::new();
     let mut base = Tasks::new(base_token.clone());
-    if let Some(listener) = admin_listener {
+    if let Some(listener) = listeners.admin {
         base.spawn("admin server", admin.serve(listener, base_token.clone()));
+    }
+    if let Some(listener) = listeners.api {
+        let sessions = AllSessions::new(&context.sessions);
+        base.spawn(
+            "API server",
+            api::serve(listener, sessions, base_token.clone()),
+        );
     }
     base.spawn("events", {
         let token = base_token.clone();

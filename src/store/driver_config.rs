@@ -84,9 +84,12 @@ pub fn may_connect(store: &Store) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+    use proptest::option;
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn timeouts_of(raft: &Value, config: &Value) -> Value {
+    fn config_of(raft: &Value, config: &Value) -> Result<Value, InvalidStore> {
         let store: Store = serde_json::from_value(json!({
             "apiVersion": "atomix.io/v1beta1", "kind": "Store",
             "metadata": {"name": "tulip", "namespace": "meadow"},
@@ -96,8 +99,38 @@ mod tests {
             },
         }))
         .unwrap();
-        let json: Value = serde_json::from_str(&driver_config(&store).unwrap().json).unwrap();
-        json["timeouts"].clone()
+        let config = driver_config(&store)?;
+        Ok(serde_json::from_str(&config.json).unwrap())
+    }
+
+    fn timeouts_of(raft: &Value, config: &Value) -> Value {
+        config_of(raft, config).unwrap()["timeouts"].clone()
+    }
+
+    fn timeout() -> impl Strategy<Value = Option<String>> {
+        option::of("[0-9]{0,4}(ms|s|m|h|)")
+    }
+
+    proptest! {
+        #[test]
+        fn a_store_refuses_the_timeouts_that_its_driver_refuses(
+            nodes in prop::sample::select(vec!["500ms", "1s", "10s"]),
+            given in (timeout(), timeout(), timeout(), option::weighted(0.1, Just("1s".to_owned()))),
+        ) {
+            let raft = json!({"electionTimeout": nodes});
+            let (session, election, connect, unknown) = given;
+            let given: Map<String, Value> = [
+                ("session", session), ("election", election), ("connect", connect), ("x", unknown),
+            ]
+            .into_iter()
+            .filter_map(|(name, text)| Some((name.to_owned(), Value::String(text?))))
+            .collect();
+            let mut drivers = config_of(&raft, &Value::Null).unwrap();
+            drivers["timeouts"].as_object_mut().unwrap().extend(given.clone());
+            let by_driver = atomix_driver::multiraft::Config::parse(drivers.to_string().as_bytes());
+            let by_store = config_of(&raft, &json!({"timeouts": given}));
+            prop_assert_eq!(by_store.is_ok(), by_driver.is_ok(), "{:?} {:?}", by_store, by_driver);
+        }
     }
 
     #[test]

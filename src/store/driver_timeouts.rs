@@ -2,7 +2,8 @@
 //! told by the Store itself and not only by each pod that connects. Pure.
 //!
 //! The rules are the driver's (`multiraft/config.rs` in crates/driver); they stand here again
-//! because the operator does without the driver and what that needs.
+//! because the operator does without the driver and what that needs; a test of `driver_config`
+//! compares the two.
 
 use std::time::Duration;
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atomix_driver::{ConnectionState, StoreId};
+use atomix_process::grpc::deadline;
 use atomix_proto::runtime::v1 as proto;
 use atomix_proto::runtime::v1::connection::State;
 use atomix_proto::runtime::v1::runtime_server::Runtime;
@@ -18,7 +19,6 @@ use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use crate::deadline;
 use crate::stores::{ChangeError, ConnectionStatus, Stores, driver_id, driver_proto};
 use crate::stores::{store_id, store_proto};
 

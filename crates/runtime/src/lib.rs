@@ -6,7 +6,6 @@
 
 mod application;
 mod control;
-mod deadline;
 mod metrics;
 pub mod options;
 pub mod routes;

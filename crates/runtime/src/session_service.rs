@@ -1,4 +1,4 @@
-//! SessionService on the control port, for this sidecar's own sessions.
+//! The sidecar's own sessions, as its SessionService lists them on the control port.
 //!
 //! A session is an open primitive. Its id is (`NAMESPACE/NAME/KIND` of its store and its kind,
 //! primitive name); GetSession also takes `NAMESPACE/NAME` when only one kind has that name there. A
@@ -6,196 +6,33 @@
 //! left without a store is listed as CLOSED with its kind alone as the id's name, until it is closed.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use atomix_proto::runtime::v1 as proto;
-use atomix_proto::runtime::v1::session_service_server::SessionService;
 use atomix_proto::runtime::v1::session_status::State;
-use futures::{Stream, stream};
-use prost::Message as _;
-use prost_types::{Any, ListValue, Struct, Value, value};
+use atomix_session_service::{Source, packed_config};
+use serde_json::{Map, Value};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status};
+use tonic::Status;
 
-use crate::deadline;
 use crate::sessions::OpenPrimitive;
 use crate::stores::Stores;
 
-const STRUCT_TYPE: &str = "type.googleapis.com/google.protobuf.Struct";
-
-/// The SessionService of a sidecar.
-pub(crate) struct Sessions {
-    lister: Lister,
-    shutdown: CancellationToken,
-}
-
-#[derive(Clone)]
-struct Lister {
+/// The open primitives of a sidecar.
+pub(crate) struct OwnSessions {
     stores: Arc<Stores>,
-    kind: String,
 }
 
-impl Sessions {
-    pub(crate) fn new(stores: Arc<Stores>, shutdown: CancellationToken) -> Self {
-        let kind = String::new();
-        Self {
-            lister: Lister { stores, kind },
-            shutdown,
-        }
-    }
-
-    fn lister(&self, kind: String) -> Lister {
-        let stores = Arc::clone(&self.lister.stores);
-        Lister { stores, kind }
-    }
-}
-
-#[tonic::async_trait]
-impl SessionService for Sessions {
-    async fn get_session(
-        &self,
-        request: Request<proto::GetSessionRequest>,
-    ) -> Result<Response<proto::GetSessionResponse>, Status> {
-        let id = request.into_inner().session_id.unwrap_or_default();
-        let primitive = id.primitive.unwrap_or_default().id;
-        if id.name.is_empty() {
-            return Err(Status::invalid_argument("session_id.name is empty"));
-        }
-        if primitive.is_empty() {
-            return Err(Status::invalid_argument("session_id.primitive.id is empty"));
-        }
-        let matches: Vec<OpenPrimitive> = self
-            .lister
-            .list()
-            .into_iter()
-            .filter(|session| session.key.name == primitive && is_named(session, &id.name))
-            .collect();
-        match matches.as_slice() {
-            [] => Err(Status::not_found(format!(
-                "session {:?} of primitive {primitive:?} does not exist",
-                id.name
-            ))),
-            [session] => Ok(Response::new(proto::GetSessionResponse {
-                session: Some(self.lister.session(session)),
-            })),
-            [..] => Err(Status::invalid_argument(format!(
-                "session_id.name {:?} is not unique: append the kind, NAMESPACE/NAME/KIND",
-                id.name
-            ))),
-        }
-    }
-
-    async fn list_sessions(
-        &self,
-        request: Request<proto::ListSessionsRequest>,
-    ) -> Result<Response<proto::ListSessionsResponse>, Status> {
-        let deadline = deadline::of(request.metadata())?;
-        let request = request.into_inner();
-        let lister = self.lister(request.r#type);
-        let mut changes = lister.changes();
-        let at_first = lister.response();
-        if !request.watch {
-            return Ok(Response::new(at_first));
-        }
-        let changed = async {
-            while changes.changed().await.is_ok() {
-                let now = lister.response();
-                if now != at_first {
-                    return now;
-                }
-            }
-            at_first.clone()
-        };
-        let expiry = async {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            response = changed => Ok(Response::new(response)),
-            () = expiry => Ok(Response::new(lister.response())),
-            () = self.shutdown.cancelled() => Err(Status::unavailable("the runtime is shutting down")),
-        }
-    }
-
-    type WatchSessionsStream =
-        Pin<Box<dyn Stream<Item = Result<proto::ListSessionsResponse, Status>> + Send>>;
-
-    async fn watch_sessions(
-        &self,
-        request: Request<proto::ListSessionsRequest>,
-    ) -> Result<Response<Self::WatchSessionsStream>, Status> {
-        let lister = self.lister(request.into_inner().r#type);
-        let changes = lister.changes();
-        let watcher = Watcher {
-            lister,
-            changes,
-            last: None,
-            shutdown: self.shutdown.clone(),
-        };
-        let answers = stream::unfold(watcher, |mut watcher| async move {
-            let response = watcher.next().await?;
-            Some((Ok(response), watcher))
-        });
-        Ok(Response::new(Box::pin(answers)))
-    }
-}
-
-/// One WatchSessions stream. Changes that come faster than the reader takes them become one answer.
-struct Watcher {
-    lister: Lister,
-    changes: watch::Receiver<u64>,
-    last: Option<proto::ListSessionsResponse>,
-    shutdown: CancellationToken,
-}
-
-impl Watcher {
-    async fn next(&mut self) -> Option<proto::ListSessionsResponse> {
-        loop {
-            if self.last.is_some() {
-                tokio::select! {
-                    changed = self.changes.changed() => changed.ok()?,
-                    () = self.shutdown.cancelled() => return None,
-                }
-            }
-            let response = self.lister.response();
-            if self.last.as_ref() != Some(&response) {
-                self.last = Some(response.clone());
-                return Some(response);
-            }
-        }
-    }
-}
-
-impl Lister {
-    fn changes(&self) -> watch::Receiver<u64> {
-        let mut changes = self.stores.open_primitives().changes();
-        changes.mark_unchanged();
-        changes
-    }
-
-    fn list(&self) -> Vec<OpenPrimitive> {
-        self.stores.open_primitives().list(&self.kind)
-    }
-
-    fn response(&self) -> proto::ListSessionsResponse {
-        let sessions = self.list();
-        proto::ListSessionsResponse {
-            sessions: sessions
-                .iter()
-                .map(|session| self.session(session))
-                .collect(),
-        }
+impl OwnSessions {
+    pub(crate) fn new(stores: Arc<Stores>) -> Self {
+        Self { stores }
     }
 
     fn session(&self, session: &OpenPrimitive) -> proto::Session {
         let (name, config, state, labels) = match &session.destination {
             None => (
                 session.key.kind.clone(),
-                Struct::default(),
+                Map::new(),
                 State::Closed,
                 BTreeMap::new(),
             ),
@@ -211,7 +48,7 @@ impl Lister {
                     ("store-name".to_owned(), store.name.clone()),
                 ]);
                 let name = format!("{store}/{}", session.key.kind);
-                (name, config_struct(&destination.config), state, labels)
+                (name, config_of(&destination.config), state, labels)
             }
         };
         proto::Session {
@@ -227,15 +64,43 @@ impl Lister {
             }),
             spec: Some(proto::SessionSpec {
                 kind: session.key.kind.clone(),
-                config: Some(Any {
-                    type_url: STRUCT_TYPE.to_owned(),
-                    value: config.encode_to_vec(),
-                }),
+                config: Some(packed_config(config)),
             }),
             status: Some(proto::SessionStatus {
                 state: state.into(),
             }),
         }
+    }
+}
+
+impl Source for OwnSessions {
+    fn list(&self, kind: &str) -> Vec<proto::Session> {
+        let sessions = self.stores.open_primitives().list(kind);
+        sessions
+            .iter()
+            .map(|session| self.session(session))
+            .collect()
+    }
+
+    fn find(&self, name: &str, primitive: &str) -> Result<proto::Session, Status> {
+        if primitive.is_empty() {
+            return Err(Status::invalid_argument("session_id.primitive.id is empty"));
+        }
+        let mut matches = self.stores.open_primitives().list("");
+        matches.retain(|session| session.key.name == primitive && is_named(session, name));
+        match matches.as_slice() {
+            [] => Err(Status::not_found(format!(
+                "session {name:?} of primitive {primitive:?} does not exist"
+            ))),
+            [session] => Ok(self.session(session)),
+            [..] => Err(Status::invalid_argument(format!(
+                "session_id.name {name:?} is not unique: append the kind, NAMESPACE/NAME/KIND"
+            ))),
+        }
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.stores.open_primitives().changes()
     }
 }
 
@@ -250,34 +115,9 @@ fn is_named(session: &OpenPrimitive, name: &str) -> bool {
 }
 
 /// The kind's configuration, which the routing table has checked to be a JSON object or empty.
-fn config_struct(config: &[u8]) -> Struct {
+fn config_of(config: &[u8]) -> Map<String, Value> {
     match serde_json::from_slice(config) {
-        Ok(serde_json::Value::Object(fields)) => struct_of(fields),
-        Ok(_) | Err(_) => Struct::default(),
+        Ok(Value::Object(fields)) => fields,
+        Ok(_) | Err(_) => Map::new(),
     }
-}
-
-fn struct_of(fields: serde_json::Map<String, serde_json::Value>) -> Struct {
-    Struct {
-        fields: fields
-            .into_iter()
-            .map(|(name, value)| (name, value_of(value)))
-            .collect(),
-    }
-}
-
-fn value_of(json: serde_json::Value) -> Value {
-    let kind = match json {
-        serde_json::Value::Null => value::Kind::NullValue(0),
-        serde_json::Value::Bool(boolean) => value::Kind::BoolValue(boolean),
-        serde_json::Value::Number(number) => {
-            value::Kind::NumberValue(number.as_f64().unwrap_or_default())
-        }
-        serde_json::Value::String(text) => value::Kind::StringValue(text),
-        serde_json::Value::Array(items) => value::Kind::ListValue(ListValue {
-            values: items.into_iter().map(value_of).collect(),
-        }),
-        serde_json::Value::Object(fields) => value::Kind::StructValue(struct_of(fields)),
-    };
-    Value { kind: Some(kind) }
 }

@@ -11,6 +11,7 @@ use atomix_process::admin::{Admin, Readiness};
 use atomix_process::tasks::{TaskError, Tasks};
 use atomix_proto::runtime::v1::runtime_server::RuntimeServer;
 use atomix_proto::runtime::v1::session_service_server::SessionServiceServer;
+use atomix_session_service::Sessions;
 use futures::Stream;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
@@ -28,7 +29,7 @@ use crate::application::{self, ApplicationService, Owners};
 use crate::control::RuntimeService;
 use crate::metrics::Metrics;
 use crate::options::Options;
-use crate::session_service::Sessions;
+use crate::session_service::OwnSessions;
 use crate::sessions::OpenPrimitives;
 use crate::state_file::{StateFile, StateFileError};
 use crate::stores::Stores;
@@ -268,7 +269,8 @@ async fn control_routes(
 ) -> Result<Routes, StartError> {
     let services = [RUNTIME.to_owned(), SESSION_SERVICE.to_owned()];
     let runtime = RuntimeServer::new(RuntimeService::new(Arc::clone(stores)));
-    let sessions = SessionServiceServer::new(Sessions::new(Arc::clone(stores), shutdown.clone()));
+    let sessions = Sessions::new(OwnSessions::new(Arc::clone(stores)), shutdown.clone());
+    let sessions = SessionServiceServer::new(sessions);
     Ok(common_routes(&services)
         .await?
         .add_service(runtime)

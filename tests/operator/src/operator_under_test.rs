@@ -4,7 +4,7 @@
 //! and memory go with the runtime, as with a process.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use atomix_operator::Scope;
 use atomix_operator::lease::{LeaseLost, LeaseOptions};
-use atomix_operator::operator::{Operator, OperatorError, Options};
+use atomix_operator::operator::{Listeners, Operator, OperatorError, Options};
 use atomix_operator::session::SessionOptions;
 use kube::Client;
 use kube::client::ClientBuilder;
@@ -51,6 +51,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct OperatorUnderTest {
     started: Instant,
+    api: SocketAddr,
     gate: Gate,
     shutdown: CancellationToken,
     thread: Option<JoinHandle<Result<()>>>,
@@ -61,15 +62,18 @@ impl OperatorUnderTest {
     pub fn start(settings: Settings) -> Self {
         let gate = Gate::new(settings.crash.clone());
         let shutdown = CancellationToken::new();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+        let api = listener.local_addr().expect("a bound port has an address");
         let thread = std::thread::Builder::new()
             .name("operator".to_owned())
             .spawn({
                 let (gate, shutdown) = (gate.clone(), shutdown.clone());
-                move || live(settings, gate, shutdown)
+                move || live(settings, listener, gate, shutdown)
             })
             .expect("a thread can be started");
         Self {
             started: Instant::now(),
+            api,
             gate,
             shutdown,
             thread: Some(thread),
@@ -79,6 +83,11 @@ impl OperatorUnderTest {
     /// When it was started.
     pub fn started(&self) -> Instant {
         self.started
+    }
+
+    /// Where it serves gRPC.
+    pub fn api(&self) -> SocketAddr {
+        self.api
     }
 
     /// Its calls.
@@ -158,13 +167,23 @@ fn is_lease_not_renewed(error: &anyhow::Error) -> bool {
     )
 }
 
-fn live(settings: Settings, gate: Gate, shutdown: CancellationToken) -> Result<()> {
+fn live(
+    settings: Settings,
+    api: TcpListener,
+    gate: Gate,
+    shutdown: CancellationToken,
+) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         let options = options(settings, &gate)?;
-        let operator = Operator::new(options, None).start(shutdown.clone());
+        api.set_nonblocking(true)?;
+        let listeners = Listeners {
+            admin: None,
+            api: Some(tokio::net::TcpListener::from_std(api)?),
+        };
+        let operator = Operator::new(options, listeners).start(shutdown.clone());
         tokio::select! {
             () = gate.ended().cancelled() => Ok(()),
             ended = operator.wait() => ended.context("the operator ended"),

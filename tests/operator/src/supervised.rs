@@ -54,6 +54,11 @@ impl<'a> Supervised<'a> {
         self.operator.gate().arm(crash);
     }
 
+    /// Where the operator that runs now serves gRPC.
+    pub fn api(&self) -> std::net::SocketAddr {
+        self.operator.api()
+    }
+
     /// Where the operator crashed.
     pub fn crashed_at(&self) -> Option<&str> {
         self.crashed_at.as_deref()

@@ -10,8 +10,10 @@ use kube::{Api, ResourceExt as _};
 use serde_json::Value;
 
 use crate::end_state::end_state;
+use crate::fault::CrashPoint;
 use crate::groups;
 use crate::matrix::Outcome;
+use crate::operator_under_test::Settings;
 use crate::resources::{self, expect_condition};
 use crate::samples::{self, StoreSize};
 use crate::supervised::Supervised;
@@ -105,11 +107,7 @@ pub async fn groups_are_whole(bed: &TestBed, store: &str, size: StoreSize) -> Re
     Ok(())
 }
 
-/// What a run ended with.
-///
-/// # Errors
-/// When the objects cannot be read.
-pub async fn outcome(bed: &TestBed, operator: &Supervised<'_>) -> Result<Outcome> {
+async fn outcome(bed: &TestBed, operator: &Supervised<'_>) -> Result<Outcome> {
     Ok(Outcome {
         calls: operator.calls(),
         crashed_at: operator.crashed_at().map(ToOwned::to_owned),
@@ -142,11 +140,42 @@ pub async fn delete_and_wait(
         .await
 }
 
-/// Adds what the processes and operators did to the error of a run.
+/// Runs a workload in a place of its own, with an operator of its own that ends at `crash`, and
+/// cleans up. `crash` counts from the start of the workload, or from [`Supervised::arm`].
 ///
 /// # Errors
-/// The error with its report.
-pub fn explain<T>(result: Result<T>, bed: &TestBed, operator: &Supervised<'_>) -> Result<T> {
+/// What the workload failed with, and what its processes did.
+pub async fn run<L>(purpose: &str, crash: Option<CrashPoint>, live: L) -> Result<Outcome>
+where
+    L: AsyncFnOnce(&TestBed, &mut Supervised<'_>) -> Result<()>,
+{
+    let bed = TestBed::create(purpose).await?;
+    let mut operator = Supervised::start(&bed, crash);
+    let lived = Box::pin(live(&bed, &mut operator)).await;
+    explain(lived, &bed, &operator)?;
+    let outcome = outcome(&bed, &operator).await?;
+    drop(operator);
+    Box::pin(bed.remove()).await?;
+    Ok(outcome)
+}
+
+/// As [`run`], in a place and with settings that the caller has made, and without a crash.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with<L>(bed: TestBed, settings: Settings, live: L) -> Result<()>
+where
+    L: AsyncFnOnce(&TestBed, &mut Supervised<'_>) -> Result<()>,
+{
+    let mut operator = Supervised::start_with(&bed, settings);
+    let lived = Box::pin(live(&bed, &mut operator)).await;
+    explain(lived, &bed, &operator)?;
+    drop(operator);
+    Box::pin(bed.remove()).await
+}
+
+/// Adds what the processes and operators did to the error of a run.
+fn explain<T>(result: Result<T>, bed: &TestBed, operator: &Supervised<'_>) -> Result<T> {
     result.with_context(|| {
         let calls = operator.calls();
         let writes = calls.iter().filter(|call| call.call.verb.is_mutating());

@@ -30,25 +30,19 @@ const REST: Duration = Duration::from_secs(20);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drivers_are_guarded_and_undecodable_objects_stall_nobody() -> Result<()> {
     let bed = TestBed::create("drivers").await?;
-    let mut operator = Supervised::start_with(
-        &bed,
-        Settings {
-            scope: Scope::Cluster,
-            ..bed.settings()
-        },
-    );
-    let drivers = resources::drivers(bed.client());
-    let result = built_in_drivers(&bed, &mut operator, &drivers).await;
-    let result = match result {
-        Ok(()) => undecodable_objects(&bed, &mut operator).await,
-        failed => failed,
+    let settings = Settings {
+        scope: Scope::Cluster,
+        ..bed.settings()
     };
-    let restored = crds::restore(bed.client()).await;
-    workload::explain(result, &bed, &operator)?;
-    restored?;
-    drop(operator);
-    remove_drivers(&drivers).await?;
-    bed.remove().await
+    let drivers = resources::drivers(bed.client());
+    workload::run_with(bed, settings, async |bed, operator| {
+        built_in_drivers(bed, operator, &drivers).await?;
+        let result = undecodable_objects(bed, operator).await;
+        crds::restore(bed.client()).await?;
+        result
+    })
+    .await?;
+    remove_drivers(&drivers).await
 }
 
 async fn built_in_drivers(

@@ -1,7 +1,9 @@
-//! What every gRPC server of Atomix does alike: the code for oversized messages, and its end.
+//! What every gRPC server of Atomix does alike: the code for oversized messages, callers'
+//! deadlines, and its end.
 //!
 //! Not for limits, windows and services: those are each program's own.
 
+pub mod deadline;
 mod open_streams;
 mod oversized;
 

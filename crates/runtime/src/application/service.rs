@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use atomix_driver::{Invocation, Owner};
+use atomix_process::grpc::deadline;
 use atomix_proto::runtime::v1::PrimitiveId;
 use bytes::Bytes;
 use prost::Message as _;
@@ -20,7 +21,6 @@ use tonic::{Request, Response, Status};
 use super::codec::BytesCodec;
 use super::connections::ApplicationConnection;
 use super::kinds::{Call, ConfigShape, Kind};
-use crate::deadline;
 use crate::metrics::Metrics;
 use crate::sessions::PrimitiveKey;
 use crate::stores::{Stores, open_error};

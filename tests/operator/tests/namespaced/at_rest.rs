@@ -35,18 +35,16 @@ async fn at_rest_the_operator_writes_its_lease_and_lists_nothing() -> Result<()>
         Err(_) => DEFAULT_REST,
     };
     let bed = TestBed::create_unqueued("rest").await?;
-    let mut operator = Supervised::start_with(
-        &bed,
-        Settings {
-            short_lease: false,
-            watch_timeout: (seconds < DEFAULT_REST).then_some(seconds / 3),
-            ..bed.settings()
-        },
-    );
-    let rested = rest(&bed, &mut operator, Duration::from_secs(seconds)).await;
-    workload::explain(rested, &bed, &operator)?;
-    drop(operator);
-    bed.remove().await
+    let settings = Settings {
+        short_lease: false,
+        watch_timeout: (seconds < DEFAULT_REST).then_some(seconds / 3),
+        ..bed.settings()
+    };
+    let length = Duration::from_secs(seconds);
+    workload::run_with(bed, settings, async |bed, operator| {
+        rest(bed, operator, length).await
+    })
+    .await
 }
 
 async fn rest(bed: &TestBed, operator: &mut Supervised<'_>, length: Duration) -> Result<()> {

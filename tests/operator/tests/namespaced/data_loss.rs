@@ -27,14 +27,11 @@ async fn loss_of_every_ephemeral_disk_is_told_after_a_crash_at_every_call() -> R
 }
 
 async fn run(crash: Option<CrashPoint>) -> Result<Outcome> {
-    let bed = TestBed::create("loss").await?;
-    let mut operator = Supervised::start(&bed, None);
-    let lived = live(&bed, &mut operator, crash).await;
-    workload::explain(lived, &bed, &operator)?;
-    let outcome = workload::outcome(&bed, &operator).await?;
-    drop(operator);
-    bed.remove().await?;
-    Ok(outcome)
+    // The crash counts from when the Store is there.
+    workload::run("loss", None, async |bed, operator| {
+        live(bed, operator, crash).await
+    })
+    .await
 }
 
 async fn live(

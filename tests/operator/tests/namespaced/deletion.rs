@@ -23,17 +23,11 @@ const WAIT: Duration = Duration::from_secs(8);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deletions_wait_for_what_needs_them_but_not_for_ever() -> Result<()> {
     let bed = TestBed::create("deletion").await?;
-    let mut operator = Supervised::start_with(
-        &bed,
-        Settings {
-            sessions: SessionOptions { longest_wait: WAIT },
-            ..bed.settings()
-        },
-    );
-    let lived = live(&bed, &mut operator).await;
-    workload::explain(lived, &bed, &operator)?;
-    drop(operator);
-    bed.remove().await
+    let settings = Settings {
+        sessions: SessionOptions { longest_wait: WAIT },
+        ..bed.settings()
+    };
+    workload::run_with(bed, settings, live).await
 }
 
 async fn live(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
@@ -138,17 +132,11 @@ async fn nothing_holds_a_namespace_that_is_deleted() -> Result<()> {
     let bed = TestBed::create("ending").await?;
     // The lease must not go with the namespace.
     let elsewhere = TestNamespace::create(bed.server(), "lease").await?;
-    let mut operator = Supervised::start_with(
-        &bed,
-        Settings {
-            lease_namespace: elsewhere.name().to_owned(),
-            ..bed.settings()
-        },
-    );
-    let ended = end(&bed, &mut operator).await;
-    workload::explain(ended, &bed, &operator)?;
-    drop(operator);
-    bed.remove().await?;
+    let settings = Settings {
+        lease_namespace: elsewhere.name().to_owned(),
+        ..bed.settings()
+    };
+    workload::run_with(bed, settings, end).await?;
     elsewhere.remove().await
 }
 

@@ -17,12 +17,8 @@ const SMALL: StoreSize = StoreSize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_is_named_and_heals_and_disturbs_nothing_else() -> Result<()> {
-    let bed = TestBed::create("healing").await?;
-    let mut operator = Supervised::start(&bed, None);
-    let healed = heal(&bed, &mut operator).await;
-    workload::explain(healed, &bed, &operator)?;
-    drop(operator);
-    bed.remove().await
+    workload::run("healing", None, heal).await?;
+    Ok(())
 }
 
 async fn heal(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Operators that each serve one namespace; the tests run side by side.
 #![allow(
     clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
     reason = "tests"
@@ -13,5 +14,6 @@ mod healing;
 mod names;
 mod paused;
 mod session;
+mod session_service;
 mod store_bootstrap;
 mod two_operators;

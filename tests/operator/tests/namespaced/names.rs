@@ -19,12 +19,8 @@ const SIZE: StoreSize = StoreSize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_store_takes_anothers_name_and_a_taken_one_is_told() -> Result<()> {
-    let bed = TestBed::create("names").await?;
-    let mut operator = Supervised::start(&bed, None);
-    let lived = live(&bed, &mut operator).await;
-    workload::explain(lived, &bed, &operator)?;
-    drop(operator);
-    bed.remove().await
+    workload::run("names", None, live).await?;
+    Ok(())
 }
 
 async fn live(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {

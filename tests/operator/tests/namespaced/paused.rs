@@ -17,12 +17,8 @@ const SIZE: StoreSize = StoreSize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_store_is_not_changed_until_it_goes_on() -> Result<()> {
-    let bed = TestBed::create("paused").await?;
-    let mut operator = Supervised::start(&bed, None);
-    let lived = live(&bed, &mut operator).await;
-    workload::explain(lived, &bed, &operator)?;
-    drop(operator);
-    bed.remove().await
+    workload::run("paused", None, live).await?;
+    Ok(())
 }
 
 async fn live(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {

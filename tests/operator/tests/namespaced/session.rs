@@ -31,14 +31,11 @@ async fn session_connect_and_disconnect_survive_a_crash_at_every_call() -> Resul
 }
 
 async fn run(crash: Option<CrashPoint>) -> Result<Outcome> {
-    let bed = TestBed::create("session").await?;
-    let mut operator = Supervised::start(&bed, None);
-    let lived = live(&bed, &mut operator, crash).await;
-    workload::explain(lived, &bed, &operator)?;
-    let outcome = workload::outcome(&bed, &operator).await?;
-    drop(operator);
-    bed.remove().await?;
-    Ok(outcome)
+    // The crash counts from when the Store is there.
+    workload::run("session", None, async |bed, operator| {
+        live(bed, operator, crash).await
+    })
+    .await
 }
 
 async fn live(

@@ -15,7 +15,7 @@ const MAX_MARGIN: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// INVALID_ARGUMENT for a header that is not as gRPC specifies it.
-pub(crate) fn of(metadata: &MetadataMap) -> Result<Option<Instant>, Status> {
+pub fn of(metadata: &MetadataMap) -> Result<Option<Instant>, Status> {
     let Some(value) = metadata.get(HEADER) else {
         return Ok(None);
     };

@@ -1,0 +1,182 @@
+//! The operator's SessionService lists the Sessions of its namespaces, and tells of changes.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use atomix_operator_tests::resources;
+use atomix_operator_tests::samples;
+use atomix_operator_tests::supervised::Supervised;
+use atomix_operator_tests::test_bed::TestBed;
+use atomix_operator_tests::workload::{self, LIMIT};
+use atomix_proto::runtime::v1::session_service_client::SessionServiceClient;
+use atomix_proto::runtime::v1::session_status::State;
+use atomix_proto::runtime::v1::{
+    GetSessionRequest, ListSessionsRequest, ListSessionsResponse, PrimitiveId, Session, SessionId,
+};
+use kube::api::DeleteParams;
+use serde_json::json;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request};
+
+type Service = SessionServiceClient<Channel>;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_session_service_lists_finds_and_watches_the_sessions() -> Result<()> {
+    workload::run("listed", None, live).await?;
+    Ok(())
+}
+
+async fn live(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    resources::create(&bed.stores(), samples::store_of_driver("rose", "memory")).await?;
+    let mut bees = samples::session("bees", "rose", "hive");
+    bees["metadata"]["labels"] = json!({"colour": "yellow"});
+    bees["spec"]["primitive"] = json!("honey*");
+    bees["spec"]["config"] = json!({"cache": {"enabled": true}});
+    resources::create(&bed.sessions(), bees).await?;
+    let mut wasps = samples::session("wasps", "rose", "nest");
+    wasps["spec"]["kind"] = json!("map");
+    resources::create(&bed.sessions(), wasps).await?;
+
+    let mut service = SessionServiceClient::new(connect(operator.api()).await?);
+    let listed = operator
+        .until("both Sessions to be opened", LIMIT, async || {
+            let listed = list(&mut service.clone(), "").await?;
+            let opened = |session: &&Session| state(session) == State::Opened;
+            ensure!(
+                names(&listed)
+                    == [
+                        format!("{}/bees", bed.namespace()),
+                        format!("{}/wasps", bed.namespace())
+                    ]
+                    && listed.iter().filter(opened).count() == 2,
+                "{listed:?}"
+            );
+            Ok(listed)
+        })
+        .await?;
+    let bees = listed.first().context("no session")?;
+    let meta = bees.meta.as_ref().context("no meta")?;
+    ensure!(
+        meta.version > 0
+            && meta
+                .labels
+                .get("colour")
+                .is_some_and(|colour| colour == "yellow")
+    );
+    let spec = bees.spec.as_ref().context("no spec")?;
+    ensure!(spec.kind == "counter", "{spec:?}");
+    let config = spec.config.as_ref().context("no config")?;
+    ensure!(config.type_url.ends_with("google.protobuf.Struct") && !config.value.is_empty());
+    let maps = list(&mut service, "map").await?;
+    ensure!(
+        names(&maps) == [format!("{}/wasps", bed.namespace())],
+        "{maps:?}"
+    );
+
+    find(bed, &mut service).await?;
+    watch(bed, &mut service).await
+}
+
+async fn connect(address: SocketAddr) -> Result<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
+    Ok(endpoint.connect().await?)
+}
+
+async fn find(bed: &TestBed, service: &mut Service) -> Result<()> {
+    let whole = format!("{}/bees", bed.namespace());
+    for (name, primitive, expected) in [
+        (whole.as_str(), "honey*", Ok(())),
+        (&whole, "", Ok(())),
+        ("bees", "", Ok(())),
+        ("bees", "wax", Err(Code::NotFound)),
+        ("ants", "", Err(Code::NotFound)),
+        ("elsewhere/bees", "", Err(Code::NotFound)),
+        ("", "honey*", Err(Code::InvalidArgument)),
+    ] {
+        let id = SessionId {
+            name: name.to_owned(),
+            primitive: Some(PrimitiveId {
+                id: primitive.to_owned(),
+            }),
+        };
+        let request = GetSessionRequest {
+            session_id: Some(id),
+        };
+        let found = service.get_session(request).await;
+        let found = match found {
+            Ok(found) => {
+                let session = found.into_inner().session.context("no session")?;
+                ensure!(names(&[session]) == [whole.as_str()], "{name}");
+                Ok(())
+            }
+            Err(status) => Err(status.code()),
+        };
+        ensure!(found == expected, "{name:?} {primitive:?}: {found:?}");
+    }
+    let nothing = service.get_session(GetSessionRequest::default()).await;
+    let code = nothing.err().map(|status| status.code());
+    ensure!(code == Some(Code::InvalidArgument), "{code:?}");
+    Ok(())
+}
+
+async fn watch(bed: &TestBed, service: &mut Service) -> Result<()> {
+    // A stream begins with what is, and a unary watch ends by its deadline or at a change.
+    let mut stream = service
+        .watch_sessions(ListSessionsRequest::default())
+        .await?
+        .into_inner();
+    let first = within(stream.message())
+        .await??
+        .context("no first answer")?;
+    ensure!(first.sessions.len() == 2, "{first:?}");
+
+    let mut patient = Request::new(ListSessionsRequest {
+        r#type: "map".to_owned(),
+        watch: true,
+    });
+    patient.set_timeout(Duration::from_millis(500));
+    let unchanged = service.list_sessions(patient).await?.into_inner();
+    ensure!(unchanged.sessions.len() == 1, "{unchanged:?}");
+
+    bed.sessions()
+        .delete("wasps", &DeleteParams::default())
+        .await?;
+    within(async {
+        loop {
+            let next: ListSessionsResponse = stream.message().await?.context("the stream ended")?;
+            if next.sessions.len() == 1 {
+                return anyhow::Ok(());
+            }
+        }
+    })
+    .await?
+}
+
+async fn within<T>(work: impl Future<Output = T>) -> Result<T> {
+    tokio::time::timeout(LIMIT, work)
+        .await
+        .context("waited in vain for the SessionService")
+}
+
+async fn list(service: &mut Service, kind: &str) -> Result<Vec<Session>> {
+    let request = ListSessionsRequest {
+        r#type: kind.to_owned(),
+        watch: false,
+    };
+    Ok(service.list_sessions(request).await?.into_inner().sessions)
+}
+
+fn names(sessions: &[Session]) -> Vec<String> {
+    let ids = sessions
+        .iter()
+        .filter_map(|session| session.meta.as_ref()?.id.as_ref());
+    ids.map(|id| id.name.clone()).collect()
+}
+
+fn state(session: &Session) -> State {
+    session
+        .status
+        .as_ref()
+        .map_or(State::None, |status| status.state())
+}
