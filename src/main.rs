@@ -61,7 +61,7 @@ struct RunArgs {
     /// Where probes and metrics are served.
     #[arg(long, env = "ATOMIX_ADMIN_ADDR", default_value = "0.0.0.0:9090")]
     admin_addr: SocketAddr,
-    /// Where the SessionService is served (gRPC).
+    /// Where SessionService and Stores are served (gRPC).
     #[arg(long, env = "ATOMIX_API_ADDR", default_value = "0.0.0.0:5682")]
     api_addr: SocketAddr,
     /// How log lines look.

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, AllSessions};
+use crate::api::{self, AllSessions, StoreNodes};
 use crate::context::{Context, Scope};
 use crate::controller::{Applier, Cache, Events, cache};
 use crate::dialer::{Channels, Dialer};
@@ -79,7 +79,7 @@ pub enum OperatorError {
 pub struct Listeners {
     /// Probes and metrics, plain HTTP.
     pub admin: Option<TcpListener>,
-    /// SessionService, gRPC.
+    /// SessionService and Stores, gRPC.
     pub api: Option<TcpListener>,
 }
 
@@ -176,9 +176,10 @@ async fn run(
     }
     if let Some(listener) = listeners.api {
         let sessions = AllSessions::new(&context.sessions);
+        let nodes = StoreNodes::new(&context.stores, stores.pods(), &context.channels);
         base.spawn(
             "API server",
-            api::serve(listener, sessions, base_token.clone()),
+            api::serve(listener, sessions, nodes, base_token.clone()),
         );
     }
     base.spawn("events", {

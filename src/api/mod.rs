@@ -1,11 +1,15 @@
-//! What the operator tells over gRPC, read from its caches: the SessionService for all Sessions.
+//! What the operator tells over gRPC: the SessionService for all Sessions, from its cache, and where
+//! the partitions of a Store are, from the nodes.
 //!
 //! Every replica serves it, with or without the lease. Nothing here writes.
 
+mod partitions;
 mod sessions;
+mod stores;
 
 use std::io;
 
+use atomix_proto::operator::v1::stores_server::StoresServer;
 use atomix_proto::runtime::v1::session_service_server::SessionServiceServer;
 use atomix_session_service::Sessions;
 use thiserror::Error;
@@ -16,6 +20,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 pub(crate) use sessions::AllSessions;
+pub(crate) use stores::StoreNodes;
 
 /// Why the API could not be served.
 #[derive(Debug, Error)]
@@ -35,6 +40,7 @@ pub(crate) enum ApiServerError {
 pub(crate) async fn serve(
     listener: TcpListener,
     sessions: AllSessions,
+    stores: StoreNodes,
     shutdown: CancellationToken,
 ) -> Result<(), ApiServerError> {
     let address = listener.local_addr()?;
@@ -43,17 +49,20 @@ pub(crate) async fn serve(
     health
         .set_serving::<SessionServiceServer<Sessions<AllSessions>>>()
         .await;
+    health.set_serving::<StoresServer<StoreNodes>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(atomix_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .with_service_name("atomix.runtime.v1.SessionService")
+        .with_service_name("atomix.operator.v1.Stores")
         .with_service_name("grpc.health.v1.Health")
         .build_v1()?;
     let routes = Routes::new(service)
+        .add_service(StoresServer::new(stores))
         .add_service(health_service)
         .add_service(reflection);
     let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
-    tracing::info!(%address, "serving the SessionService");
+    tracing::info!(%address, "serving gRPC");
     atomix_process::grpc::serve(Server::builder(), routes, connections, shutdown).await?;
     Ok(())
 }

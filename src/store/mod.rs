@@ -47,9 +47,10 @@ pub use node_view::{GroupView, NodeView};
 
 use crate::context::Context;
 use crate::controller::queue::{self, RunError};
-use crate::controller::{Change, ObjectKey, Queue, cache};
+use crate::controller::{Cache, Change, ObjectKey, Queue, cache};
 use crate::crd::{Session, Store, labels};
 use dereference::Children;
+use pods::StoragePodView;
 use reconcile::Reconciler;
 
 /// Stores that are reconciled at the same time.
@@ -93,6 +94,12 @@ impl StoreController {
         controller.listen_to_sessions();
         controller.listen_to_children();
         controller
+    }
+
+    /// The storage pods of all Stores, as last seen.
+    #[must_use]
+    pub fn pods(&self) -> &Cache<StoragePodView> {
+        &self.children.pods
     }
 
     fn listen_to_stores(&self) {

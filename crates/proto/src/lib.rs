@@ -18,7 +18,7 @@ pub mod digest;
 #[cfg(test)]
 mod wire;
 
-pub use generated::atomix::{multiraft, runtime};
+pub use generated::atomix::{multiraft, operator, runtime};
 
 /// The encoded `FileDescriptorSet` of everything here, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -79,6 +79,12 @@ impl Cluster {
         self.client.0.clone()
     }
 
+    /// The kubeconfig of an administrator.
+    #[must_use]
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
     /// The whole reference of an image under test: `atomix-node` …
     #[must_use]
     pub fn image(&self, program: &str) -> String {

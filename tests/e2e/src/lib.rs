@@ -11,6 +11,7 @@
 
 pub mod application;
 pub mod cluster;
+pub mod command_line;
 pub mod manifests;
 pub mod objects;
 pub mod processes;

@@ -37,6 +37,8 @@ async fn an_application_counts_through_the_deletion_of_a_storage_pod_and_nothing
                 counted.replicas
             );
 
+            the_command_line_shows_it_too(&namespace)?;
+
             let pods: Api<Pod> = Api::namespaced(cluster.client(), namespace.name());
             let first = pods.get("counts-0").await?;
             pods.delete("counts-0", &DeleteParams::default()).await?;
@@ -116,6 +118,32 @@ async fn an_application_counts_through_the_deletion_of_a_storage_pod_and_nothing
             earlier_disks_are_refused_until_they_are_deleted(&cluster, &namespace, &disks).await
         })
         .await
+}
+
+fn the_command_line_shows_it_too(namespace: &Namespace) -> anyhow::Result<()> {
+    let status = namespace.kubectl_atomix(&["status"])?;
+    for shown in ["/counts", "/visits", "4/4", "2/2"] {
+        ensure!(status.contains(shown), "no {shown} in:\n{status}");
+    }
+    let status = namespace.kubectl_atomix(&["status", "counts"])?;
+    for shown in ["counts-0", "counts-1", "counts-2", "PARTITION", "up"] {
+        ensure!(status.contains(shown), "no {shown} in:\n{status}");
+    }
+    ensure!(!status.contains("none"), "no leader in:\n{status}");
+    for (arguments, expected) in [
+        (["counter", "set", "by-hand", "40"].as_slice(), "40"),
+        (&["counter", "increment", "by-hand", "3"], "43"),
+        (&["counter", "decrement", "by-hand"], "42"),
+        (&["counter", "get", "by-hand"], "42"),
+    ] {
+        let value = namespace.kubectl_atomix(arguments)?;
+        ensure!(value.trim() == expected, "{arguments:?}: {value}");
+    }
+    let missing = namespace.kubectl_atomix(&["status", "nothing"]);
+    let error = missing.err().map(|error| error.to_string());
+    let error = error.context("a Store that is not there has a status")?;
+    ensure!(error.contains("cannot read Store"), "{error}");
+    Ok(())
 }
 
 async fn earlier_disks_are_refused_until_they_are_deleted(

@@ -12,6 +12,7 @@ mod data_loss;
 mod deletion;
 mod healing;
 mod names;
+mod partitions;
 mod paused;
 mod session;
 mod session_service;

@@ -1,0 +1,101 @@
+//! The cluster that the user's kubeconfig names, and pods in it.
+
+use anyhow::{Context as _, Result, bail};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::config::KubeConfigOptions;
+use kube::{Api, Client, Config, ResourceExt};
+
+use crate::Target;
+
+/// What every pod of an operator is labelled with.
+const OPERATOR: &str = "app.kubernetes.io/name=atomix-operator";
+
+/// A cluster and a namespace in it.
+pub(crate) struct Cluster {
+    pub(crate) client: Client,
+    pub(crate) namespace: String,
+    operator_namespace: String,
+}
+
+impl Cluster {
+    /// # Errors
+    /// When there is no such context, or the kubeconfig cannot be read.
+    pub(crate) async fn connect(target: &Target) -> Result<Self> {
+        let options = KubeConfigOptions {
+            context: target.context.clone(),
+            ..KubeConfigOptions::default()
+        };
+        let config = Config::from_kubeconfig(&options).await.context(
+            "cannot use the kubeconfig: set KUBECONFIG, or --context to one of its contexts",
+        )?;
+        let namespace = target.namespace.clone();
+        let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
+        Ok(Self {
+            client: Client::try_from(config)?,
+            namespace,
+            operator_namespace: target.operator_namespace.clone(),
+        })
+    }
+
+    /// Pods of a namespace.
+    pub(crate) fn pods(&self, namespace: &str) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// A pod of the operator that is ready; every replica tells the same.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) async fn operator(&self) -> Result<(Api<Pod>, String)> {
+        let pods = self.pods(&self.operator_namespace);
+        let name = first_ready(&pods, OPERATOR).await?.with_context(|| {
+            format!(
+                "no operator is ready in namespace {}: give its namespace by --operator-namespace, or look at its pods",
+                self.operator_namespace
+            )
+        })?;
+        Ok((pods, name))
+    }
+}
+
+/// The first pod, by name, that is ready.
+///
+/// # Errors
+/// When the pods cannot be listed.
+pub(crate) async fn first_ready(pods: &Api<Pod>, selector: &str) -> Result<Option<String>> {
+    let list = pods.list(&ListParams::default().labels(selector)).await?;
+    let mut ready: Vec<String> = list
+        .iter()
+        .filter(|pod| is_ready(pod))
+        .map(ResourceExt::name_any)
+        .collect();
+    ready.sort();
+    Ok(ready.into_iter().next())
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| &status.conditions);
+    let mut conditions = conditions.flatten();
+    pod.metadata.deletion_timestamp.is_none()
+        && conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// A label selector as the API server takes it.
+///
+/// # Errors
+/// When it has expressions that this tool does not know how to write.
+pub(crate) fn selector_text(
+    selector: &atomix_operator::crd::session::PodSelector,
+) -> Result<String> {
+    if selector
+        .match_expressions
+        .as_ref()
+        .is_some_and(|expressions| !expressions.is_empty())
+    {
+        bail!("the Session selects by expressions: name a pod by --pod");
+    }
+    let pairs = selector.match_labels.iter();
+    let pairs: Vec<String> = pairs.map(|(key, value)| format!("{key}={value}")).collect();
+    Ok(pairs.join(","))
+}

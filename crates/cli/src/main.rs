@@ -1,0 +1,8 @@
+//! See the library.
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    atomix_cli::main().await
+}

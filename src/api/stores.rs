@@ -1,0 +1,133 @@
+//! The service `Stores`: asks the nodes of a Store what they hold. Works in every replica, since it
+//! needs the caches only.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use atomix_proto::multiraft::v1::node_client::NodeClient;
+use atomix_proto::multiraft::v1::{GetStatusRequest, GetStatusResponse};
+use atomix_proto::operator::v1::stores_server::Stores;
+use atomix_proto::operator::v1::{GetPartitionsRequest, GetPartitionsResponse};
+use futures::future::join_all;
+use kube::core::DeserializeGuard;
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status};
+
+use super::partitions::partitions;
+use crate::controller::{Cache, ObjectKey};
+use crate::crd::{Store, labels};
+use crate::dialer::Channels;
+use crate::store::names;
+use crate::store::pods::StoragePodView;
+use crate::store::watches::{NodeState, STATUS_TIMEOUT};
+
+/// Calls that ask nodes at the same time; each asks all nodes of a Store.
+const CONCURRENCY: usize = 4;
+
+/// What the service reads.
+pub(crate) struct StoreNodes {
+    stores: Cache<DeserializeGuard<Store>>,
+    pods: Cache<StoragePodView>,
+    channels: Channels,
+    places: Arc<Semaphore>,
+}
+
+impl StoreNodes {
+    pub(crate) fn new(
+        stores: &Cache<DeserializeGuard<Store>>,
+        pods: &Cache<StoragePodView>,
+        channels: &Channels,
+    ) -> Self {
+        Self {
+            stores: stores.clone(),
+            pods: pods.clone(),
+            channels: channels.clone(),
+            places: Arc::new(Semaphore::new(CONCURRENCY)),
+        }
+    }
+
+    fn check(&self, key: &ObjectKey) -> Result<(), Status> {
+        if !self.stores.is_synced() || !self.pods.is_synced() {
+            return Err(Status::unavailable(
+                "the operator has not read all Stores yet: ask again in a moment",
+            ));
+        }
+        let store = self
+            .stores
+            .get(key)
+            .ok_or_else(|| Status::not_found(format!("Store {key} does not exist")))?;
+        let driver = match &store.0 {
+            Ok(store) if store.spec.multi_raft.is_some() => return Ok(()),
+            Ok(store) => &store.spec.driver.name,
+            Err(_) => {
+                return Err(Status::failed_precondition(format!(
+                    "Store {key} cannot be read: its conditions say why"
+                )));
+            }
+        };
+        Err(Status::failed_precondition(format!(
+            "Store {key} has no storage nodes: its driver is {driver}"
+        )))
+    }
+
+    /// The Store's pods, by their ordinals.
+    fn pods_of(&self, key: &ObjectKey) -> Vec<Arc<StoragePodView>> {
+        let mut pods = self.pods.filter(|pod| {
+            let store = pod
+                .metadata
+                .labels
+                .as_ref()
+                .and_then(|labels| labels.get(labels::STORE));
+            pod.metadata.namespace.as_deref() == Some(&key.namespace) && store == Some(&key.name)
+        });
+        pods.sort_by_key(|pod| names::ordinal(&key.name, pod.name()));
+        pods
+    }
+
+    async fn ask(&self, pod: &StoragePodView) -> Result<GetStatusResponse, String> {
+        let address = pod.status.pod_ip.as_deref().and_then(|ip| ip.parse().ok());
+        let address: IpAddr = address.ok_or("it has no address yet")?;
+        let channel = self
+            .channels
+            .get(SocketAddr::new(address, names::CONTROL_PORT));
+        let mut node = NodeClient::new(channel);
+        let asked = node.get_status(GetStatusRequest {});
+        let answer = match tokio::time::timeout(STATUS_TIMEOUT, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Status::deadline_exceeded("")),
+        };
+        match answer {
+            Ok(answer) => Ok(answer.into_inner()),
+            Err(status) => match NodeState::silent(&status) {
+                NodeState::Silent(why) => Err(why),
+                NodeState::Up(_) => Err(status.to_string()),
+            },
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Stores for StoreNodes {
+    async fn get_partitions(
+        &self,
+        request: Request<GetPartitionsRequest>,
+    ) -> Result<Response<GetPartitionsResponse>, Status> {
+        let id = request.into_inner().store_id.unwrap_or_default();
+        if id.namespace.is_empty() || id.name.is_empty() {
+            return Err(Status::invalid_argument(
+                "store_id needs a namespace and a name",
+            ));
+        }
+        let key = ObjectKey::new(id.namespace, id.name);
+        self.check(&key)?;
+        let Ok(_place) = self.places.acquire().await else {
+            return Err(Status::unavailable("the operator is shutting down"));
+        };
+        let pods = self.pods_of(&key);
+        let asked = pods
+            .iter()
+            .map(|pod| async { (pod.name().to_owned(), self.ask(pod).await) });
+        let answers = join_all(asked).await;
+        Ok(Response::new(partitions(&answers)))
+    }
+}
