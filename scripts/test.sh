@@ -45,6 +45,8 @@ chart_renders() {
     helm lint charts/atomix
     helm template atomix charts/atomix --kube-version 1.36.0 >/dev/null
     helm template atomix charts/atomix --kube-version 1.36.0 --set watchNamespace=one >/dev/null
+    helm template atomix charts/atomix --kube-version 1.36.0 --set webhook.certManager.enabled=true >/dev/null
+    helm template atomix charts/atomix --kube-version 1.36.0 --set webhook.enabled=false >/dev/null
 }
 
 # Starts a cluster of this name; more arguments go to `cluster up`.

@@ -1,6 +1,7 @@
-//! The operator of Atomix: Store, Session and Driver controllers.
+//! The operator of Atomix: Store, Session and Driver controllers, and the injection webhook.
 
 mod api;
+pub mod certificates;
 pub mod client;
 pub mod context;
 pub mod controller;
@@ -13,5 +14,6 @@ pub mod operator;
 pub mod runtimes;
 pub mod session;
 pub mod store;
+pub mod webhook;
 
 pub use context::{Context, Scope};

@@ -13,6 +13,7 @@ use atomix_operator::metrics::Metrics;
 use atomix_operator::operator::{Listeners, Operator, Options};
 use atomix_operator::session::SessionOptions;
 use atomix_operator::store::StoreOptions;
+use atomix_operator::webhook::args::WebhookArgs;
 use atomix_operator::{Scope, client, crd};
 use atomix_process::logging::{self, LogFormat};
 use atomix_process::shutdown;
@@ -67,6 +68,8 @@ struct RunArgs {
     /// How log lines look.
     #[arg(long, env = "ATOMIX_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+    #[command(flatten)]
+    webhook: WebhookArgs,
 }
 
 fn main() -> ExitCode {
@@ -113,11 +116,13 @@ async fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
         .lease_namespace
         .or_else(|| args.namespace.clone())
         .unwrap_or_else(|| config.default_namespace.clone());
+    let webhook = args.webhook.open(&lease_namespace)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         namespace = args.namespace.as_deref().unwrap_or("all"),
         node_image = %args.node_image,
         lease = %format!("{lease_namespace}/{}", args.operator_id),
+        webhook = webhook.is_some(),
         "starting"
     );
     let options = Options {
@@ -135,6 +140,7 @@ async fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
     let listeners = Listeners {
         admin: Some(admin),
         api: Some(api),
+        webhook,
     };
     let handle = Operator::new(options, listeners).start(shutdown);
     handle.wait().await?;

@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::runtimes::Runtimes;
 use crate::session::{SessionController, SessionOptions};
 use crate::store::{StoreController, StoreOptions};
+use crate::webhook::{Webhook, WebhookOptions};
 
 /// Channels to nodes and runtimes that may be open at a time.
 const MAX_CHANNELS: usize = 256;
@@ -69,6 +70,9 @@ pub enum OperatorError {
     /// Another operator may act now.
     #[error(transparent)]
     Lease(#[from] LeaseLost),
+    /// The webhook cannot be served at all.
+    #[error("cannot serve the webhook by TLS: {0}")]
+    Tls(#[from] rustls::Error),
     /// The operator itself panicked or was killed.
     #[error("operator ended without a result")]
     Aborted,
@@ -81,6 +85,8 @@ pub struct Listeners {
     pub admin: Option<TcpListener>,
     /// SessionService and Stores, gRPC.
     pub api: Option<TcpListener>,
+    /// The injection webhook, HTTPS, and its settings.
+    pub webhook: Option<(std::net::TcpListener, WebhookOptions)>,
 }
 
 /// An operator that can be started.
@@ -192,6 +198,12 @@ async fn run(
     follow_shared(&context, &mut base);
     stores.watch(&mut base);
     runtimes.watch(&mut base);
+    let mut certificates = None;
+    if let Some((listener, options)) = listeners.webhook {
+        let webhook = Webhook::new(&context, options);
+        webhook.start(&context, listener, &mut base)?;
+        certificates = Some(webhook.certificates().clone());
+    }
     let base = base.join();
     tokio::pin!(base);
 
@@ -217,7 +229,10 @@ async fn run(
     controllers.spawn("store controller", stores.run(token.clone()));
     controllers.spawn("driver controller", drivers.run(token.clone()));
     controllers.spawn("runtime controller", runtimes.run(token.clone()));
-    controllers.spawn("session controller", sessions.run(token));
+    controllers.spawn("session controller", sessions.run(token.clone()));
+    if let Some(certificates) = certificates {
+        controllers.spawn("webhook certificates", certificates.run(token));
+    }
 
     // Returning drops, and so aborts, whatever still runs.
     let result = tokio::select! {

@@ -276,6 +276,15 @@ where
     move || watcher::watcher(api.clone(), config.clone()).boxed()
 }
 
+/// What to watch: the one object of this name.
+pub fn named<K>(api: Api<K>, name: &str) -> impl Fn() -> Watch<K> + Send + use<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    move || watcher::watcher(api.clone(), config.clone()).boxed()
+}
+
 fn config(labels: &str) -> watcher::Config {
     let config = watcher::Config::default().page_size(500);
     if labels.is_empty() {

@@ -15,7 +15,7 @@ use tonic::{Code, Request, Response, Status};
 use super::plan::{Action, Desired, Observed, WantedConnection, plan};
 use super::report::{Failure, Outcome, Pass, Refusal};
 use super::verdict::{Verdict, judge};
-use crate::controller::{Category, ObjectKey, ReconcileError};
+use crate::controller::{ApiError, Category, ObjectKey, ReconcileError};
 use crate::dialer::Channel;
 
 /// How long a runtime may take to say what it has.
@@ -58,6 +58,9 @@ pub(super) enum RuntimeError {
         /// Where.
         address: SocketAddr,
     },
+    /// The pod's condition could not be written.
+    #[error(transparent)]
+    Condition(#[from] ApiError),
 }
 
 impl ReconcileError for RuntimeError {
@@ -66,6 +69,14 @@ impl ReconcileError for RuntimeError {
             Self::Call { status, .. } => Category::of_grpc(status.code()),
             Self::Deadline { .. } => Category::Timeout,
             Self::Unsettled { .. } => Category::Conflict,
+            Self::Condition(error) => error.category(),
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Condition(error) => error.retry_after(),
+            Self::Call { .. } | Self::Deadline { .. } | Self::Unsettled { .. } => None,
         }
     }
 }
@@ -74,14 +85,14 @@ impl RuntimeError {
     fn code(&self) -> Option<Code> {
         match self {
             Self::Call { status, .. } => Some(status.code()),
-            Self::Deadline { .. } | Self::Unsettled { .. } => None,
+            Self::Deadline { .. } | Self::Unsettled { .. } | Self::Condition(_) => None,
         }
     }
 
     fn message(&self) -> String {
         match self {
             Self::Call { status, .. } => status.message().to_owned(),
-            Self::Deadline { .. } | Self::Unsettled { .. } => self.to_string(),
+            Self::Deadline { .. } | Self::Unsettled { .. } | Self::Condition(_) => self.to_string(),
         }
     }
 }

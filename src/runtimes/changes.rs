@@ -60,7 +60,8 @@ impl Shared {
         let sessions = match change {
             Change::Deleted(_) => self.index.lock().remove_pod(&key),
             Change::Applied { before, after } => {
-                if before.is_some_and(|before| !after.differs_for_runtime(before)) {
+                let is_same = before.is_some_and(|before| !after.differs_for_runtime(before));
+                if is_same && !self.gates.is_foreign(&key, after) {
                     return;
                 }
                 let labels = after.metadata.labels.clone().unwrap_or_default();

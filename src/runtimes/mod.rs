@@ -7,6 +7,7 @@ mod apply;
 mod changes;
 mod dereference;
 mod desired;
+pub mod gate;
 pub mod index;
 pub mod plan;
 pub mod pod;
@@ -28,6 +29,7 @@ use crate::controller::{Cache, Next, ObjectKey, Queue, cache};
 use crate::crd::labels::RUNTIME;
 
 use apply::{Runtime, RuntimeError};
+use gate::Gates;
 use index::Index;
 use pod::{RuntimePod, Sidecar};
 use report::{Failure, Outcome, Pass, PodReport};
@@ -48,6 +50,7 @@ struct Shared {
     pods: Cache<RuntimePod>,
     index: Mutex<Index>,
     reports: Mutex<Reports>,
+    gates: Gates,
     /// Waiting times of pods whose runtime has not reached its stores yet.
     connecting: Mutex<Backoff<ObjectKey>>,
     queue: Queue<ObjectKey>,
@@ -73,6 +76,7 @@ impl Runtimes {
                 pods: Cache::default(),
                 index: Mutex::default(),
                 reports: Mutex::default(),
+                gates: Gates::default(),
                 connecting: Mutex::default(),
                 queue: Queue::default(),
                 sessions: Queue::default(),
@@ -229,12 +233,35 @@ impl Runtimes {
             .values()
             .any(|outcome| matches!(outcome, Outcome::Connecting(_)));
         self.store(key, report);
+        // A container that is starting will soon have more to say.
+        if has_started || result.is_ok() {
+            let observed = pass.observed.as_ref().filter(|_| result.is_ok());
+            self.write_gate(key, &found, &desired, observed).await?;
+        }
         match result {
             // A container that is starting does not answer yet, and the pod tells when it does.
             Err(_) if !has_started => Ok(self.next(key, true)),
             Err(error) => Err(error),
             Ok(()) => Ok(self.next(key, is_connecting)),
         }
+    }
+
+    /// Tells the kubelet whether the pod may be ready, if the pod asks for that.
+    async fn write_gate(
+        &self,
+        key: &ObjectKey,
+        found: &dereference::Dereferenced,
+        desired: &plan::Desired,
+        observed: Option<&plan::Observed>,
+    ) -> Result<(), RuntimeError> {
+        let gates = &self.shared.gates;
+        let now = gates.current(key, &found.pod);
+        let mut sessions = found.sessions.iter();
+        let has_sessions = sessions.any(|selecting| desired::is_active(&selecting.session));
+        let wanted = gate::condition(now.as_ref(), desired, has_sessions, observed);
+        let client = &self.shared.context.client;
+        gates.write(client, key, &found.pod, wanted).await?;
+        Ok(())
     }
 
     /// A runtime that has not reached a store yet is looked at again, ever more rarely; one that
@@ -313,6 +340,7 @@ impl Runtimes {
     fn forget(&self, pod: &ObjectKey) {
         let before = self.shared.reports.lock().remove(pod);
         self.shared.connecting.lock().succeeded(pod);
+        self.shared.gates.forget(pod);
         let mut affected = self.shared.index.lock().sessions_of(pod);
         affected.extend(before.into_iter().flat_map(|report| report.programmed));
         affected

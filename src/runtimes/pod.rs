@@ -8,6 +8,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::Deserialize;
 
+use super::gate::Condition;
+use crate::crd::labels::CONNECTED;
+
 /// Port on which every runtime serves the operator.
 pub const CONTROL_PORT: u16 = 5679;
 
@@ -32,6 +35,16 @@ pub struct RuntimePodSpec {
     pub containers: Option<Vec<Container>>,
     /// Init containers, native sidecars among them.
     pub init_containers: Option<Vec<Container>>,
+    /// Conditions that must hold for the pod to be ready.
+    pub readiness_gates: Option<Vec<ReadinessGate>>,
+}
+
+/// A condition that must hold for the pod to be ready.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ReadinessGate {
+    /// The condition's type.
+    pub condition_type: String,
 }
 
 /// One container.
@@ -65,6 +78,8 @@ pub struct RuntimePodStatus {
     pub container_statuses: Option<Vec<ContainerStatus>>,
     /// Init containers, native sidecars among them.
     pub init_container_statuses: Option<Vec<ContainerStatus>>,
+    /// Its conditions; all but ours are pruned.
+    pub conditions: Option<Vec<Condition>>,
 }
 
 /// How a container is.
@@ -127,6 +142,26 @@ impl RuntimePod {
             deletion_timestamp: meta.deletion_timestamp,
             ..ObjectMeta::default()
         };
+        let status = self.status.as_mut();
+        if let Some(conditions) = status.and_then(|status| status.conditions.as_mut()) {
+            conditions.retain(|condition| condition.type_ == CONNECTED);
+            conditions.shrink_to_fit();
+        }
+    }
+
+    /// Whether the pod waits for our condition to be ready.
+    pub(super) fn has_gate(&self) -> bool {
+        let spec = self.spec.as_ref();
+        let gates = spec.and_then(|spec| spec.readiness_gates.as_ref());
+        let mut gates = gates.into_iter().flatten();
+        gates.any(|gate| gate.condition_type == CONNECTED)
+    }
+
+    /// Our condition, if it has been written.
+    pub(super) fn connected_condition(&self) -> Option<&Condition> {
+        let conditions = self.status.as_ref()?.conditions.as_ref()?;
+        let mut conditions = conditions.iter();
+        conditions.find(|condition| condition.type_ == CONNECTED)
     }
 
     /// Whether the pod's runtime can be called, and where.
@@ -170,14 +205,30 @@ impl RuntimePod {
     }
 
     /// Whether the runtime may be in another state than before: another place, another process,
-    /// other wishes, or another readiness, by which a runtime tells of a lost connection.
+    /// other wishes, or another readiness, by which a runtime tells of a lost connection. Our own
+    /// condition tells nothing new of the runtime.
     pub fn differs_for_runtime(&self, before: &Self) -> bool {
         self.metadata.uid != before.metadata.uid
             || self.metadata.labels != before.metadata.labels
             || self.metadata.deletion_timestamp.is_some()
                 != before.metadata.deletion_timestamp.is_some()
             || self.spec != before.spec
-            || self.status != before.status
+            || self.status.as_ref().map(RuntimePodStatus::of_runtime)
+                != before.status.as_ref().map(RuntimePodStatus::of_runtime)
+    }
+}
+
+impl RuntimePodStatus {
+    /// All but the conditions.
+    fn of_runtime(&self) -> impl PartialEq + '_ {
+        let Self {
+            phase,
+            pod_ip,
+            container_statuses,
+            init_container_statuses,
+            conditions: _,
+        } = self;
+        (phase, pod_ip, container_statuses, init_container_statuses)
     }
 }
 

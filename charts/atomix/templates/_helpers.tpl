@@ -2,6 +2,11 @@
 {{- .Release.Name | trunc 40 | trimSuffix "-" }}-operator
 {{- end }}
 
+{{- /* Also the name of the Secret with its certificates. */ -}}
+{{- define "atomix.webhookService" -}}
+{{ include "atomix.name" . }}-webhook
+{{- end }}
+
 {{- define "atomix.selectorLabels" -}}
 app.kubernetes.io/name: atomix-operator
 app.kubernetes.io/instance: {{ .Release.Name }}

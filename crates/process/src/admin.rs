@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -88,8 +88,8 @@ impl Admin {
         readiness
     }
 
-    /// Serves `/livez`, `/readyz` and `/metrics` until the token is cancelled. A connection that is
-    /// open then is waited for shortly: one on which nobody ever asks would be waited for for ever.
+    /// Serves `/livez`, `/readyz`, `/readyz/PART` for one part alone, and `/metrics` until the token
+    /// is cancelled. A connection that is open then is waited for shortly: one on which nobody ever asks would be waited for for ever.
     ///
     /// # Errors
     /// When the listener fails.
@@ -101,6 +101,7 @@ impl Admin {
         let router = Router::new()
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
+            .route("/readyz/{part}", get(part_readyz))
             .route("/metrics", get(metrics))
             .with_state(self);
         let serving = axum::serve(listener, router)
@@ -127,6 +128,16 @@ async fn readyz(State(admin): State<Admin>) -> Response {
         return "ok\n".into_response();
     }
     (StatusCode::SERVICE_UNAVAILABLE, reasons.concat()).into_response()
+}
+
+async fn part_readyz(State(admin): State<Admin>, Path(part): Path<String>) -> Response {
+    match admin.shared.parts().get(part.as_str()) {
+        Some(None) => "ok\n".into_response(),
+        Some(Some(reason)) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response()
+        }
+        None => (StatusCode::NOT_FOUND, format!("no part {part}\n")).into_response(),
+    }
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
@@ -167,6 +178,7 @@ mod tests {
         counter.inc_by(3);
         let admin = Admin::new(registry);
         let log = admin.readiness("log");
+        let disk = admin.readiness("disk");
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
@@ -175,7 +187,15 @@ mod tests {
         let before = fetch(address, "/readyz").await;
         assert!(before.starts_with("HTTP/1.1 503"), "{before}");
         assert!(before.contains("log: starting"), "{before}");
+        let part = fetch(address, "/readyz/log").await;
+        assert!(part.starts_with("HTTP/1.1 503"), "{part}");
         log.ready();
+        assert!(fetch(address, "/readyz").await.starts_with("HTTP/1.1 503"));
+        let part = fetch(address, "/readyz/log").await;
+        assert!(part.starts_with("HTTP/1.1 200"), "{part}");
+        let part = fetch(address, "/readyz/no-such-part").await;
+        assert!(part.starts_with("HTTP/1.1 404"), "{part}");
+        disk.ready();
         assert!(fetch(address, "/readyz").await.starts_with("HTTP/1.1 200"));
         assert!(fetch(address, "/livez").await.starts_with("HTTP/1.1 200"));
         assert!(fetch(address, "/metrics").await.contains("things_total 3"));

@@ -1,6 +1,7 @@
 //! The API server that the tests use, named by `ATOMIX_TEST_KUBECONFIG`.
 //! Not for starting one; `tests/cluster/cluster` does that.
 
+use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -64,6 +65,20 @@ impl ApiServer {
     /// When the kubeconfig's certificates are unusable.
     pub fn client(&self) -> Client {
         Client::try_from(self.config.clone()).expect("the kubeconfig's credentials are usable")
+    }
+
+    /// The address of this machine at which the API server reaches it: the one from which this
+    /// machine reaches the API server, which runs in a network namespace of its own.
+    ///
+    /// # Errors
+    /// When there is no way to it.
+    pub fn own_address(&self) -> Result<IpAddr> {
+        let url = &self.config.cluster_url;
+        let host = url.host().context("the API server has no host")?;
+        // No packet is sent by this.
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect((host, url.port_u16().unwrap_or(443)))?;
+        Ok(socket.local_addr()?.ip())
     }
 
     /// The configuration, for a client with layers of its own.

@@ -34,4 +34,5 @@ pub mod samples;
 pub mod supervised;
 pub mod test_bed;
 pub mod wait;
+pub mod webhook;
 pub mod workload;

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api_server::ApiServer;
 use crate::fault::{CrashPoint, Gate, WatchTimeout, WatchedApi, WatchedDialer};
 use crate::samples;
+use crate::webhook::Served;
 
 /// The name of every operator's lease.
 const LEASE: &str = "atomix-operator";
@@ -43,6 +44,8 @@ pub struct Settings {
     pub crash: Option<CrashPoint>,
     /// Seconds that watches last.
     pub watch_timeout: WatchTimeout,
+    /// Where it serves the injection webhook, if it does.
+    pub webhook: Option<Served>,
     /// The names of the pods by address.
     pub names: Box<dyn Fn() -> HashMap<Ipv4Addr, String> + Send + Sync>,
 }
@@ -177,11 +180,14 @@ fn live(
         .enable_all()
         .build()?;
     runtime.block_on(async {
+        let mut settings = settings;
+        let webhook = settings.webhook.take();
         let options = options(settings, &gate)?;
         api.set_nonblocking(true)?;
         let listeners = Listeners {
             admin: None,
             api: Some(tokio::net::TcpListener::from_std(api)?),
+            webhook: webhook.map(|Served { listener, options }| (listener, options)),
         };
         let operator = Operator::new(options, listeners).start(shutdown.clone());
         tokio::select! {

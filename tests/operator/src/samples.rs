@@ -98,6 +98,23 @@ pub fn application_pod(name: &str, app: &str) -> Value {
     })
 }
 
+/// An application pod that asks for a runtime sidecar, labelled `app=APP`.
+pub fn asking_pod(name: &str, app: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "labels": {"app": app, "atomix.io/inject": "true"},
+        },
+        "spec": {
+            "nodeSelector": {NOWHERE: "true"},
+            "automountServiceAccountToken": false,
+            "containers": [{"name": "application", "image": "application:test"}],
+        },
+    })
+}
+
 /// What the operator itself needs to know of Stores.
 pub fn store_options() -> StoreOptions {
     StoreOptions {

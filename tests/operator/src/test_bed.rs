@@ -112,6 +112,7 @@ impl TestBed {
             sessions: SessionOptions::default(),
             crash: None,
             watch_timeout: WatchTimeout::None,
+            webhook: None,
             names: Box::new(self.runner.names_handle()),
         }
     }

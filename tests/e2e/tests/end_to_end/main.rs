@@ -11,4 +11,5 @@
 
 mod bad_input;
 mod faults;
+mod injection;
 mod story;

@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use atomix_operator::certificates::Lifetimes;
 use atomix_operator_tests::fault::{Recorded, Verb};
 use atomix_operator_tests::operator_under_test::Settings;
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples::{self, StoreSize};
 use atomix_operator_tests::supervised::Supervised;
 use atomix_operator_tests::test_bed::TestBed;
+use atomix_operator_tests::webhook::TestWebhook;
 use atomix_operator_tests::workload;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -35,8 +37,11 @@ async fn at_rest_the_operator_writes_its_lease_and_lists_nothing() -> Result<()>
         Err(_) => DEFAULT_REST,
     };
     let bed = TestBed::create_unqueued("rest").await?;
+    // Certificates that are not due while it rests.
+    let webhook = TestWebhook::create(&bed, Lifetimes::default()).await?;
     let settings = Settings {
         short_lease: false,
+        webhook: Some(webhook.served()?),
         watch_timeout: (seconds < DEFAULT_REST).then_some(seconds / 3),
         ..bed.settings()
     };
@@ -55,10 +60,15 @@ async fn rest(bed: &TestBed, operator: &mut Supervised<'_>, length: Duration) ->
         multi_raft.insert("raft".to_owned(), json!({"electionTimeout": "10s"}));
     }
     workload::bootstrap_of(bed, operator, store, "tulip", SIZE).await?;
-    for pod in ["hive-0", "hive-1"] {
-        bed.create_pod(samples::application_pod(pod, "hive"))
-            .await?;
-    }
+    bed.create_pod(samples::application_pod("hive-0", "hive"))
+        .await?;
+    // With a sidecar and a readiness gate by the webhook.
+    let asking = samples::asking_pod("hive-1", "hive");
+    operator
+        .until("the webhook to answer", workload::LIMIT, async || {
+            bed.create_pod(asking.clone()).await
+        })
+        .await?;
     resources::create(&bed.sessions(), samples::session("bees", "tulip", "hive")).await?;
     let is_connected = async || {
         let session = bed.sessions().get("bees").await?;

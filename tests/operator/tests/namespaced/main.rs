@@ -18,3 +18,4 @@ mod session;
 mod session_service;
 mod store_bootstrap;
 mod two_operators;
+mod webhook;

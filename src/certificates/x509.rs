@@ -1,0 +1,239 @@
+//! Certificates and keys: made, read, and judged as a client judges them. Knows no Kubernetes.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _,
+};
+use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier as _;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use thiserror::Error;
+use time::OffsetDateTime;
+use x509_parser::extensions::GeneralName;
+
+/// How long before it is made a certificate is valid: clocks of machines differ.
+const BACKDATE: Duration = Duration::from_secs(300);
+
+/// A certificate that cannot be made or used.
+#[derive(Debug, Error)]
+pub(super) enum X509Error {
+    /// It could not be made.
+    #[error("cannot make a certificate: {0}")]
+    Making(#[from] rcgen::Error),
+    /// A time is outside of what a certificate can say.
+    #[error("cannot make a certificate: {0}")]
+    Time(#[from] time::error::ComponentRange),
+    /// It could not be read.
+    #[error("cannot read {what}: {reason}")]
+    Reading {
+        /// What was read.
+        what: &'static str,
+        /// Why it cannot be used.
+        reason: String,
+    },
+}
+
+pub(super) fn unreadable(what: &'static str, reason: impl ToString) -> X509Error {
+    let reason = reason.to_string();
+    X509Error::Reading { what, reason }
+}
+
+/// A certificate that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Certificate {
+    pub(super) pem: String,
+    pub(super) der: CertificateDer<'static>,
+    starts: SystemTime,
+    pub(super) expires: SystemTime,
+    /// Host names and addresses that it is for.
+    pub(super) names: BTreeSet<String>,
+    public_key: Vec<u8>,
+}
+
+impl Certificate {
+    /// All certificates of a PEM text, in its order.
+    pub(super) fn all_of(what: &'static str, pem: &[u8]) -> Result<Vec<Self>, X509Error> {
+        CertificateDer::pem_slice_iter(pem)
+            .map(|der| {
+                let der = der.map_err(|error| unreadable(what, error))?;
+                Self::of(what, der)
+            })
+            .collect()
+    }
+
+    fn of(what: &'static str, der: CertificateDer<'static>) -> Result<Self, X509Error> {
+        let (_rest, parsed) =
+            x509_parser::parse_x509_certificate(&der).map_err(|error| unreadable(what, error))?;
+        let alternatives = parsed
+            .subject_alternative_name()
+            .map_err(|error| unreadable(what, error))?;
+        let names = alternatives
+            .iter()
+            .flat_map(|extension| &extension.value.general_names)
+            .filter_map(shown)
+            .collect();
+        Ok(Self {
+            starts: at(parsed.validity().not_before.timestamp()),
+            expires: at(parsed.validity().not_after.timestamp()),
+            names,
+            public_key: parsed.public_key().raw.to_vec(),
+            pem: pem_of(&der),
+            der,
+        })
+    }
+
+    /// When it was made, if we made it.
+    pub(super) fn issued(&self) -> SystemTime {
+        self.starts + BACKDATE
+    }
+
+    /// When two thirds of its life are over.
+    pub(super) fn renew_at(&self) -> SystemTime {
+        let life = self.expires.duration_since(self.issued());
+        self.issued() + life.unwrap_or_default() * 2 / 3
+    }
+
+    pub(super) fn has_key(&self, key: &KeyPair) -> bool {
+        key.subject_public_key_info() == self.public_key
+    }
+}
+
+fn at(seconds: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+fn shown(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => {
+            let four = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+            let address = four.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from));
+            address.ok().map(|address| address.to_string())
+        }
+        _ => None,
+    }
+}
+
+fn pem_of(der: &CertificateDer<'_>) -> String {
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    pem::encode_config(&pem::Pem::new("CERTIFICATE", der.to_vec()), config)
+}
+
+/// A certificate with its private key.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Pair {
+    pub(super) certificate: Certificate,
+    /// In PEM.
+    pub(super) key: String,
+}
+
+impl std::fmt::Debug for Pair {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Pair")
+            .field("certificate", &self.certificate)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A certificate that signs others and itself.
+pub(super) fn new_authority(now: SystemTime, life: Duration) -> Result<Pair, X509Error> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(Vec::new())?;
+    // Clients tell authorities apart by their names.
+    let name = format!("atomix webhook authority {:016x}", rand::random::<u64>());
+    params.distinguished_name = named(&name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
+    params.not_before = time_of(now - BACKDATE)?;
+    params.not_after = time_of(now + life)?;
+    let made = params.self_signed(&key)?;
+    Ok(Pair {
+        certificate: Certificate::of("the new authority", made.der().clone())?,
+        key: key.serialize_pem(),
+    })
+}
+
+/// A certificate for a server with these names; it ends with its authority at the latest.
+pub(super) fn new_serving(
+    now: SystemTime,
+    life: Duration,
+    names: &BTreeSet<String>,
+    authority: &Pair,
+) -> Result<Pair, X509Error> {
+    let signer = KeyPair::from_pem(&authority.key)?;
+    let issuer = Issuer::from_ca_cert_der(&authority.certificate.der, signer)?;
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(names.iter().cloned().collect::<Vec<_>>())?;
+    params.distinguished_name = named("atomix webhook");
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.not_before = time_of(now - BACKDATE)?;
+    params.not_after = time_of((now + life).min(authority.certificate.expires))?;
+    let made = params.signed_by(&key, &issuer)?;
+    Ok(Pair {
+        certificate: Certificate::of("the new certificate", made.der().clone())?,
+        key: key.serialize_pem(),
+    })
+}
+
+fn named(common_name: &str) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, common_name);
+    name
+}
+
+fn time_of(time: SystemTime) -> Result<OffsetDateTime, time::error::ComponentRange> {
+    let seconds = since_epoch(time).as_secs();
+    OffsetDateTime::from_unix_timestamp(i64::try_from(seconds).unwrap_or(i64::MAX))
+}
+
+fn since_epoch(time: SystemTime) -> Duration {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// The cryptography of this process.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+/// Whether a client that trusts exactly `authorities` (PEM) would talk to a server of this name
+/// that shows this chain.
+///
+/// # Errors
+/// Why it would not.
+pub(super) fn check_trust(
+    authorities: &[u8],
+    chain: &[CertificateDer<'static>],
+    name: &str,
+    now: SystemTime,
+) -> Result<(), String> {
+    let mut roots = RootCertStore::empty();
+    for root in CertificateDer::pem_slice_iter(authorities) {
+        let root = root.map_err(|error| format!("its authorities cannot be read: {error}"))?;
+        roots.add(root).map_err(|error| error.to_string())?;
+    }
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+        .build()
+        .map_err(|error| error.to_string())?;
+    let Some((first, rest)) = chain.split_first() else {
+        return Err("there is no certificate".to_owned());
+    };
+    let name = ServerName::try_from(name.to_owned()).map_err(|error| error.to_string())?;
+    let now = UnixTime::since_unix_epoch(since_epoch(now));
+    let verified = verifier.verify_server_cert(first, rest, &name, &[], now);
+    verified.map(|_| ()).map_err(|error| error.to_string())
+}

@@ -1,0 +1,259 @@
+//! The injection webhook, asked by the real API server: what becomes of pods, and certificates that
+//! come, are renewed and replaced without one question failing, wherever operators crash and with
+//! two of them at work.
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a missing field of a JSON value is null, it does not panic"
+)]
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use atomix_operator::certificates::Lifetimes;
+use atomix_operator_tests::fault::{CrashPoint, Side};
+use atomix_operator_tests::namespace::TestNamespace;
+use atomix_operator_tests::operator_under_test::{OperatorUnderTest, Settings};
+use atomix_operator_tests::resources::{self, expect_condition};
+use atomix_operator_tests::samples;
+use atomix_operator_tests::test_bed::TestBed;
+use atomix_operator_tests::wait::until;
+use atomix_operator_tests::webhook::{SECRET, TestWebhook};
+use atomix_operator_tests::workload::LIMIT;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use kube::api::DeleteParams;
+use tokio::time::Instant;
+
+/// Short enough that a test sees authorities come and go, long enough for a busy machine.
+const SHORT: Lifetimes = Lifetimes {
+    authority: Duration::from_secs(36),
+    certificate: Duration::from_secs(12),
+};
+/// Between two questions of a test that asks all the time.
+const PERIOD: Duration = Duration::from_millis(50);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_asks_gets_a_sidecar_that_connects_and_opens_its_gate() -> Result<()> {
+    let bed = TestBed::create("inject").await?;
+    let webhook = TestWebhook::create(&bed, Lifetimes::default()).await?;
+    let operator = start(&bed, &webhook)?;
+    until("the webhook to answer", LIMIT, async || {
+        webhook.try_out(samples::asking_pod("bee", "hive")).await
+    })
+    .await?;
+
+    what_is_refused_says_why(&webhook).await?;
+    let mut silent = samples::asking_pod("wasp", "hive");
+    silent["metadata"]["labels"]["atomix.io/inject"] = "false".into();
+    let spec = webhook.try_out(silent).await?.spec.context("no spec")?;
+    ensure!(
+        spec.init_containers.is_none(),
+        "it got {:?}",
+        spec.init_containers
+    );
+
+    // Without a Session the gate stays shut, with one it opens, and its end does not shut it.
+    bed.create_pod(samples::asking_pod("bee", "hive")).await?;
+    let pod = bed.pods().get("bee").await?;
+    let labels = pod.metadata.labels.unwrap_or_default();
+    ensure!(
+        labels
+            .get("atomix.io/runtime")
+            .is_some_and(|value| value == "true")
+    );
+    let injected = pod.spec.and_then(|spec| spec.init_containers);
+    let injected = injected.context("no init container")?;
+    let first = injected.first().map(|container| container.name.as_str());
+    ensure!(first == Some("atomix-runtime"), "the first is {first:?}");
+    gate(&bed, "bee", "False", "NoSession").await?;
+    resources::create(&bed.stores(), samples::store_of_driver("rose", "memory")).await?;
+    until("the Store to be ready", LIMIT, async || {
+        expect_condition(&bed.stores().get("rose").await?, "Ready", "True")
+    })
+    .await?;
+    resources::create(&bed.sessions(), samples::session("nectar", "rose", "hive")).await?;
+    let opened = gate(&bed, "bee", "True", "Connected").await?;
+    let parameters = DeleteParams::default();
+    bed.sessions().delete("nectar", &parameters).await?;
+    until("the Session to be gone", LIMIT, async || {
+        ensure!(bed.sessions().get_opt("nectar").await?.is_none());
+        Ok(())
+    })
+    .await?;
+    // A pod that comes afterwards is looked at afterwards.
+    bed.create_pod(samples::asking_pod("later", "hive")).await?;
+    gate(&bed, "later", "False", "NoSession").await?;
+    let kept = gate(&bed, "bee", "True", "Connected").await?;
+    ensure!(
+        kept == opened,
+        "it was written again: {kept:?} after {opened:?}"
+    );
+
+    let writes = operator.gate().calls().into_iter();
+    let writes = writes.filter(|call| call.call.to_string() == "patch pods/status bee");
+    ensure!(
+        writes.count() == 2,
+        "the gate is written on difference only"
+    );
+    operator.terminate()?;
+    bed.remove().await
+}
+
+async fn what_is_refused_says_why(webhook: &TestWebhook) -> Result<()> {
+    let mut on_host = samples::asking_pod("bee", "hive");
+    on_host["spec"]["hostNetwork"] = true.into();
+    let Err(refused) = webhook.try_out(on_host).await else {
+        anyhow::bail!("a pod on the host's network was let through");
+    };
+    let refused = refused.to_string();
+    ensure!(refused.contains("remove hostNetwork"), "{refused}");
+    Ok(())
+}
+
+async fn gate(bed: &TestBed, pod: &str, status: &str, reason: &str) -> Result<PodCondition> {
+    let what = format!("the gate of {pod} to be {status} {reason}");
+    until(&what, LIMIT, async || {
+        let found = condition(&bed.pods().get(pod).await?)?;
+        let is_wanted = found.status == status && found.reason.as_deref() == Some(reason);
+        ensure!(is_wanted, "{found:?}");
+        Ok(found)
+    })
+    .await
+}
+
+fn condition(pod: &Pod) -> Result<PodCondition> {
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let mut conditions = conditions.filter(|condition| condition.type_ == "atomix.io/connected");
+    let found = conditions.next().cloned();
+    found.with_context(|| format!("no condition in {:?}", pod.status))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_rotate_under_two_operators_at_once_without_a_failed_question() -> Result<()> {
+    let bed = TestBed::create("rotate").await?;
+    let webhook = TestWebhook::create(&bed, SHORT).await?;
+    // With leases of their own, both believe that they alone act.
+    let elsewhere = TestNamespace::create(bed.server(), "rotate-lease").await?;
+    let mut first = start(&bed, &webhook)?;
+    let mut second = OperatorUnderTest::start(Settings {
+        lease_namespace: elsewhere.name().to_owned(),
+        webhook: Some(webhook.served()?),
+        ..bed.settings()
+    });
+    until("the webhook to answer", LIMIT, async || {
+        webhook.try_out(samples::asking_pod("bee", "hive")).await?;
+        // Of both operators, which take turns.
+        for _ in 0..6 {
+            webhook.connect().await?;
+        }
+        Ok(())
+    })
+    .await?;
+
+    let begin = Instant::now();
+    let mut authorities: BTreeSet<Vec<u8>> = BTreeSet::new();
+    let mut certificates: BTreeSet<Vec<u8>> = BTreeSet::new();
+    let oldest = webhook.authorities().await?;
+    let mut questions = 0;
+    let mut period = tokio::time::interval(PERIOD);
+    loop {
+        period.tick().await;
+        let asked = webhook.try_out(samples::asking_pod("bee", "hive")).await;
+        asked.with_context(|| format!("question {questions}, after {:?}", begin.elapsed()))?;
+        let shown = webhook.connect().await;
+        let shown =
+            shown.with_context(|| format!("question {questions}, after {:?}", begin.elapsed()))?;
+        certificates.insert(shown.to_vec());
+        let trusted = webhook.authorities().await?;
+        authorities.extend(trusted.iter().map(|authority| authority.to_vec()));
+        questions += 1;
+        let is_first_gone = oldest.iter().all(|authority| !trusted.contains(authority));
+        if is_first_gone && authorities.len() > 1 && certificates.len() > 3 {
+            break;
+        }
+        ensure!(
+            begin.elapsed() < SHORT.authority * 3,
+            "after {:?} there were {} authorities and {} certificates",
+            begin.elapsed(),
+            authorities.len(),
+            certificates.len()
+        );
+        first.check_alive_or_killed()?;
+        second.check_alive_or_killed()?;
+    }
+    println!(
+        "{questions} questions, {} authorities, {} certificates in {:?}",
+        authorities.len(),
+        certificates.len(),
+        begin.elapsed()
+    );
+    drop((first, second));
+    elsewhere.remove().await?;
+    bed.remove().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_between_secret_and_ca_bundle_heals() -> Result<()> {
+    for side in [Side::Before, Side::After] {
+        for verb in ["create secrets", "patch mutatingwebhookconfigurations"] {
+            // Each time from nothing: another configuration and another Secret.
+            let place = TestBed::create("halfway").await?;
+            let webhook = TestWebhook::create(&place, Lifetimes::default()).await?;
+            let name = match verb {
+                "create secrets" => String::new(),
+                _ => format!(" lily-{}", place.namespace()),
+            };
+            let crash = CrashPoint {
+                side,
+                call: format!("{verb}{name}"),
+                occurrence: 1,
+            };
+            heals(&place, &webhook, crash.clone())
+                .await
+                .with_context(|| format!("crashed {crash}"))?;
+            place.remove().await?;
+        }
+    }
+    Ok(())
+}
+
+async fn heals(bed: &TestBed, webhook: &TestWebhook, crash: CrashPoint) -> Result<()> {
+    let mut crashing = OperatorUnderTest::start(Settings {
+        crash: Some(crash.clone()),
+        webhook: Some(webhook.served()?),
+        ..bed.settings()
+    });
+    let ended = crashing.gate().ended().clone();
+    let waited = tokio::time::timeout(LIMIT, ended.cancelled()).await;
+    waited.context("the operator never came to its crash point")?;
+    crashing.finish()?;
+    let left = webhook.secret().await.ok();
+
+    let operator = start(bed, webhook)?;
+    until("the webhook to answer", LIMIT, async || {
+        webhook.try_out(samples::asking_pod("bee", "hive")).await?;
+        webhook.connect().await
+    })
+    .await?;
+    if let Some(left) = left {
+        let now = webhook.secret().await?;
+        ensure!(now.data == left.data, "the certificates were made twice");
+    }
+    let created = bed.observer().counts().created;
+    let secrets = created.get(&format!("Secret/{SECRET}"));
+    ensure!(
+        secrets == Some(&1),
+        "the Secret was created {secrets:?} times"
+    );
+    operator.terminate()
+}
+
+fn start(bed: &TestBed, webhook: &TestWebhook) -> Result<OperatorUnderTest> {
+    Ok(OperatorUnderTest::start(Settings {
+        webhook: Some(webhook.served()?),
+        ..bed.settings()
+    }))
+}
