@@ -235,9 +235,12 @@ impl Follower {
                 self.set(NodeState::Up(status.into()));
                 false
             }
-            Some(Event::MemberReady(_) | Event::LeaderChanged(_) | Event::MembershipChanged(_)) => {
-                true
-            }
+            Some(
+                Event::MemberReady(_)
+                | Event::LeaderChanged(_)
+                | Event::MembershipChanged(_)
+                | Event::MemberRemoved(_),
+            ) => true,
             Some(
                 Event::SnapshotCreated(_) | Event::SnapshotInstalled(_) | Event::LogCompacted(_),
             )

@@ -1,20 +1,24 @@
 //! The Node service: what the operator calls.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use atomix_process::grpc::deadline;
 use atomix_proto::multiraft::v1::group_status::Role as RoleMessage;
 use atomix_proto::multiraft::v1::node_server::Node;
 use atomix_proto::multiraft::v1::watch_response::Event;
 use atomix_proto::multiraft::v1::{
-    BootstrapRequest, BootstrapResponse, GetStatusRequest, GetStatusResponse, GroupStatus,
-    JoinRequest, JoinResponse, LeaderChanged, LeaveRequest, LeaveResponse, LogCompacted,
-    LogPosition as LogPositionMessage, MemberProgress, MemberReady, MembershipChanged,
-    SnapshotChanged, TransferLeadershipRequest, TransferLeadershipResponse, WatchRequest,
-    WatchResponse,
+    BootstrapRequest, BootstrapResponse, GetStatusRequest, GetStatusResponse, GroupMember,
+    GroupStatus, JoinRequest, JoinResponse, LeaderChanged, LeaveRequest, LeaveResponse,
+    LogCompacted, LogPosition as LogPositionMessage, MemberProgress, MemberReady, MemberRemoved,
+    MembershipChanged, SnapshotChanged, TransferLeadershipRequest, TransferLeadershipResponse,
+    WatchRequest, WatchResponse,
 };
-use atomix_raft::{GroupEvent, LogPosition, MemberId, Role};
+use atomix_raft::{GroupEvent, LogPosition, MemberId, PartitionId, Role};
 use tokio::sync::{broadcast, mpsc};
+use tokio::time::Instant;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -22,17 +26,20 @@ use tonic::{Request, Response, Status};
 
 use crate::bootstrap::Bootstrapper;
 use crate::hosted::Hosted;
+use crate::members::{Asker, Joiner, hand_over, leave};
 use crate::partition::PartitionEvent;
 
 /// Messages that wait for one watcher's connection, besides the events that it may lag behind.
 const WATCH_MESSAGES: usize = 16;
-const NOT_YET: &str =
-    "changes of members are not served by version 0.1; they come with the next minor version";
+/// How long a caller without a deadline waits for a change of members.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves the operator.
 pub(crate) struct NodeService {
     pub(crate) hosted: Arc<Hosted>,
     pub(crate) bootstrapper: Arc<Bootstrapper>,
+    pub(crate) asker: Arc<Asker>,
+    pub(crate) joiner: Joiner,
     pub(crate) events: broadcast::Sender<PartitionEvent>,
     pub(crate) shutdown: CancellationToken,
 }
@@ -55,22 +62,35 @@ impl Node for NodeService {
         Ok(Response::new(BootstrapResponse {}))
     }
 
-    async fn join(&self, _request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
-        Err(Status::unimplemented(NOT_YET))
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let deadline = change_deadline(&request)?;
+        let joiner = self.joiner.clone();
+        let request = request.into_inner();
+        unbroken(async move { joiner.join(&request, deadline).await }).await?;
+        Ok(Response::new(JoinResponse {}))
     }
 
     async fn leave(
         &self,
-        _request: Request<LeaveRequest>,
+        request: Request<LeaveRequest>,
     ) -> Result<Response<LeaveResponse>, Status> {
-        Err(Status::unimplemented(NOT_YET))
+        let deadline = change_deadline(&request)?;
+        let (hosted, asker) = (Arc::clone(&self.hosted), Arc::clone(&self.asker));
+        let joiner = self.joiner.clone();
+        let request = request.into_inner();
+        unbroken(async move { leave(&hosted, &asker, &joiner, &request, deadline).await }).await?;
+        Ok(Response::new(LeaveResponse {}))
     }
 
     async fn transfer_leadership(
         &self,
-        _request: Request<TransferLeadershipRequest>,
+        request: Request<TransferLeadershipRequest>,
     ) -> Result<Response<TransferLeadershipResponse>, Status> {
-        Err(Status::unimplemented(NOT_YET))
+        let deadline = change_deadline(&request)?;
+        let (hosted, asker) = (Arc::clone(&self.hosted), Arc::clone(&self.asker));
+        let request = request.into_inner();
+        unbroken(async move { hand_over(&hosted, &asker, request, deadline).await }).await?;
+        Ok(Response::new(TransferLeadershipResponse {}))
     }
 
     async fn get_status(
@@ -91,9 +111,10 @@ impl Node for NodeService {
         let first = Event::Status(status(&self.hosted));
         let (sender, receiver) = mpsc::channel(WATCH_MESSAGES);
         let shutdown = self.shutdown.clone();
+        let hosted = Arc::clone(&self.hosted);
         tokio::spawn(async move {
             let ended = tokio::select! {
-                ended = forward(first, events, &sender) => ended,
+                ended = forward(&hosted, first, events, &sender) => ended,
                 () = shutdown.cancelled() => Status::unavailable("the node shuts down"),
                 () = sender.closed() => return,
             };
@@ -104,8 +125,24 @@ impl Node for NodeService {
     }
 }
 
+/// When the caller of a change stops waiting.
+fn change_deadline<T>(request: &Request<T>) -> Result<Instant, Status> {
+    let asked = deadline::of(request.metadata())?;
+    Ok(asked.unwrap_or_else(|| Instant::now() + CHANGE_PATIENCE))
+}
+
+/// Runs a change in a task of its own: a caller that gives up must not end it half way.
+async fn unbroken(
+    change: impl Future<Output = Result<(), Status>> + Send + 'static,
+) -> Result<(), Status> {
+    tokio::spawn(change)
+        .await
+        .unwrap_or_else(|error| Err(Status::internal(format!("the change broke off: {error}"))))
+}
+
 /// Sends events until the watcher is gone or lags too far behind.
 async fn forward(
+    hosted: &Hosted,
     first: Event,
     mut events: broadcast::Receiver<PartitionEvent>,
     sender: &mpsc::Sender<Result<WatchResponse, Status>>,
@@ -117,7 +154,7 @@ async fn forward(
             return Status::cancelled("the watcher left");
         }
         next = match events.recv().await {
-            Ok(event) => event_message(event),
+            Ok(event) => event_message(hosted, event),
             Err(broadcast::error::RecvError::Lagged(missed)) => {
                 return Status::resource_exhausted(format!(
                     "the watcher missed {missed} events; watch again"
@@ -130,8 +167,17 @@ async fn forward(
     }
 }
 
-fn event_message(event: PartitionEvent) -> Event {
-    let PartitionEvent { partition, event } = event;
+fn event_message(hosted: &Hosted, event: PartitionEvent) -> Event {
+    let (id, event) = match event {
+        PartitionEvent::Group { partition, event } => (partition, event),
+        PartitionEvent::Removed { partition, member } => {
+            return Event::MemberRemoved(MemberRemoved {
+                partition_id: partition.0,
+                member_id: member.0,
+            });
+        }
+    };
+    let PartitionId(partition) = id;
     match event {
         GroupEvent::MemberReady { member_id } => Event::MemberReady(MemberReady {
             partition_id: partition,
@@ -146,6 +192,9 @@ fn event_message(event: PartitionEvent) -> Event {
             Event::MembershipChanged(MembershipChanged {
                 partition_id: partition,
                 membership: Some(position(membership)),
+                group: hosted
+                    .get(id)
+                    .map(|partition| group_status(partition.status())),
             })
         }
         GroupEvent::SnapshotCreated { index } => Event::SnapshotCreated(SnapshotChanged {
@@ -207,6 +256,14 @@ fn group_status(status: atomix_raft::GroupStatus) -> GroupStatus {
             .since_last_contact
             .and_then(|since| since.try_into().ok()),
     });
+    let members = status
+        .addresses
+        .into_iter()
+        .map(|(member, address)| GroupMember {
+            member_id: member.0,
+            node_id: address.node_id.0,
+            address: address.address,
+        });
     GroupStatus {
         partition_id: status.partition_id.0,
         member_id: status.member_id.0,
@@ -220,6 +277,7 @@ fn group_status(status: atomix_raft::GroupStatus) -> GroupStatus {
         applied: status.applied,
         committed: status.committed,
         progress: progress.collect(),
+        members: members.collect(),
     }
 }
 

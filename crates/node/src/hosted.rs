@@ -1,13 +1,17 @@
 //! The partitions that run on this node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::sync::Arc;
 
-use atomix_raft::{GroupRecord, NodeId, PartitionId, StartError, StorageError};
+use atomix_proto::multiraft::v1::PartitionLeader;
+use atomix_raft::{GroupRecord, MemberId, NodeId, PartitionId, StartError, StorageError};
 use parking_lot::RwLock;
 use thiserror::Error;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::task::JoinHandle;
 
-use crate::partition::{Environment, Partition};
+use crate::partition::{Environment, Partition, PartitionEvent};
 
 /// Why a partition could not be created, started or deleted.
 #[derive(Debug, Error)]
@@ -22,12 +26,16 @@ pub(crate) enum HostError {
 pub(crate) struct Hosted {
     environment: Environment,
     running: RwLock<Running>,
+    /// Held by whoever creates or deletes groups.
+    one_at_a_time: Mutex<()>,
 }
 
 #[derive(Default)]
 struct Running {
     store_uid: Arc<str>,
     partitions: BTreeMap<PartitionId, Arc<Partition>>,
+    /// Where to ask for the partitions whose members left this node, as long as this process lives.
+    moved: BTreeMap<PartitionId, PartitionLeader>,
 }
 
 impl Hosted {
@@ -39,6 +47,7 @@ impl Hosted {
         let hosted = Self {
             environment,
             running: RwLock::default(),
+            one_at_a_time: Mutex::default(),
         };
         for record in hosted.environment.engine.groups() {
             hosted.run(record).await?;
@@ -59,6 +68,11 @@ impl Hosted {
         self.running.read().partitions.get(&partition).cloned()
     }
 
+    /// Who is to be asked for a partition whose member left this node.
+    pub(crate) fn moved_to(&self, partition: PartitionId) -> Option<PartitionLeader> {
+        self.running.read().moved.get(&partition).cloned()
+    }
+
     pub(crate) fn all(&self) -> Vec<Arc<Partition>> {
         self.running.read().partitions.values().cloned().collect()
     }
@@ -74,6 +88,74 @@ impl Hosted {
     /// What is stored, running or not.
     pub(crate) fn records(&self) -> Vec<GroupRecord> {
         self.environment.engine.groups()
+    }
+
+    /// What is stored of a partition, whether it runs or not.
+    pub(crate) fn record(&self, partition: PartitionId) -> Option<GroupRecord> {
+        let mut records = self.records().into_iter();
+        records.find(|record| record.partition_id == partition)
+    }
+
+    /// The members that this node held of a partition and that left.
+    pub(crate) fn departed(&self, partition: PartitionId) -> BTreeSet<MemberId> {
+        self.environment.engine.departed(partition)
+    }
+
+    /// To be held while groups are created or deleted.
+    pub(crate) async fn one_at_a_time(&self) -> MutexGuard<'_, ()> {
+        self.one_at_a_time.lock().await
+    }
+
+    /// Starts a task whose panic ends the process.
+    pub(crate) fn spawn(
+        &self,
+        name: String,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        self.environment.faults.spawn(name, task)
+    }
+
+    /// Stores what a joining member's record says now.
+    ///
+    /// # Errors
+    /// When it is not the record of that member, or the log cannot be written.
+    pub(crate) async fn update(&self, record: &GroupRecord) -> Result<(), HostError> {
+        Ok(self.environment.engine.update_group(record).await?)
+    }
+
+    /// Stops the partition of a member that left its group, deletes its data, and remembers that
+    /// its id is used. Nothing happens when another member, or none, is here.
+    ///
+    /// # Errors
+    /// When the log cannot be written.
+    pub(crate) async fn depart(
+        &self,
+        partition: PartitionId,
+        member: MemberId,
+    ) -> Result<(), HostError> {
+        let _one = self.one_at_a_time().await;
+        let held = self.record(partition);
+        if held.is_none_or(|record| record.member_id != member) {
+            return Ok(());
+        }
+        tracing::info!(%partition, %member, "the member has left; deletes its data");
+        let moved_to = self.get(partition).and_then(|held| held.another_member());
+        if let Some(moved_to) = moved_to {
+            self.running.write().moved.insert(partition, moved_to);
+        }
+        self.stop_one(partition).await;
+        self.environment.engine.delete_departed(partition).await?;
+        let removed = PartitionEvent::Removed { partition, member };
+        // Nobody may watch.
+        let _ = self.environment.events.send(removed);
+        Ok(())
+    }
+
+    async fn stop_one(&self, partition: PartitionId) {
+        let stopped = self.running.write().partitions.remove(&partition);
+        if let Some(partition) = stopped {
+            partition.stop().await;
+        }
     }
 
     /// Stores a group durably; it does not run yet.
@@ -97,6 +179,7 @@ impl Hosted {
         let partition = Partition::start(&self.environment, record).await?;
         let mut running = self.running.write();
         running.store_uid = store_uid;
+        running.moved.remove(&id);
         running.partitions.insert(id, Arc::new(partition));
         Ok(())
     }
@@ -106,10 +189,7 @@ impl Hosted {
     /// # Errors
     /// When the log cannot be written.
     pub(crate) async fn delete(&self, id: PartitionId) -> Result<(), HostError> {
-        let stopped = self.running.write().partitions.remove(&id);
-        if let Some(partition) = stopped {
-            partition.stop().await;
-        }
+        self.stop_one(id).await;
         self.environment.engine.delete_group(id).await?;
         Ok(())
     }

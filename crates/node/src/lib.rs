@@ -1,8 +1,10 @@
 //! The storage node: hosts partitions of one Store, each a Raft group with a replicated state
 //! machine, and serves three protocols.
 //!
-//! - Node (control port): the operator creates partitions and watches them, module `control`;
-//! - Peers and Plans (peer port): the other nodes, modules `peers` and `bootstrap`;
+//! - Node (control port): the operator creates partitions, changes their members and watches them,
+//!   module `control`;
+//! - Peers, Plans and Members (peer port): the other nodes, modules `peers`, `bootstrap` and
+//!   `members`;
 //! - Partitions (peer port): the runtimes' drivers, module `exchange`.
 //!
 //! Module `partition` joins a group to the requests; `service` puts everything together.
@@ -10,10 +12,12 @@
 
 mod bootstrap;
 mod control;
+mod drain;
 mod exchange;
 mod faults;
 mod grpc;
 mod hosted;
+mod members;
 mod metrics;
 mod options;
 mod partition;

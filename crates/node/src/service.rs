@@ -7,6 +7,7 @@ use std::time::Duration;
 use atomix_primitives::Kinds;
 use atomix_process::admin::{Admin, Readiness};
 use atomix_process::tasks::{TaskError, Tasks};
+use atomix_proto::multiraft::v1::members_server::MembersServer;
 use atomix_proto::multiraft::v1::node_server::NodeServer;
 use atomix_proto::multiraft::v1::partitions_server::PartitionsServer;
 use atomix_proto::multiraft::v1::peers_server::PeersServer;
@@ -21,10 +22,12 @@ use tonic::service::Routes;
 
 use crate::bootstrap::{Bootstrapper, PlansService};
 use crate::control::NodeService;
+use crate::drain;
 use crate::exchange::PartitionsService;
 use crate::faults::{Fault, Faults};
 use crate::grpc;
 use crate::hosted::Hosted;
+use crate::members::{Asker, Joiner, MembersService, watch_standing};
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::partition::Environment;
@@ -121,7 +124,8 @@ impl Service {
         self
     }
 
-    /// Opens the data directory, starts its partitions and serves until `shutdown` is cancelled.
+    /// Opens the data directory, starts its partitions and serves until `shutdown` is cancelled, and
+    /// then as long as other nodes need to take over what this one leads.
     ///
     /// # Errors
     /// When an address is taken or the data directory cannot be used.
@@ -134,7 +138,9 @@ impl Service {
         let control = listen(options.control_addr).await?;
         let peer = listen(options.peer_addr).await?;
         let admin_listener = listen(options.admin_addr).await?;
-        let mut tasks = Tasks::new(shutdown.clone()).with_grace(SHUTDOWN_GRACE);
+        // Cancelled when the leaderships are handed over, or when something broke.
+        let stop = CancellationToken::new();
+        let mut tasks = Tasks::new(stop.clone()).with_grace(SHUTDOWN_GRACE);
 
         let metrics = Metrics::default();
         let mut registry = Registry::default();
@@ -143,10 +149,7 @@ impl Service {
         let readiness = admin.readiness("node");
         readiness.not_ready("the log is being read");
         let admin_addr = admin_listener.1;
-        tasks.spawn(
-            "admin server",
-            admin.serve(admin_listener.0, shutdown.clone()),
-        );
+        tasks.spawn("admin server", admin.serve(admin_listener.0, stop.clone()));
 
         // Reads all of the log.
         let engine_options = EngineOptions::new(options.data_dir);
@@ -169,11 +172,8 @@ impl Service {
         ));
         let (faults, reported) = Faults::new();
         let (events, _) = broadcast::channel(WATCH_EVENTS);
-        let transport = PeerTransport::new(
-            Arc::clone(&greeting),
-            Arc::clone(&resolver),
-            shutdown.clone(),
-        );
+        let transport =
+            PeerTransport::new(Arc::clone(&greeting), Arc::clone(&resolver), stop.clone());
         let environment = Environment {
             engine: engine.clone(),
             kinds: Arc::new(kinds),
@@ -185,21 +185,37 @@ impl Service {
         let hosted = Arc::new(Hosted::start(environment).await?);
         tasks.spawn(
             "storage",
-            guard(engine, reported, Arc::clone(&hosted), shutdown.clone()),
+            guard(engine, reported, Arc::clone(&hosted), stop.clone()),
         );
+
+        let asker = Arc::new(Asker::new(Arc::clone(&hosted), Arc::clone(&resolver)));
+        let joiner = Joiner::new(Arc::clone(&hosted), Arc::clone(&asker), stop.clone());
+        let standing = watch_standing(
+            Arc::clone(&hosted),
+            Arc::clone(&asker),
+            joiner.clone(),
+            stop.clone(),
+        );
+        tasks.spawn("standing", standing);
+        let draining =
+            drain::drain_at_shutdown(Arc::clone(&hosted), shutdown.clone(), stop.clone());
+        tasks.spawn("drain", draining);
 
         let control_addr = control.1;
         let peer_addr = peer.1;
         let node_service = NodeService {
             bootstrapper: Arc::new(Bootstrapper::new(Arc::clone(&hosted), resolver)),
+            asker,
+            joiner: joiner.clone(),
             hosted: Arc::clone(&hosted),
             events,
-            shutdown: shutdown.clone(),
+            shutdown: stop.clone(),
         };
-        serve_control(&mut tasks, control.0, node_service, &shutdown).await?;
-        serve_peers(&mut tasks, peer.0, hosted, greeting, &shutdown).await?;
+        serve_control(&mut tasks, control.0, node_service, &stop).await?;
+        serve_peers(&mut tasks, peer.0, hosted, greeting, &stop).await?;
+        joiner.resume();
         readiness.ready();
-        tasks.spawn("readiness", leave_at_shutdown(readiness, shutdown));
+        tasks.spawn("readiness", leave_at_shutdown(readiness, shutdown, stop));
         tracing::info!(%control_addr, %peer_addr, %admin_addr, "the node serves");
         Ok(Handle {
             control_addr,
@@ -254,6 +270,10 @@ async fn serve_peers(
         hosted: Arc::clone(&hosted),
     })
     .max_decoding_message_size(grpc::MAX_CONTROL_MESSAGE);
+    let members = MembersServer::new(MembersService {
+        hosted: Arc::clone(&hosted),
+    })
+    .max_decoding_message_size(grpc::MAX_CONTROL_MESSAGE);
     let partitions = PartitionsServer::new(PartitionsService {
         hosted,
         shutdown: shutdown.clone(),
@@ -267,6 +287,7 @@ async fn serve_peers(
         .await;
     let routes = Routes::new(peers)
         .add_service(plans)
+        .add_service(members)
         .add_service(partitions)
         .add_service(health_service)
         .add_service(grpc::reflection()?);
@@ -295,8 +316,13 @@ async fn guard(
 async fn leave_at_shutdown(
     readiness: Readiness,
     shutdown: CancellationToken,
+    stop: CancellationToken,
 ) -> Result<(), std::convert::Infallible> {
-    shutdown.cancelled().await;
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = stop.cancelled() => {}
+    }
     readiness.not_ready("shutting down");
+    stop.cancelled().await;
     Ok(())
 }

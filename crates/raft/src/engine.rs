@@ -7,11 +7,12 @@
 //! snapshots/N/  the snapshots of partition N
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use atomix_proto::multiraft::v1 as pb;
 use parking_lot::Mutex;
 use prost::Message as _;
 
@@ -19,9 +20,9 @@ use crate::boots::BootCounters;
 use crate::device::{Device, DiskFaults};
 use crate::error::{OpenError, StartError, StorageError};
 use crate::fatal::{FatalError, FatalReporter};
-use crate::ids::{NodeId, PartitionId};
+use crate::ids::{MemberId, NodeId, PartitionId};
 use crate::log::{GroupLog, Loaded, LogCore, Operation, disk};
-use crate::open::{self, Opened};
+use crate::open::{self, Departures, Opened};
 use crate::record::GroupRecord;
 use crate::snapshot::SnapshotStore;
 
@@ -92,6 +93,7 @@ struct Inner {
     core: Arc<LogCore>,
     boots: Arc<BootCounters>,
     groups: Mutex<BTreeMap<PartitionId, Slot>>,
+    departures: Mutex<Departures>,
     fatal: FatalReporter,
 }
 
@@ -114,6 +116,7 @@ impl Engine {
             engine,
             records,
             boots,
+            departures,
             lock,
         } = open::open(&options, &device)?;
 
@@ -167,6 +170,7 @@ impl Engine {
                 core,
                 boots: Arc::new(boots),
                 groups: Mutex::new(groups),
+                departures: Mutex::new(departures),
                 fatal,
             }),
         })
@@ -234,34 +238,87 @@ impl Engine {
         Ok(())
     }
 
+    /// Changes what a joining member's record says about its Join: whom to ask, in which role, in
+    /// whose place, and how far it is. The group may run. On disk when this returns.
+    ///
+    /// # Errors
+    /// When the partition has no record, or one of another member, or the log cannot be written.
+    pub async fn update_group(&self, record: &GroupRecord) -> Result<(), StorageError> {
+        let partition = record.partition_id;
+        let value = record.to_stored().encode_to_vec();
+        let put = Operation::Put(disk::group_key(partition.0), value);
+        let written = {
+            let mut groups = self.inner.groups.lock();
+            match groups.get_mut(&partition) {
+                Some(slot) if slot.record.is_same_stay(record) => slot.record = record.clone(),
+                Some(_) | None => {
+                    return Err(StorageError(format!(
+                        "partition {partition} has another record, or none"
+                    )));
+                }
+            }
+            // Queued while the groups are locked: disk and memory agree on the order.
+            self.inner.core.write(disk::NODE_REGION, vec![put])
+        };
+        written.await
+    }
+
     /// Deletes a group that is not started, or was shut down: record, log and snapshots.
     /// A group that does not exist is no error.
     ///
     /// # Errors
     /// When it runs, or the log cannot be written.
     pub async fn delete_group(&self, partition: PartitionId) -> Result<(), StorageError> {
-        {
+        self.remove_group(partition, false).await
+    }
+
+    /// Deletes a group whose member left it, and remembers the member: see [`Engine::departed`].
+    ///
+    /// # Errors
+    /// When it runs, or the log cannot be written.
+    pub async fn delete_departed(&self, partition: PartitionId) -> Result<(), StorageError> {
+        self.remove_group(partition, true).await
+    }
+
+    /// The members that this node held of a partition and that left; their ids stay used.
+    pub fn departed(&self, partition: PartitionId) -> BTreeSet<MemberId> {
+        let departures = self.inner.departures.lock();
+        departures.get(&partition).cloned().unwrap_or_default()
+    }
+
+    async fn remove_group(
+        &self,
+        partition: PartitionId,
+        departs: bool,
+    ) -> Result<(), StorageError> {
+        let member = {
             let mut groups = self.inner.groups.lock();
             match groups.get(&partition) {
                 None => return Ok(()),
                 Some(slot) if slot.started => {
                     return Err(StorageError(format!("partition {partition} is running")));
                 }
-                Some(_) => groups.remove(&partition),
-            };
-        }
+                Some(_) => {}
+            }
+            groups.remove(&partition).map(|slot| slot.record.member_id)
+        };
         // An empty value says that the record is gone: see the rules of `log`.
-        self.inner
-            .core
-            .write(
-                disk::NODE_REGION,
-                vec![Operation::Put(disk::group_key(partition.0), Vec::new())],
-            )
-            .await?;
-        self.inner
-            .core
-            .write(region(partition), vec![Operation::Clean(0)])
-            .await?;
+        let mut operations = vec![
+            Operation::PutNode(disk::group_key(partition.0), Vec::new()),
+            Operation::Clean(0),
+        ];
+        if departs && let Some(member) = member {
+            let mut departures = self.inner.departures.lock();
+            let left = departures.entry(partition).or_default();
+            left.insert(member);
+            let stored = pb::StoredDepartures {
+                members: left.iter().map(|member| member.0).collect(),
+            };
+            let value = stored.encode_to_vec();
+            operations.push(Operation::PutNode(disk::departures_key(partition.0), value));
+        }
+        // One batch: after a crash all of it is gone, or nothing.
+        self.inner.core.write(region(partition), operations).await?;
         self.remove_snapshots(partition)
     }
 

@@ -125,6 +125,43 @@ pub enum ProposeError {
     Unknown(String),
 }
 
+/// Why the members were not changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// Nothing changed; ask the leader.
+    #[error("not the leader")]
+    NotLeader(Option<LeaderHint>),
+    /// Nothing more changed: the members are others, or another change is going on. Look again.
+    #[error("the membership is changing: {0}")]
+    Conflict(String),
+    /// Nothing changed, and nothing will: the members do not allow it.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// Nothing changed; may work later.
+    #[error("not available: {0}")]
+    Unavailable(String),
+    /// Perhaps changed, perhaps changed later, perhaps never.
+    #[error("the outcome is unknown: {0}")]
+    Unknown(String),
+}
+
+/// Why the leadership was not handed over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransferError {
+    /// Ask the leader.
+    #[error("not the leader")]
+    NotLeader(Option<LeaderHint>),
+    /// Another transfer is going on.
+    #[error("the leadership is being handed over already")]
+    Busy,
+    /// Nothing was tried: the member could not take over at once.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// Tried; who leads next is not known.
+    #[error("the outcome is unknown: {0}")]
+    Unknown(String),
+}
+
 /// Why there is no read index.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {

@@ -81,6 +81,11 @@ impl<M: Machine> Host<M> {
         read(&self.state.read().machine)
     }
 
+    /// The members by what was applied.
+    pub(crate) fn membership(&self) -> StoredMembership {
+        self.state.read().membership.clone()
+    }
+
     pub(crate) fn progress(&self) -> watch::Receiver<u64> {
         self.progress.subscribe()
     }

@@ -18,6 +18,7 @@ mod host;
 mod ids;
 mod log;
 mod machine;
+mod membership;
 mod network;
 mod open;
 mod record;
@@ -34,12 +35,15 @@ pub use boots::{BootCounters, StaleBoot};
 pub use device::{DiskChange, DiskFaults};
 pub use engine::{Engine, EngineOptions, WriteFailure};
 pub use error::{
-    InitializeError, LeaderHint, OpenError, ProposeError, ReadError, StartError, StorageError,
+    ChangeError, InitializeError, LeaderHint, OpenError, ProposeError, ReadError, StartError,
+    StorageError, TransferError,
 };
 pub use fatal::FatalError;
 pub use group::{Group, ReadIndex};
 pub use ids::{MemberId, NodeId, PartitionId};
 pub use machine::Machine;
+pub use membership::{MemberChange, Membership};
+pub use network::MemberReport;
 pub use record::{GroupRecord, MemberAddress, Timings};
 pub use status::{GroupEvent, GroupStatus, LogPosition, MemberProgress, Role};
 pub use transport::{Class, PeerTarget, Transport, TransportError};

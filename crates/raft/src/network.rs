@@ -23,8 +23,8 @@ use openraft::type_config::alias::SnapshotOf;
 use parking_lot::Mutex;
 
 use crate::codec;
-use crate::ids::PartitionId;
-use crate::record::GroupRecord;
+use crate::ids::{MemberId, PartitionId};
+use crate::record::{GroupRecord, MemberAddress};
 use crate::snapshot::SnapshotFile;
 use crate::transport::{Class, PeerTarget, Transport, TransportError};
 use crate::types::{LogId, Peer, TypeConfig, Vote, member};
@@ -36,6 +36,17 @@ const APPENDS_IN_FLIGHT: usize = 16;
 const CHUNK_BYTES: usize = 512 << 10;
 
 type RpcError = RPCError<TypeConfig>;
+
+/// How far a member is, by its own account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemberReport {
+    /// The highest term that it has seen.
+    pub term: u64,
+    /// The last index of its log; 0 = none.
+    pub last_log: u64,
+    /// The last applied index; 0 = none.
+    pub applied: u64,
+}
 
 /// Who sends, and what all messages of the group share.
 pub(crate) struct Sender {
@@ -53,6 +64,49 @@ impl Sender {
             transport,
             transfers: AtomicU64::new(0),
             sending: Mutex::default(),
+        }
+    }
+
+    /// Asks another member how far it is.
+    ///
+    /// # Errors
+    /// Why there is no report.
+    pub(crate) async fn report(
+        &self,
+        to: MemberId,
+        address: &MemberAddress,
+        timeout: Duration,
+    ) -> Result<MemberReport, String> {
+        let target = PeerTarget {
+            partition: self.record.partition_id,
+            from_member: self.record.member_id,
+            to_member: to,
+            to_node: address.node_id,
+            address: address.address.clone(),
+        };
+        let message = self.message(to, Body::Report(pb::ReportRequest {}));
+        let sent = self.transport.send(&target, message, Class::Raft, timeout);
+        match sent.await {
+            Ok(PeerReply {
+                body: Some(ReplyBody::Report(report)),
+            }) => Ok(MemberReport {
+                term: report.term,
+                last_log: report.last_log,
+                applied: report.applied,
+            }),
+            other => Err(unexpected(other).to_string()),
+        }
+    }
+
+    fn message(&self, to: MemberId, body: Body) -> PeerMessage {
+        let PartitionId(partition_id) = self.record.partition_id;
+        PeerMessage {
+            store_uid: self.record.store_uid.clone(),
+            incarnation: self.record.incarnation,
+            partition_id,
+            from_member: self.record.member_id.0,
+            to_member: to.0,
+            body: Some(body),
         }
     }
 
@@ -99,16 +153,7 @@ impl Connection {
         class: Class,
         timeout: Duration,
     ) -> BoxFuture<'static, Result<PeerReply, TransportError>> {
-        let record = &self.sender.record;
-        let PartitionId(partition_id) = record.partition_id;
-        let message = PeerMessage {
-            store_uid: record.store_uid.clone(),
-            incarnation: record.incarnation,
-            partition_id,
-            from_member: record.member_id.0,
-            to_member: self.target.to_member.0,
-            body: Some(body),
-        };
+        let message = self.sender.message(self.target.to_member, body);
         self.sender
             .transport
             .send(&self.target, message, class, timeout)

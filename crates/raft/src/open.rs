@@ -1,5 +1,6 @@
 //! Opens a data directory: lock, check, recovery, identity.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use rand::Rng as _;
 use crate::device::Device;
 use crate::engine::EngineOptions;
 use crate::error::OpenError;
-use crate::ids::{NodeId, PartitionId};
+use crate::ids::{MemberId, NodeId, PartitionId};
 use crate::log::{Files, LogEngine, VerifyError, disk, verify};
 use crate::record::GroupRecord;
 
@@ -24,6 +25,9 @@ const NODE_ID_FILE: &str = "node-id";
 const LOG_DIRECTORY: &str = "log";
 const SNAPSHOT_DIRECTORY: &str = "snapshots";
 
+/// The members that this node held of each partition and that left.
+pub(crate) type Departures = BTreeMap<PartitionId, BTreeSet<MemberId>>;
+
 pub(crate) struct Opened {
     pub(crate) node_id: NodeId,
     pub(crate) boot_counter: u64,
@@ -31,6 +35,8 @@ pub(crate) struct Opened {
     pub(crate) records: Vec<GroupRecord>,
     /// The highest boot counter seen of each other node.
     pub(crate) boots: Vec<(NodeId, u64)>,
+    /// The members that left, by partition.
+    pub(crate) departures: Departures,
     pub(crate) lock: File,
 }
 
@@ -61,7 +67,11 @@ pub(crate) fn open(options: &EngineOptions, device: &Device) -> Result<Opened, O
         .map_err(|error| damaged(directory, &error))?;
     let identity = identify(directory, &log_directory, &engine, known, device)?;
 
-    let (records, boots) = read_node(&engine).map_err(|reason| damaged(directory, &reason))?;
+    let NodeRegion {
+        records,
+        boots,
+        departures,
+    } = read_node(&engine).map_err(|reason| damaged(directory, &reason))?;
     remove_orphans(directory, &records, device)?;
     Ok(Opened {
         node_id: NodeId(identity.node_id),
@@ -69,6 +79,7 @@ pub(crate) fn open(options: &EngineOptions, device: &Device) -> Result<Opened, O
         engine: Arc::new(engine),
         records,
         boots,
+        departures,
         lock,
     })
 }
@@ -226,31 +237,44 @@ fn next_identity(
     })
 }
 
-type NodeRegion = (Vec<GroupRecord>, Vec<(NodeId, u64)>);
+#[derive(Default)]
+struct NodeRegion {
+    records: Vec<GroupRecord>,
+    boots: Vec<(NodeId, u64)>,
+    departures: Departures,
+}
 
 fn read_node(engine: &LogEngine) -> Result<NodeRegion, String> {
-    let mut records = Vec::new();
-    let mut boots = Vec::new();
+    let mut region = NodeRegion::default();
     let mut broken = None;
     engine
         .scan_raw_messages(disk::NODE_REGION, None, None, false, |key, value| {
             // An empty value is a group that was deleted.
             if disk::is_group_key(key) && !value.is_empty() {
                 match pb::StoredGroup::decode(value) {
-                    Ok(stored) => records.push(GroupRecord::from_stored(stored)),
+                    Ok(stored) => region.records.push(GroupRecord::from_stored(stored)),
                     Err(error) => broken = Some(format!("a group record does not decode: {error}")),
                 }
             }
             if let Some(node_id) = disk::boot_key_node(key) {
                 match disk::decode_boot(value) {
-                    Ok(counter) => boots.push((NodeId(node_id), counter)),
+                    Ok(counter) => region.boots.push((NodeId(node_id), counter)),
                     Err(error) => broken = Some(error),
+                }
+            }
+            if let Some(partition) = disk::departures_key_partition(key) {
+                match pb::StoredDepartures::decode(value) {
+                    Ok(stored) => {
+                        let members = stored.members.into_iter().map(MemberId).collect();
+                        region.departures.insert(PartitionId(partition), members);
+                    }
+                    Err(error) => broken = Some(format!("departures do not decode: {error}")),
                 }
             }
             true
         })
         .map_err(|error| error.to_string())?;
-    broken.map_or(Ok((records, boots)), Err)
+    broken.map_or(Ok(region), Err)
 }
 
 /// Removes snapshots of groups that were deleted.

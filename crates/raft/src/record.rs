@@ -7,6 +7,7 @@ use atomix_proto::multiraft::v1 as pb;
 use bytes::Bytes;
 
 use crate::ids::{MemberId, NodeId, PartitionId};
+use crate::status::LogPosition;
 
 /// Where a member lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,9 +61,38 @@ pub struct GroupRecord {
     pub observer: bool,
     /// The member that this one takes the place of.
     pub replaces: Option<MemberId>,
+    /// Of a member that joins: the membership that it may be added to; `None` = any.
+    pub expected_membership: Option<LogPosition>,
+    /// Of a member that joins: a leader said that it is a member.
+    pub admitted: bool,
 }
 
 impl GroupRecord {
+    /// Whether both are about the same stay of the same partition; what a repeated Join may change
+    /// is left out.
+    pub(crate) fn is_same_stay(&self, other: &Self) -> bool {
+        let Self {
+            partition_id,
+            member_id,
+            store_uid,
+            incarnation,
+            initializer,
+            members: _,
+            plan_digest: _,
+            timings,
+            observer: _,
+            replaces: _,
+            expected_membership: _,
+            admitted: _,
+        } = self;
+        *partition_id == other.partition_id
+            && *member_id == other.member_id
+            && *store_uid == other.store_uid
+            && *incarnation == other.incarnation
+            && *initializer == other.initializer
+            && *timings == other.timings
+    }
+
     pub(crate) fn to_stored(&self) -> pb::StoredGroup {
         let Self {
             partition_id,
@@ -75,6 +105,8 @@ impl GroupRecord {
             timings,
             observer,
             replaces,
+            expected_membership,
+            admitted,
         } = self;
         let members = members
             .iter()
@@ -97,6 +129,11 @@ impl GroupRecord {
             snapshot_entry_threshold: timings.snapshot_entry_threshold,
             observer: *observer,
             replaces: replaces.map_or(0, |member| member.0),
+            expected_membership: expected_membership.map(|position| pb::LogId {
+                term: position.term,
+                index: position.index,
+            }),
+            admitted: *admitted,
         }
     }
 
@@ -126,6 +163,11 @@ impl GroupRecord {
             },
             observer: stored.observer,
             replaces: some_member(stored.replaces),
+            expected_membership: stored.expected_membership.map(|log_id| LogPosition {
+                term: log_id.term,
+                index: log_id.index,
+            }),
+            admitted: stored.admitted,
         }
     }
 }

@@ -1,9 +1,10 @@
 //! What a group tells about itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::ids::{MemberId, PartitionId};
+use crate::record::MemberAddress;
 
 /// What this member is at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,8 @@ pub struct GroupStatus {
     pub learners: BTreeSet<MemberId>,
     /// The log entry that the membership is from; `None` before the group is initialized.
     pub membership: Option<LogPosition>,
+    /// Where each voter and learner lives.
+    pub addresses: BTreeMap<MemberId, MemberAddress>,
     /// The last applied log index; 0 = none.
     pub applied: u64,
     /// The last log index known to be committed; 0 = none.

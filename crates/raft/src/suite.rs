@@ -158,6 +158,8 @@ impl StoreBuilder<TypeConfig, Filled, HostHandle<Counter>, Guard> for Builder {
             timings: Timings::default(),
             observer: false,
             replaces: None,
+            expected_membership: None,
+            admitted: false,
         };
         engine.create_group(&record).await.expect("a group");
         let Claim { log, snapshots, .. } = engine.claim(&record).expect("the group's log");

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use crate::ids::{MemberId, NodeId};
 use crate::record::MemberAddress;
+use crate::status::LogPosition;
 
 openraft::declare_raft_types!(
     /// Standard Raft terms: one leader per term.
@@ -91,6 +92,18 @@ impl Peer {
 
 pub(crate) fn member(id: u64) -> MemberId {
     MemberId(id)
+}
+
+/// Where an entry is.
+pub(crate) fn position(log_id: &LogId) -> LogPosition {
+    LogPosition {
+        term: log_id.leader_id.term,
+        index: log_id.index,
+    }
+}
+
+pub(crate) fn to_log_id(position: LogPosition) -> LogId {
+    LogId::new_term_index(position.term, position.index)
 }
 
 /// The index of a log id; 0 for none.

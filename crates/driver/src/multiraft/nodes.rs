@@ -173,8 +173,14 @@ impl Nodes {
         self.look_again.notify_one();
     }
 
-    /// Looks the nodes up at the start, when the configuration changes, and whenever and as long as
-    /// one of them is not connected. Rests while all are. Never returns.
+    /// The known nodes do not host a partition: there may be others by now, which are looked up soon.
+    pub(crate) fn seek(&self) {
+        self.look_again.notify_one();
+    }
+
+    /// Looks the nodes up at the start, when the configuration changes, when a partition is not
+    /// where it was, and whenever and as long as one of them is not connected. Rests while all are.
+    /// Never returns.
     pub(crate) async fn follow(&self) {
         let mut delay = MIN_RESOLVE_DELAY;
         loop {
@@ -182,6 +188,8 @@ impl Nodes {
             if self.update(found) {
                 delay = MIN_RESOLVE_DELAY;
                 self.look_again.notified().await;
+                // Many may ask for it at once.
+                tokio::time::sleep(jittered(MIN_RESOLVE_DELAY)).await;
             } else {
                 tokio::time::sleep(jittered(delay)).await;
                 delay = (delay * 2).min(MAX_RESOLVE_DELAY);

@@ -306,6 +306,7 @@ impl Partition {
         let hosts_others = failure.code == tonic::Code::NotFound as i32;
         if reason == Reason::UnknownPartition && hosts_others {
             search.met_stranger(target);
+            self.nodes.seek();
         } else {
             search.strangers.clear();
         }

@@ -45,6 +45,8 @@ struct Shared {
     addresses: Vec<SocketAddr>,
     leader: Option<usize>,
     hints: bool,
+    /// The only node that hosts the partitions; `None` = all do.
+    host: Option<usize>,
     faults: VecDeque<Fault>,
     leaderless_after_faults: bool,
     cancelled: usize,
@@ -82,6 +84,7 @@ impl Cluster {
             addresses: Vec::new(),
             leader: Some(0),
             hints: true,
+            host: None,
             faults: VecDeque::new(),
             leaderless_after_faults: false,
             cancelled: 0,
@@ -127,6 +130,17 @@ impl Cluster {
         shared.leader = Some(leader);
         shared.hints = hints;
         shared.leaderless_after_faults = false;
+    }
+
+    /// All partitions move to one node, and the others know nothing of them any more.
+    pub fn move_to(&self, node: usize) {
+        let mut shared = self.shared.lock();
+        shared.leader = Some(node);
+        shared.host = Some(node);
+    }
+
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.shared.lock().addresses.clone()
     }
 
     pub fn nobody_leads_after_faults(&self) {
@@ -197,7 +211,8 @@ impl Shared {
 impl Node {
     fn react(&self, partition: u32, body: request::Body) -> Reaction {
         let mut shared = self.shared.lock();
-        if !shared.machines.contains_key(&partition) {
+        let moved_away = shared.host.is_some_and(|host| host != self.index);
+        if moved_away || !shared.machines.contains_key(&partition) {
             let refusal = Failure {
                 code: tonic::Code::NotFound as i32,
                 message: format!("the highest that it hosts is {}", shared.machines.len()),

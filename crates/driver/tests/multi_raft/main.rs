@@ -13,10 +13,12 @@
 
 mod cluster;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atomix_driver::resolver::DnsResolver;
+use async_trait::async_trait;
+use atomix_driver::resolver::{DnsResolver, HostPort, Resolver};
 use atomix_driver::{
     Connection, ConnectionState, Driver as _, DriverError, ErrorKind, Invocation, MultiRaftDriver,
     Owner, StoreId,
@@ -111,6 +113,37 @@ async fn a_moved_leader_is_found_with_a_hint_and_without_one() {
         increment(&connection, LONG).await.unwrap();
     }
     assert_eq!(get(&connection).await, 5);
+}
+
+/// One name for all nodes, as a headless Service gives it.
+struct Names(parking_lot::Mutex<Vec<SocketAddr>>);
+
+#[async_trait]
+impl Resolver for Names {
+    async fn resolve(&self, _name: &HostPort) -> std::io::Result<Vec<SocketAddr>> {
+        Ok(self.0.lock().clone())
+    }
+}
+
+#[tokio::test]
+async fn a_partition_that_moved_to_a_new_node_is_found_by_looking_the_names_up_again() {
+    let cluster = Cluster::start(3, 1).await;
+    let addresses = cluster.addresses();
+    let names = Arc::new(Names(parking_lot::Mutex::new(addresses[..2].to_vec())));
+    let driver = MultiRaftDriver::new(names.clone());
+    let store = StoreId {
+        namespace: "team".into(),
+        name: "store-a".into(),
+    };
+    // Its own patience with nodes that do not host the partition is two elections.
+    let config =
+        r#"{"nodes": ["nodes.store:5681"], "partitions": 1, "timeouts": {"election": "3s"}}"#;
+    let connection = driver.connect(&store, config.as_bytes()).await.unwrap();
+    assert_eq!(increment(&connection, LONG).await.unwrap(), 1);
+    *names.0.lock() = addresses;
+    cluster.move_to(2);
+    assert_eq!(increment(&connection, LONG).await.unwrap(), 2);
+    assert_eq!(get(&connection).await, 2);
 }
 
 #[tokio::test]

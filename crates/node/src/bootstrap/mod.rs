@@ -1,7 +1,7 @@
 //! Bootstrap: creates this node's members of new partitions, once.
 
 mod decision;
-mod plan;
+pub(crate) mod plan;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +15,6 @@ use atomix_proto::multiraft::v1::{
     BootstrapRequest, HeldPlan as HeldPlanMessage, ListPlansRequest, ListPlansResponse,
 };
 use atomix_raft::{NodeId, PartitionId};
-use tokio::sync::Mutex;
 use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status};
 
@@ -34,16 +33,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) struct Bootstrapper {
     hosted: Arc<Hosted>,
     resolver: Arc<dyn Resolver>,
-    one_at_a_time: Mutex<()>,
 }
 
 impl Bootstrapper {
     pub(crate) fn new(hosted: Arc<Hosted>, resolver: Arc<dyn Resolver>) -> Self {
-        Self {
-            hosted,
-            resolver,
-            one_at_a_time: Mutex::default(),
-        }
+        Self { hosted, resolver }
     }
 
     /// Creates and starts the groups of the plan that do not exist here yet.
@@ -54,7 +48,7 @@ impl Bootstrapper {
     pub(crate) async fn bootstrap(&self, request: &BootstrapRequest) -> Result<(), Status> {
         let plan = BootstrapPlan::parse(request)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let _one = self.one_at_a_time.lock().await;
+        let _one = self.hosted.one_at_a_time().await;
 
         let held: Vec<HeldPlan> = self.hosted.records().iter().map(HeldPlan::from).collect();
         let work = decision::judge_own(&plan, self.hosted.node_id(), &held).map_err(refused)?;

@@ -1,10 +1,12 @@
-//! A Bootstrap request, checked and in strong types.
+//! A Bootstrap request, and the one partition of a Join request, checked and in strong types.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use atomix_proto::multiraft::v1::{BootstrapRequest, PartitionConfig, RaftTimings};
-use atomix_raft::{GroupRecord, MemberAddress, MemberId, NodeId, PartitionId, Timings};
+use atomix_proto::multiraft::v1::{BootstrapRequest, JoinRequest, PartitionConfig, RaftTimings};
+use atomix_raft::{
+    GroupRecord, LogPosition, MemberAddress, MemberId, NodeId, PartitionId, Timings,
+};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
@@ -50,6 +52,7 @@ impl BootstrapPlan {
                 prefix: format!("partitions[{position}]"),
             };
             let record = parse_partition(config, &field)?;
+            require_bootstrap(config, &field)?;
             let found = (record.store_uid.clone(), record.incarnation, config.node_id);
             let (store_uid, incarnation, node_id) = common.get_or_insert_with(|| found.clone());
             field.require(
@@ -86,6 +89,63 @@ impl BootstrapPlan {
     }
 }
 
+/// Checks a Join request. Answers the record to store, and whom the caller takes this node for.
+///
+/// # Errors
+/// The first field that is missing, malformed, or of no use in a Join.
+pub(crate) fn parse_join(request: &JoinRequest) -> Result<(GroupRecord, NodeId), InvalidPlan> {
+    let field = Field {
+        prefix: "partition".to_owned(),
+    };
+    let Some(config) = &request.partition else {
+        return Err(InvalidPlan {
+            field: "partition".to_owned(),
+            reason: "is missing".to_owned(),
+        });
+    };
+    let mut record = parse_partition(config, &field)?;
+    field.require(
+        "initializer",
+        config.initializer == 0,
+        "belongs to Bootstrap, not to Join",
+    )?;
+    if config.replaces != 0 {
+        field.require_id("replaces", config.replaces)?;
+        field.require(
+            "replaces",
+            config.replaces != config.member_id,
+            "is the member itself",
+        )?;
+    }
+    field.require("members", config.members.len() > 1, "names nobody to join")?;
+    record.observer = config.observer;
+    record.replaces = (config.replaces != 0).then_some(MemberId(config.replaces));
+    record.expected_membership = request.expected_membership.map(|expected| LogPosition {
+        term: expected.term,
+        index: expected.index,
+    });
+    Ok((record, NodeId(config.node_id)))
+}
+
+/// What a Bootstrap needs, and what it must not say.
+fn require_bootstrap(config: &PartitionConfig, field: &Field) -> Result<(), InvalidPlan> {
+    field.require(
+        "observer",
+        !config.observer,
+        "belongs to Join, not to Bootstrap",
+    )?;
+    field.require(
+        "replaces",
+        config.replaces == 0,
+        "belongs to Join, not to Bootstrap",
+    )?;
+    field.require(
+        "initializer",
+        config.members.contains_key(&config.initializer),
+        "is not among members",
+    )
+}
+
 /// Names a field in errors.
 struct Field {
     prefix: String,
@@ -118,8 +178,8 @@ fn parse_partition(config: &PartitionConfig, field: &Field) -> Result<GroupRecor
         members,
         store_uid,
         member_id,
-        observer,
-        replaces,
+        observer: _,
+        replaces: _,
         raft,
         node_id,
         incarnation,
@@ -137,12 +197,6 @@ fn parse_partition(config: &PartitionConfig, field: &Field) -> Result<GroupRecor
     field.require_id("member_id", *member_id)?;
     field.require_id("node_id", *node_id)?;
     field.require("incarnation", *incarnation != 0, "must be at least 1")?;
-    field.require("observer", !*observer, "belongs to Join, not to Bootstrap")?;
-    field.require(
-        "replaces",
-        *replaces == 0,
-        "belongs to Join, not to Bootstrap",
-    )?;
 
     let mut addresses = BTreeMap::new();
     for (member, address) in members {
@@ -184,23 +238,20 @@ fn parse_partition(config: &PartitionConfig, field: &Field) -> Result<GroupRecor
         own.is_some_and(|own| own.node_id.0 == *node_id),
         "is not the node of member_id in node_ids",
     )?;
-    field.require(
-        "initializer",
-        addresses.contains_key(&MemberId(*initializer)),
-        "is not among members",
-    )?;
 
     Ok(GroupRecord {
         partition_id: PartitionId(*partition_id),
         member_id: MemberId(*member_id),
         store_uid: store_uid.clone(),
         incarnation: *incarnation,
-        initializer: Some(MemberId(*initializer)),
+        initializer: (*initializer != 0).then_some(MemberId(*initializer)),
         plan_digest: plan_digest(config),
         timings: parse_timings(raft.as_ref(), field)?,
         members: addresses,
         observer: false,
         replaces: None,
+        expected_membership: None,
+        admitted: false,
     })
 }
 

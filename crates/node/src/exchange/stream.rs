@@ -15,7 +15,7 @@ use tonic::{Status, Streaming};
 use super::ticket::{Answer, KeepAliveTicket, Outbox, Ticket};
 use crate::grpc::HELLO_TIMEOUT;
 use crate::hosted::Hosted;
-use crate::partition::{exhausted, wrong_store};
+use crate::partition::{exhausted, not_leader, wrong_store};
 
 /// The protocol version that this node speaks.
 const VERSION: u32 = 1;
@@ -156,9 +156,13 @@ impl Driver {
     }
 }
 
-/// The message names what is hosted here: a driver with another number of partitions in its
+/// A partition whose member moved away has a leader elsewhere. Else the message names what is hosted
+/// here: a driver with another number of partitions in its
 /// configuration than the store has passes it on to whoever can correct that.
 fn unknown_partition(hosted: &Hosted, partition: u32) -> Failure {
+    if let Some(leader) = hosted.moved_to(PartitionId(partition)) {
+        return not_leader(Some(leader));
+    }
     crate::partition::unknown_partition(partition, hosted.highest_partition())
 }
 

@@ -19,7 +19,8 @@ use std::time::Duration;
 use atomix_primitives::Kinds;
 use atomix_proto::multiraft::v1::PartitionLeader;
 use atomix_raft::{
-    Engine, GroupEvent, GroupRecord, GroupStatus, PeerMessage, PeerReply, StartError, Transport,
+    ChangeError, Engine, GroupEvent, GroupRecord, GroupStatus, MemberChange, MemberId, PartitionId,
+    PeerMessage, PeerReply, Role, StartError, Transport,
 };
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
@@ -32,7 +33,7 @@ use leadership::{Duties, Leadership, leader_of};
 use machine::PartitionMachine;
 use queues::{Proposals, Reads};
 
-pub(crate) use answers::{exhausted, unknown_outcome, unknown_partition, wrong_store};
+pub(crate) use answers::{exhausted, not_leader, unknown_outcome, unknown_partition, wrong_store};
 
 /// The Raft member of a partition.
 pub(crate) type Group = atomix_raft::Group<PartitionMachine>;
@@ -45,6 +46,8 @@ struct Inner {
     proposals: Proposals,
     reads: Reads,
     metrics: PartitionMetrics,
+    /// Held while members are changed.
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl Inner {
@@ -80,9 +83,17 @@ pub(crate) struct Environment {
 
 /// An event of one partition.
 #[derive(Debug, Clone)]
-pub(crate) struct PartitionEvent {
-    pub(crate) partition: u32,
-    pub(crate) event: GroupEvent,
+pub(crate) enum PartitionEvent {
+    /// Something happened to its group.
+    Group {
+        partition: PartitionId,
+        event: GroupEvent,
+    },
+    /// This node's member left; its data is deleted.
+    Removed {
+        partition: PartitionId,
+        member: MemberId,
+    },
 }
 
 /// A running partition.
@@ -127,6 +138,7 @@ impl Partition {
             proposals: proposal_queue,
             reads: read_queue,
             metrics: environment.metrics.partition(partition),
+            changing: tokio::sync::Mutex::default(),
         });
         let stopping = CancellationToken::new();
         let spawn = |name: &str, task: futures::future::BoxFuture<'static, ()>| {
@@ -186,6 +198,33 @@ impl Partition {
         leader_of(&self.status(), self.record())
     }
 
+    pub(crate) fn group(&self) -> &Group {
+        &self.inner.group
+    }
+
+    /// To be held while members are changed.
+    pub(crate) async fn changing(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.inner.changing.lock().await
+    }
+
+    /// The leader, or any other member, as the place to ask once this node's member is gone.
+    pub(crate) fn another_member(&self) -> Option<PartitionLeader> {
+        let me = self.record().member_id;
+        let led = self.leader().filter(|leader| leader.member_id != me.0);
+        let any = || {
+            let membership = self.inner.group.membership();
+            let mut others = membership.addresses.into_iter();
+            let (member, address) = others.find(|(member, _)| *member != me)?;
+            Some(PartitionLeader {
+                partition_id: self.record().partition_id.0,
+                term: 0,
+                member_id: member.0,
+                address: address.address,
+            })
+        };
+        led.or_else(any)
+    }
+
     /// Takes a message of another member. It is queued during the call.
     pub(crate) fn handle(
         &self,
@@ -201,10 +240,15 @@ async fn lead(
     mut events: broadcast::Receiver<GroupEvent>,
     watchers: broadcast::Sender<PartitionEvent>,
 ) {
-    let partition = inner.group.record().partition_id.0;
+    let partition = inner.group.record().partition_id;
     loop {
         let pause = inner.duties().look().await;
-        inner.metrics.observe(&inner.group.status());
+        let status = inner.group.status();
+        inner.metrics.observe(&status);
+        if status.role == Role::Leader && !status.outgoing_voters.is_empty() {
+            // Waits for a quorum of both configurations; the other duties go on.
+            tokio::spawn(complete_joint(Arc::clone(&inner)));
+        }
         let next_look = Instant::now() + pause;
         let waited = tokio::select! {
             event = events.recv() => event,
@@ -213,7 +257,7 @@ async fn lead(
         let event = match waited {
             Ok(event) => event,
             Err(broadcast::error::RecvError::Lagged(missed)) => {
-                tracing::warn!(partition, missed, "events of the group were lost");
+                tracing::warn!(%partition, missed, "events of the group were lost");
                 let status = inner.group.status();
                 GroupEvent::LeaderChanged {
                     term: status.term,
@@ -223,7 +267,28 @@ async fn lead(
             Err(broadcast::error::RecvError::Closed) => return,
         };
         // Nobody may watch.
-        let _ = watchers.send(PartitionEvent { partition, event });
+        let _ = watchers.send(PartitionEvent::Group { partition, event });
+    }
+}
+
+/// Ends a change of voters that an earlier leader, or an earlier process of this one, left half done.
+async fn complete_joint(inner: Arc<Inner>) {
+    // Whoever changes members at this moment completes it.
+    let Ok(_one) = inner.changing.try_lock() else {
+        return;
+    };
+    let group = &inner.group;
+    let membership = group.membership();
+    let is_committed = group.applied_membership().position == membership.position;
+    if !membership.is_joint() || !is_committed {
+        return;
+    }
+    let deadline = Instant::now() + inner.propose_timeout();
+    let change = MemberChange::Complete;
+    let completed = group.change_members(&change, membership.position, deadline);
+    match completed.await {
+        Ok(_) | Err(ChangeError::NotLeader(_) | ChangeError::Conflict(_)) => {}
+        Err(error) => tracing::debug!(%error, "a change of voters is not complete yet"),
     }
 }
 

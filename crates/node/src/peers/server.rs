@@ -144,8 +144,8 @@ impl PeersService {
             );
         };
         let from_member = MemberId(message.from_member);
-        let planned = partition.record().members.get(&from_member);
-        if planned.is_some_and(|member| member.node_id != from_node) {
+        let known = partition.group().node_of(from_member);
+        if known.is_some_and(|node| node != from_node) {
             return refuse(
                 Reason::WrongMember,
                 format!("member {from_member} does not live on node {from_node}"),

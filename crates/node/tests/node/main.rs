@@ -10,6 +10,7 @@
 
 mod control;
 mod frame;
+mod membership;
 mod processes;
 mod streams;
 mod support;

@@ -7,15 +7,9 @@ use std::time::Duration;
 use atomix_proto::multiraft::v1::failure::Reason;
 use tokio::time::Instant;
 
-use crate::support::driver::{Follower, NoReply, Stream};
+use crate::support::driver::{Follower, NoReply, Stream, count};
 use crate::support::eventually;
 use crate::support::nodes::{Cluster, PATIENCE};
-
-/// What one client's counting came to.
-struct Count {
-    acknowledged: i64,
-    unknown: i64,
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_count_under_kill_9_is_at_least_the_acknowledged_and_at_most_the_possible() {
@@ -84,38 +78,6 @@ async fn a_count_under_kill_9_is_at_least_the_acknowledged_and_at_most_the_possi
         })
         .await;
     }
-}
-
-/// Increments one after the other until it is told to stop.
-async fn count(mut follower: Follower, stop: Arc<AtomicBool>) -> Count {
-    let mut session = follower.open_session(Duration::from_secs(30)).await;
-    let mut sequence = 0;
-    let mut count = Count {
-        acknowledged: 0,
-        unknown: 0,
-    };
-    let mut last = 0;
-    while !stop.load(Ordering::Relaxed) {
-        sequence += 1;
-        let deadline = Instant::now() + Duration::from_secs(15);
-        match follower
-            .increment("shared", session, sequence, deadline)
-            .await
-        {
-            Some(Ok(value)) => {
-                assert!(value > last, "{value} came after {last}");
-                last = value;
-                count.acknowledged += 1;
-            }
-            None => {
-                count.unknown += 1;
-                session = follower.open_session(Duration::from_secs(30)).await;
-                sequence = 0;
-            }
-            Some(Err(failure)) => panic!("an increment failed: {failure:?}"),
-        }
-    }
-    count
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use atomix_proto::multiraft::v1 as pb;
 use atomix_proto::multiraft::v1::peer_message::Body;
@@ -9,8 +10,11 @@ use atomix_proto::multiraft::v1::peer_refusal::Reason;
 use atomix_proto::multiraft::v1::peer_reply::Body as ReplyBody;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use openraft::async_runtime::WatchReceiver as _;
 use openraft::type_config::alias::SnapshotOf;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Node;
@@ -19,7 +23,7 @@ use crate::host::Host;
 use crate::machine::Machine;
 use crate::record::GroupRecord;
 use crate::snapshot::{Progress, ReceiveError, Receiver, SnapshotFile};
-use crate::types::TypeConfig;
+use crate::types::{TypeConfig, index_of};
 use crate::{PeerMessage, PeerReply};
 
 /// Messages that wait for the group.
@@ -30,6 +34,7 @@ const IN_PROGRESS: usize = 128;
 pub(super) struct Inbox {
     me: Identity,
     sender: mpsc::Sender<Incoming>,
+    heard: Arc<Mutex<Instant>>,
 }
 
 struct Incoming {
@@ -50,13 +55,17 @@ impl Inbox {
     pub(super) fn new<M: Machine>(
         record: &GroupRecord,
         raft: Node<M>,
-        host: &Host<M>,
+        host: Arc<Host<M>>,
         stopping: CancellationToken,
     ) -> (Self, impl Future<Output = ()> + Send + 'static + use<M>) {
         let (sender, receiver) = mpsc::channel(CAPACITY);
+        let heard = Arc::new(Mutex::new(Instant::now()));
+        let snapshots = Receiver::new(host.snapshots.clone());
         let worker = Arc::new(Worker {
             raft,
-            snapshots: tokio::sync::Mutex::new(Some(Receiver::new(host.snapshots.clone()))),
+            snapshots: tokio::sync::Mutex::new(Some(snapshots)),
+            host,
+            heard: heard.clone(),
         });
         let inbox = Self {
             me: Identity {
@@ -66,6 +75,7 @@ impl Inbox {
                 member_id: record.member_id.0,
             },
             sender,
+            heard,
         };
         let run = async move {
             tokio::select! {
@@ -74,6 +84,12 @@ impl Inbox {
             }
         };
         (inbox, run)
+    }
+
+    /// Since the last message of a leader, or since the start.
+    pub(super) fn since_heard(&self) -> Duration {
+        let heard = *self.heard.lock();
+        Instant::now().saturating_duration_since(heard)
     }
 
     pub(super) fn accept(
@@ -165,6 +181,8 @@ async fn run<M: Machine>(mut receiver: mpsc::Receiver<Incoming>, worker: Arc<Wor
 struct Worker<M: Machine> {
     raft: Node<M>,
     snapshots: tokio::sync::Mutex<Option<Receiver>>,
+    host: Arc<Host<M>>,
+    heard: Arc<Mutex<Instant>>,
 }
 
 impl<M: Machine> Worker<M> {
@@ -175,12 +193,28 @@ impl<M: Machine> Worker<M> {
             Body::PreVote(request) => self.pre_vote(&request).await,
             Body::SnapshotChunk(chunk) => Box::pin(self.snapshot_chunk(chunk)).await,
             Body::TransferLeader(request) => self.transfer_leader(&request).await,
+            Body::Report(_) => Ok(self.report()),
         };
         handled.map_or_else(|refusal| refusal, reply)
     }
 
+    fn report(&self) -> ReplyBody {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        ReplyBody::Report(pb::Report {
+            term: metrics.current_term,
+            last_log: metrics.last_log_index.unwrap_or(0),
+            applied: index_of(metrics.last_applied.as_ref()).max(*self.host.progress().borrow()),
+        })
+    }
+
+    fn hear_leader(&self) {
+        *self.heard.lock() = Instant::now();
+    }
+
     async fn append(&self, request: pb::AppendEntries) -> Result<ReplyBody, PeerReply> {
         let request = codec::append_from_pb(request).map_err(|error| invalid(&error))?;
+        self.hear_leader();
         let answer = self.raft.append_entries(request).await;
         let answer = answer.map_err(|error| stopped(&error))?;
         Ok(ReplyBody::AppendEntries(codec::append_reply_to_pb(answer)))
@@ -214,6 +248,7 @@ impl<M: Machine> Worker<M> {
 
     async fn snapshot_chunk(&self, chunk: pb::SnapshotChunk) -> Result<ReplyBody, PeerReply> {
         use pb::snapshot_chunk_reply::Outcome;
+        self.hear_leader();
         let vote = codec::vote_from_pb(&chunk.vote.unwrap_or_default());
         let outcome = match self.receive(chunk).await {
             Ok(Progress::More(next)) => Outcome::NextOffset(next),

@@ -1,7 +1,5 @@
 //! What openraft's metrics say, as status, events and fatal errors.
 
-use std::collections::BTreeSet;
-
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::metrics::RaftMetrics;
 use openraft::{Instant as _, ServerState};
@@ -12,9 +10,10 @@ use super::{Node, lease};
 use crate::fatal::FatalReporter;
 use crate::ids::MemberId;
 use crate::machine::Machine;
+use crate::membership::Membership;
 use crate::record::GroupRecord;
 use crate::status::{GroupEvent, GroupStatus, LogPosition, MemberProgress, Role};
-use crate::types::{LogId, TypeConfig, index_of, member};
+use crate::types::{TypeConfig, index_of, member};
 
 pub(super) fn status<M: Machine>(record: &GroupRecord, raft: &Node<M>) -> GroupStatus {
     let metrics = raft.metrics().borrow_watched().clone();
@@ -23,16 +22,13 @@ pub(super) fn status<M: Machine>(record: &GroupRecord, raft: &Node<M>) -> GroupS
 
 fn to_status(record: &GroupRecord, metrics: &RaftMetrics<TypeConfig>) -> GroupStatus {
     let stored = &metrics.membership_config;
-    let mut configurations = stored.get_joint_config().iter().rev().map(members);
-    let voters = configurations.next().unwrap_or_default();
-    let outgoing_voters = configurations.next().unwrap_or_default();
-    let is_voter = |id: &MemberId| voters.contains(id) || outgoing_voters.contains(id);
-    let learners = stored
-        .nodes()
-        .map(|(id, _)| member(*id))
-        .filter(|id| !is_voter(id))
-        .collect();
-
+    let Membership {
+        position,
+        voters,
+        outgoing_voters,
+        learners,
+        addresses,
+    } = Membership::of(stored);
     let role = role(record, metrics);
     let claims_to_lead = metrics.state == ServerState::Leader;
     let leader = metrics
@@ -52,24 +48,14 @@ fn to_status(record: &GroupRecord, metrics: &RaftMetrics<TypeConfig>) -> GroupSt
         voters,
         outgoing_voters,
         learners,
-        membership: stored.log_id().as_ref().map(position),
+        membership: position,
+        addresses,
         applied: index_of(metrics.last_applied.as_ref()),
         committed: index_of(committed.as_ref()),
         last_log: metrics.last_log_index.unwrap_or(0),
         snapshot: index_of(metrics.snapshot.as_ref()),
         compacted: index_of(metrics.purged.as_ref()),
         progress: progress(record, metrics),
-    }
-}
-
-fn members(ids: &BTreeSet<u64>) -> BTreeSet<MemberId> {
-    ids.iter().copied().map(member).collect()
-}
-
-fn position(log_id: &LogId) -> LogPosition {
-    LogPosition {
-        term: log_id.leader_id.term,
-        index: log_id.index,
     }
 }
 

@@ -1,6 +1,7 @@
 //! This node's member of a partition.
 
 mod inbox;
+mod members;
 mod metrics;
 mod reads;
 mod snapshot_policy;
@@ -70,6 +71,9 @@ struct Inner<M: Machine> {
     inbox: Inbox,
     reads: Arc<Reads<M>>,
     upkeep: Arc<Upkeep<M>>,
+    sender: Arc<Sender>,
+    /// Held while the leadership is handed over.
+    transferring: tokio::sync::Mutex<()>,
     stopping: CancellationToken,
     tasks: Mutex<Vec<JoinHandle<()>>>,
     released: Mutex<Option<Released>>,
@@ -124,7 +128,7 @@ impl<M: Machine> Group<M> {
         let upkeep = Arc::new(Upkeep::new(
             raft.clone(),
             host.clone(),
-            sender,
+            sender.clone(),
             snapshot_policy::SnapshotPolicy {
                 bytes: engine.options().snapshot_bytes,
                 entries: record.timings.snapshot_entry_threshold,
@@ -132,7 +136,7 @@ impl<M: Machine> Group<M> {
             },
             engine.options().log_retention,
         ));
-        let (inbox, receiving) = Inbox::new(&record, raft.clone(), &host, stopping.clone());
+        let (inbox, receiving) = Inbox::new(&record, raft.clone(), host.clone(), stopping.clone());
         let watching = metrics::watch(
             record.clone(),
             raft.clone(),
@@ -154,6 +158,8 @@ impl<M: Machine> Group<M> {
                 inbox,
                 reads,
                 upkeep,
+                sender,
+                transferring: tokio::sync::Mutex::new(()),
                 stopping,
                 tasks: Mutex::new(tasks),
                 released: Mutex::new(Some(released)),

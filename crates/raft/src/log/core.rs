@@ -83,21 +83,23 @@ impl LogCore {
         }
     }
 
-    /// Queues operations and waits until they are on disk.
-    pub(crate) async fn write(
+    /// Queues operations DURING the call; the future waits until they are on disk.
+    pub(crate) fn write(
         &self,
         region: u64,
         operations: Vec<Operation>,
-    ) -> Result<(), StorageError> {
+    ) -> impl Future<Output = Result<(), StorageError>> + Send + 'static + use<> {
         let (sender, receiver) = oneshot::channel();
         self.submit(Request {
             region,
             operations,
             completion: Completion::Reply(sender),
         });
-        receiver
-            .await
-            .unwrap_or_else(|_| Err(StorageError("the log writer ended".to_owned())))
+        async move {
+            receiver
+                .await
+                .unwrap_or_else(|_| Err(StorageError("the log writer ended".to_owned())))
+        }
     }
 }
 

@@ -19,6 +19,9 @@ const GROUP_KEY_PREFIX: &str = "group/";
 /// The highest boot counter seen of another node.
 const BOOT_KEY_PREFIX: &[u8] = b"boot/";
 
+/// The members that this node held of a partition and that left.
+const DEPARTURES_KEY_PREFIX: &str = "departures/";
+
 /// The last vote.
 pub(crate) const KEY_VOTE: &[u8] = b"vote";
 /// The last committed log id that was known when the batch was written.
@@ -34,6 +37,16 @@ pub(crate) fn group_key(partition: u32) -> Vec<u8> {
 
 pub(crate) fn is_group_key(key: &[u8]) -> bool {
     key.starts_with(GROUP_KEY_PREFIX.as_bytes())
+}
+
+pub(crate) fn departures_key(partition: u32) -> Vec<u8> {
+    format!("{DEPARTURES_KEY_PREFIX}{partition}").into_bytes()
+}
+
+/// The partition that a key of departures is about.
+pub(crate) fn departures_key_partition(key: &[u8]) -> Option<u32> {
+    let partition = key.strip_prefix(DEPARTURES_KEY_PREFIX.as_bytes())?;
+    std::str::from_utf8(partition).ok()?.parse().ok()
 }
 
 pub(crate) fn boot_key(node_id: u64) -> Vec<u8> {

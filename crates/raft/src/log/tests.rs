@@ -29,6 +29,8 @@ pub(super) fn record() -> GroupRecord {
         timings: Timings::default(),
         observer: false,
         replaces: None,
+        expected_membership: None,
+        admitted: false,
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) enum Operation {
     /// Consecutive entries; overwrites what has their index or a higher one.
     Append(Vec<Entry>),
     Put(Vec<u8>, Vec<u8>),
+    /// A key of the node, in the same batch as what happens to the group's region.
+    PutNode(Vec<u8>, Vec<u8>),
     /// Removes the entries below the index.
     Compact(u64),
     /// Removes all entries and keys; entries continue at the index.
@@ -65,14 +67,14 @@ impl Operation {
                 .first()
                 .is_some_and(|first| first.log_id.index < span.next),
             Self::Clean(_) => true,
-            Self::Put(..) | Self::Compact(_) => false,
+            Self::Put(..) | Self::PutNode(..) | Self::Compact(_) => false,
         }
     }
 
     fn bytes(&self) -> usize {
         match self {
             Self::Append(entries) => entries.iter().map(super::entry_bytes).sum(),
-            Self::Put(key, value) => key.len() + value.len(),
+            Self::Put(key, value) | Self::PutNode(key, value) => key.len() + value.len(),
             Self::Compact(_) | Self::Clean(_) => 0,
         }
     }
@@ -235,6 +237,11 @@ fn add(
         Operation::Put(key, value) => {
             batch
                 .put(region, key.clone(), value.clone())
+                .map_err(|error| error.to_string())?;
+        }
+        Operation::PutNode(key, value) => {
+            batch
+                .put(disk::NODE_REGION, key.clone(), value.clone())
                 .map_err(|error| error.to_string())?;
         }
         Operation::Compact(first) => {

@@ -38,6 +38,8 @@ fn record(node_id: NodeId) -> GroupRecord {
         },
         observer: false,
         replaces: None,
+        expected_membership: None,
+        admitted: false,
     }
 }
 

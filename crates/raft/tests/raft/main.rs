@@ -15,6 +15,7 @@ mod group;
 mod inbox;
 mod leadership;
 mod many_groups;
+mod members;
 mod powercut;
 mod rewrite;
 mod snapshots;

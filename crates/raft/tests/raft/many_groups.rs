@@ -69,6 +69,8 @@ async fn start(options: Vec<EngineOptions>) -> Nodes {
                 },
                 observer: false,
                 replaces: None,
+                expected_membership: None,
+                admitted: false,
             };
             engine.create_group(&record).await.unwrap();
             let group = Group::start(engine, record, Journal::default(), network.clone());

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use atomix_proto::multiraft::v1::failure::Reason;
@@ -407,4 +407,48 @@ impl Ask {
             Self::Get(counter) => stream.get(partition, counter).await,
         }
     }
+}
+
+/// What one client's counting came to.
+pub struct Count {
+    pub acknowledged: i64,
+    pub unknown: i64,
+    /// The longest time from one acknowledgement to the next.
+    pub longest_gap: Duration,
+}
+
+/// Increments one after the other until it is told to stop.
+pub async fn count(mut follower: Follower, stop: Arc<AtomicBool>) -> Count {
+    let mut session = follower.open_session(Duration::from_secs(30)).await;
+    let mut sequence = 0;
+    let mut count = Count {
+        acknowledged: 0,
+        unknown: 0,
+        longest_gap: Duration::ZERO,
+    };
+    let mut last = 0;
+    let mut last_at = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        sequence += 1;
+        let deadline = Instant::now() + Duration::from_secs(15);
+        match follower
+            .increment("shared", session, sequence, deadline)
+            .await
+        {
+            Some(Ok(value)) => {
+                assert!(value > last, "{value} came after {last}");
+                last = value;
+                count.acknowledged += 1;
+                count.longest_gap = count.longest_gap.max(last_at.elapsed());
+                last_at = Instant::now();
+            }
+            None => {
+                count.unknown += 1;
+                session = follower.open_session(Duration::from_secs(30)).await;
+                sequence = 0;
+            }
+            Some(Err(failure)) => panic!("an increment failed: {failure:?}"),
+        }
+    }
+    count
 }

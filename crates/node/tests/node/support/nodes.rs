@@ -9,7 +9,8 @@ use std::time::Duration;
 use atomix_proto::multiraft::v1::group_status::Role;
 use atomix_proto::multiraft::v1::node_client::NodeClient;
 use atomix_proto::multiraft::v1::{
-    BootstrapRequest, GetStatusRequest, GetStatusResponse, PartitionConfig, RaftTimings,
+    BootstrapRequest, GetStatusRequest, GetStatusResponse, GroupStatus, JoinRequest, LeaveRequest,
+    PartitionConfig, RaftTimings, TransferLeadershipRequest,
 };
 use tokio::process::{Child, Command};
 use tonic::transport::{Channel, Endpoint};
@@ -142,6 +143,38 @@ impl NodeProcess {
         Ok(())
     }
 
+    /// Calls Join and gives it so long.
+    pub async fn join(&self, request: JoinRequest, patience: Duration) -> Result<(), Status> {
+        let mut request = tonic::Request::new(request);
+        request.set_timeout(patience);
+        self.control().await?.join(request).await?;
+        Ok(())
+    }
+
+    /// Calls Leave and gives it so long.
+    pub async fn leave(&self, request: LeaveRequest, patience: Duration) -> Result<(), Status> {
+        let mut request = tonic::Request::new(request);
+        request.set_timeout(patience);
+        self.control().await?.leave(request).await?;
+        Ok(())
+    }
+
+    pub async fn transfer(&self, partition: u32, member: u64) -> Result<(), Status> {
+        let request = TransferLeadershipRequest {
+            partition_id: partition,
+            member_id: member,
+        };
+        self.control().await?.transfer_leadership(request).await?;
+        Ok(())
+    }
+
+    /// The partition's group as this node sees it; `None` when it does not answer or has none.
+    pub async fn group(&self, partition: u32) -> Option<GroupStatus> {
+        let status = self.status().await.ok()?;
+        let mut groups = status.groups.into_iter();
+        groups.find(|group| group.partition_id == partition)
+    }
+
     /// Fetches a page of the admin server.
     pub async fn admin(&self, path: &str) -> String {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -234,6 +267,59 @@ impl Cluster {
             None
         })
         .await
+    }
+
+    /// Starts one more node, which holds nothing yet.
+    pub async fn add_node(&mut self) -> usize {
+        let number = self.nodes.len();
+        let folder = self.folder.as_ref().expect("not dropped").path();
+        let mut node = NodeProcess::new(folder.join(format!("node-{number}")));
+        self.node_ids.push(node.start().await.node_id);
+        self.nodes.push(node);
+        number
+    }
+
+    /// What a node is told to join a partition, in whose members' list is everybody who is one now.
+    pub async fn join_request(&self, partition: u32, node: usize, member: u64) -> JoinRequest {
+        let leader = self.leader(partition).await;
+        let group = self.nodes[leader].group(partition).await;
+        let present = group.expect("the leader has the group").members;
+        let mut members: HashMap<u64, String> = HashMap::new();
+        let mut node_ids = HashMap::new();
+        for known in present {
+            members.insert(known.member_id, known.address);
+            node_ids.insert(known.member_id, known.node_id);
+        }
+        members.insert(member, self.nodes[node].peer.to_string());
+        node_ids.insert(member, self.node_ids[node]);
+        let planned = self.plan(0, partition, 1).partitions;
+        let planned = planned.last().expect("at least one partition");
+        JoinRequest {
+            partition: Some(PartitionConfig {
+                partition_id: partition,
+                members,
+                store_uid: planned.store_uid.clone(),
+                member_id: member,
+                raft: planned.raft,
+                node_id: self.node_ids[node],
+                incarnation: planned.incarnation,
+                node_ids,
+                ..PartitionConfig::default()
+            }),
+            expected_membership: None,
+        }
+    }
+
+    /// The members of a partition by its leader, when no change is going on.
+    pub async fn settled_group(&self, partition: u32) -> Option<GroupStatus> {
+        for node in self.nodes.iter().filter(|node| node.is_running()) {
+            if let Some(group) = node.group(partition).await
+                && group.role() == Role::Leader
+            {
+                return group.outgoing_voters.is_empty().then_some(group);
+            }
+        }
+        None
     }
 
     pub fn peers(&self) -> Vec<SocketAddr> {

@@ -89,6 +89,8 @@ pub(crate) fn follower_record() -> GroupRecord {
         },
         observer: false,
         replaces: None,
+        expected_membership: None,
+        admitted: false,
     }
 }
 
@@ -154,6 +156,24 @@ impl Cluster {
         cluster
     }
 
+    /// Starts a member that is in no membership yet, on a node of its own.
+    pub(crate) async fn prepare_member(&mut self, id: u64) -> MemberAddress {
+        let directory = self.root.path().join(format!("node-{id}"));
+        let engine = open((self.adjust)(options(&directory))).await;
+        self.directories.insert(id, directory);
+        let address = MemberAddress {
+            node_id: engine.node_id(),
+            address: format!("node-{id}:5681"),
+        };
+        let record = GroupRecord {
+            initializer: None,
+            ..self.record(id, &BTreeMap::from([(MemberId(id), address.clone())]))
+        };
+        engine.create_group(&record).await.expect("a group");
+        self.start_group(id, engine, record).await;
+        address
+    }
+
     fn record(&self, id: u64, members: &BTreeMap<MemberId, MemberAddress>) -> GroupRecord {
         GroupRecord {
             partition_id: PARTITION,
@@ -166,6 +186,8 @@ impl Cluster {
             timings: self.timings,
             observer: false,
             replaces: None,
+            expected_membership: None,
+            admitted: false,
         }
     }
 
