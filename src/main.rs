@@ -36,7 +36,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs the operator; the default.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Prints the custom resource definitions as YAML.
     Crds {
         /// Writes one file each into this directory instead.
@@ -76,7 +76,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::Crds { output_dir }) => print_crds(output_dir.as_deref()),
-        Some(Command::Run(args)) => run(args),
+        Some(Command::Run(args)) => run(*args),
         None => run(cli.run),
     };
     match result {

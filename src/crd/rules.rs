@@ -42,19 +42,19 @@ pub(super) fn of_new_and_old(value: &str) -> (String, String) {
     )
 }
 
-/// CEL for the copies of each partition, with the default; of `multiRaft`.
-pub(super) const REPLICATION_FACTOR: &str =
-    "has(this.replicationFactor) ? this.replicationFactor : (this.replicas < 3 ? 1 : 3)";
+/// CEL of the whole object: without a replicationFactor in the specification, that of the status is
+/// in force.
+pub(super) const REPLICAS_HOLD_KEPT_FACTOR: &str = "!has(self.spec.multiRaft) \
+     || has(self.spec.multiRaft.replicationFactor) \
+     || !has(self.spec.multiRaft.replicas) \
+     || !has(self.status) || !has(self.status.replicationFactor) \
+     || self.spec.multiRaft.replicas >= self.status.replicationFactor";
 
-/// CEL for the election timeout, with the default; of `multiRaft`.
-pub(super) fn election_timeout() -> String {
-    // As validate::timings: more than 64 members on some node.
-    let members = format!("(has(this.partitions) ? this.partitions : 3) * ({REPLICATION_FACTOR})");
-    format!(
-        "has(this.raft) && has(this.raft.electionTimeout) ? duration(this.raft.electionTimeout) \
-         : ({members} > 64 * this.replicas ? duration('2500ms') : duration('1s'))"
-    )
-}
+/// CEL for the election timeout, with the default; of `multiRaft`. As `validate::timings`: it does
+/// not hang on replicas, since it stays when they change.
+pub(super) const ELECTION_TIMEOUT: &str = "has(this.raft) && has(this.raft.electionTimeout) \
+     ? duration(this.raft.electionTimeout) \
+     : ((has(this.partitions) ? this.partitions : 3) > 64 ? duration('2500ms') : duration('1s'))";
 
 /// CEL for the snapshot threshold, with the node's default; of `multiRaft`.
 pub(super) const SNAPSHOT_ENTRY_THRESHOLD: &str = "has(this.raft) && has(this.raft.snapshotEntryThreshold) \

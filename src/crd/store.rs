@@ -30,6 +30,13 @@ pub const DEFAULT_REPLICAS: u32 = 3;
     category = "atomix",
     derive = "PartialEq",
     doc = "A place where primitives keep their data, and the driver that reaches it.",
+    scale(
+        spec_replicas_path = ".spec.multiRaft.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    validation = Rule::new(rules::REPLICAS_HOLD_KEPT_FACTOR)
+        .message("replicas cannot be less than status.replicationFactor: every copy lies on a node of its own; give a smaller replicationFactor, or more replicas"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$')")
         .message("the name of a Store starts with a letter, ends with a letter or digit, holds lower-case letters, digits and hyphens, and has at most 40 characters"),
     printcolumn(name = "Driver", type_ = "string", json_path = ".spec.driver.name"),
@@ -90,17 +97,17 @@ pub struct DriverReference {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!has(self.replicationFactor) || self.replicationFactor <= self.replicas")
-        .message("replicationFactor cannot be greater than replicas: every copy lies on a node of its own"),
-    validation = rules::unchanged_with_default("replicas", "3", &rules::not_yet()),
+        .message("replicationFactor cannot be greater than replicas: every copy lies on a node of its own; give more replicas, or a smaller replicationFactor"),
     validation = rules::unchanged_with_default("partitions", "3", ": keys are spread over partitions by their number; create a new Store"),
-    validation = rules::unchanged_value("replicationFactor", rules::REPLICATION_FACTOR),
-    validation = rules::unchanged_value("raft.electionTimeout", &rules::election_timeout()),
+    validation = rules::unchanged_value("raft.electionTimeout", rules::ELECTION_TIMEOUT),
     validation = rules::unchanged_value("raft.snapshotEntryThreshold", rules::SNAPSHOT_ENTRY_THRESHOLD),
     validation = Rule::new(super::storage_pod::pod_appears_with_image_only())
         .message("pod fields other than the image cannot be changed yet: this version of the operator cannot carry out the change; create a new Store, or set the old value again")
 )]
 pub struct MultiRaft {
-    /// Number of storage nodes, 1 to 63. Default: 3. Cannot be changed yet.
+    /// Number of storage nodes, 1 to 63, at least replicationFactor. Default: 3. When it grows,
+    /// members of partitions move to the new nodes; when it shrinks, they move away before any pod
+    /// goes. The volumes of pods that went are kept.
     #[serde(default = "default_replicas")]
     #[schemars(range(min = 1, max = 63))]
     pub replicas: u32,
@@ -109,7 +116,7 @@ pub struct MultiRaft {
     #[schemars(range(min = 1, max = 1024))]
     pub partitions: Option<u32>,
     /// Copies of each partition: 1, 3, 5 or 7, at most replicas. Default: 3, or 1 when replicas is
-    /// less than 3. Cannot be changed yet.
+    /// less than 3 at creation, which is then kept in status. Changed member by member.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 7), extend("enum" = [1, 3, 5, 7]))]
     pub replication_factor: Option<u32>,
@@ -130,7 +137,7 @@ pub struct MultiRaft {
 #[serde(rename_all = "camelCase")]
 pub struct Raft {
     /// Time without a leader after which an election starts, 300ms to 1m. Default: 1s, or 2500ms
-    /// with more than 64 partitions per node.
+    /// with more than 64 partitions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::duration")]
     #[x_kube(validation = Rule::new("duration(self) >= duration('300ms') && duration(self) <= duration('1m')")
@@ -207,7 +214,8 @@ pub struct StoreStatus {
     /// Label selector of the storage pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
-    /// Copies of each partition, as decided when the Store was created.
+    /// Copies of each partition that are wanted: as in the specification, or as decided when the
+    /// Store was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication_factor: Option<u32>,
     /// Counts of partitions.

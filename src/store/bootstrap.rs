@@ -43,6 +43,8 @@ pub struct Observed {
     pub was_bootstrapped: bool,
     /// What the node at each ordinal answered; `None` = no answer.
     pub nodes: Vec<Option<NodeView>>,
+    /// How many pods there are meant to be; 0 = there is no StatefulSet.
+    pub live_replicas: u32,
 }
 
 /// The ConfigMap with the plan.
@@ -95,11 +97,8 @@ pub enum Phase {
         /// Partition ids.
         uncommitted: Vec<u32>,
     },
-    /// The mark is written.
-    Done {
-        /// Ordinals whose disk is not the one in the plan.
-        lost_disks: Vec<u32>,
-    },
+    /// The mark is written: from now on members change by `placement`.
+    Done,
     /// Disks hold groups of another Store: ordinal and that store's uid.
     ExistingData(BTreeMap<u32, String>),
     /// There are groups, or the Store was bootstrapped, but the plan is gone.
@@ -225,12 +224,9 @@ fn decide_after_mark(
     plan: &Plan,
     mint: &mut dyn FnMut() -> u64,
 ) -> Decision {
-    let lost_disks = lost_disks(observed, plan);
-    let all_lost = lost_disks.len() == plan.nodes.len() && !plan.nodes.is_empty();
     if desired.ephemeral
-        && all_lost
+        && is_nowhere(observed, plan)
         && let Ok(nodes) = all_answered(desired, observed)
-        && nodes.iter().all(|node| node.groups.is_empty())
     {
         let incarnation = plan.incarnation.saturating_add(1);
         let plan = new_plan(desired, &nodes, incarnation, mint);
@@ -241,7 +237,20 @@ fn decide_after_mark(
             },
         };
     }
-    Decision::wait(Phase::Done { lost_disks })
+    Decision::wait(Phase::Done)
+}
+
+/// Every pod that there is has answered with an empty disk, and none of them with one of the plan's:
+/// members have moved since, so no single disk says that all data is gone.
+fn is_nowhere(observed: &Observed, plan: &Plan) -> bool {
+    let mut pods = (0..observed.live_replicas).map(|ordinal| view_of(observed, ordinal));
+    observed.live_replicas > 0
+        && pods.all(|view| {
+            view.is_some_and(|view| {
+                let is_planned = |planned: &PlannedNode| planned.node_id.0 == view.node_id;
+                view.groups.is_empty() && !plan.nodes.iter().any(is_planned)
+            })
+        })
 }
 
 fn view_of(observed: &Observed, ordinal: u32) -> Option<&NodeView> {

@@ -55,18 +55,20 @@ impl Owner {
     }
 }
 
-/// Builds everything. `default_image` is used when the Store names none.
+/// Builds everything. `default_image` is used when the Store names none; `pods` may be more than
+/// the Store asks for, while those beyond hold members.
 #[must_use]
 pub fn build(
     owner: &Owner,
     cluster: &Cluster,
     config: &DriverConfig,
     default_image: &str,
+    pods: u32,
 ) -> StoreObjects {
     StoreObjects {
         service: service(owner),
         config_map: config_map(owner, config),
-        stateful_set: stateful_set(owner, cluster, default_image),
+        stateful_set: stateful_set(owner, cluster, default_image, pods),
     }
 }
 
@@ -106,7 +108,7 @@ fn config_map(owner: &Owner, config: &DriverConfig) -> ConfigMap {
     }
 }
 
-fn stateful_set(owner: &Owner, cluster: &Cluster, default_image: &str) -> StatefulSet {
+fn stateful_set(owner: &Owner, cluster: &Cluster, default_image: &str, pods: u32) -> StatefulSet {
     let claims = match &cluster.storage {
         ClusterStorage::Ephemeral => None,
         ClusterStorage::Volumes { size, class } => Some(vec![PersistentVolumeClaim {
@@ -131,7 +133,7 @@ fn stateful_set(owner: &Owner, cluster: &Cluster, default_image: &str) -> Statef
     StatefulSet {
         metadata: owner.child_meta(&owner.name),
         spec: Some(StatefulSetSpec {
-            replicas: i32::try_from(cluster.replicas).ok(),
+            replicas: i32::try_from(pods).ok(),
             service_name: Some(owner.name.clone()),
             selector: LabelSelector {
                 match_labels: Some(names::selector(&owner.name)),

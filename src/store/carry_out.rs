@@ -135,9 +135,7 @@ impl Bootstrapper<'_> {
                 }
                 Ok(Step::Marked(event)) => {
                     events.push(event);
-                    phase = Phase::Done {
-                        lost_disks: Vec::new(),
-                    };
+                    phase = Phase::Done;
                     Next::OnChange
                 }
                 Ok(Step::Overtaken | Step::Sent) => Next::After(AGAIN),
@@ -247,7 +245,7 @@ fn next_look(phase: &Phase) -> Next {
         Phase::WaitingForNodes(_)
         | Phase::WaitingForEarlierPlan
         | Phase::NameTaken(_)
-        | Phase::Done { .. }
+        | Phase::Done
         | Phase::ExistingData(_)
         | Phase::PlanMissing
         | Phase::PlanDamaged(_) => Next::OnChange,

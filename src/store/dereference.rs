@@ -9,18 +9,20 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::PartialObjectMeta;
-use kube::{Resource, ResourceExt as _};
+use kube::{Api, Resource, ResourceExt as _};
 use serde::Deserialize;
 
 use super::bootstrap::{Observed, StoredPlan};
 use super::build::Owner;
 use super::error::StoreError;
 use super::names;
+use super::node_view::NodeView;
 use super::plan_store::{PlanStore, ReadPlan};
 use super::pods::StoragePodView;
 use super::validate::Cluster;
 use super::watches::{NodeState, Watches};
-use crate::controller::{Cache, ObjectKey};
+use crate::context::Context;
+use crate::controller::{Cache, ObjectKey, call};
 
 /// The fields of a StatefulSet that are read.
 #[derive(Debug, Clone, PartialEq, Deserialize, Resource)]
@@ -28,9 +30,19 @@ use crate::controller::{Cache, ObjectKey};
 pub struct StatefulSetView {
     /// Standard metadata.
     pub metadata: ObjectMeta,
+    /// What is asked of it.
+    #[serde(default)]
+    pub spec: StatefulSetSpecView,
     /// What its controller says.
     #[serde(default)]
     pub status: StatefulSetStatusView,
+}
+
+/// See [`StatefulSetView`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct StatefulSetSpecView {
+    /// How many pods there are meant to be.
+    pub replicas: Option<u32>,
 }
 
 /// See [`StatefulSetView`].
@@ -98,7 +110,70 @@ impl Inputs {
         Observed {
             stored: self.plan.stored.clone(),
             was_bootstrapped,
-            nodes: (0..cluster.replicas.max(planned)).map(view).collect(),
+            nodes: (0..cluster.replicas.max(planned).max(self.live_replicas()))
+                .map(view)
+                .collect(),
+            live_replicas: self.live_replicas(),
+        }
+    }
+
+    /// How many pods there are meant to be; 0 = there is no StatefulSet.
+    #[must_use]
+    pub fn live_replicas(&self) -> u32 {
+        let set = self.stateful_set.as_ref();
+        set.and_then(|set| set.spec.replicas).unwrap_or(0)
+    }
+
+    /// The nodes that answered.
+    #[must_use]
+    pub fn views(&self) -> BTreeMap<u32, NodeView> {
+        let nodes = self.nodes.iter();
+        nodes
+            .filter_map(|(ordinal, state)| Some((*ordinal, state.view()?.clone())))
+            .collect()
+    }
+
+    /// The zone of each pod, where its machine's label has been copied to it.
+    #[must_use]
+    pub fn zones(&self) -> BTreeMap<u32, String> {
+        let pods = self.pods.iter();
+        pods.filter_map(|(ordinal, pod)| Some((*ordinal, pod.zone()?.to_owned())))
+            .collect()
+    }
+
+    /// Asks every node anew, and the API server for the StatefulSet: what is done next must not
+    /// rest on what the watches have not told yet.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn refresh(
+        &mut self,
+        context: &Context,
+        owner: &Owner,
+        watches: &Watches,
+    ) -> Result<(), StoreError> {
+        let sets: Api<StatefulSetView> = Api::namespaced(context.client.clone(), &owner.namespace);
+        let read = call("read the StatefulSet", sets.get_opt(&owner.name)).await;
+        if let Some(set) = read.map_err(StoreError::Dereference)? {
+            self.stateful_set = Some(Arc::new(set));
+        }
+        self.ask(self.pods.keys().copied().collect(), watches).await;
+        Ok(())
+    }
+
+    /// Asks these nodes anew.
+    pub async fn ask(&mut self, ordinals: Vec<u32>, watches: &Watches) {
+        let asked = ordinals.into_iter().filter_map(|ordinal| {
+            let pod = self.pods.get(&ordinal)?;
+            let address = pod.address().filter(|_| !pod.never_started())?;
+            Some(async move { (ordinal, watches.ask(address).await) }.boxed())
+        });
+        for (ordinal, answer) in join_all(asked.collect::<Vec<_>>()).await {
+            let state = match answer {
+                Ok(view) => NodeState::Up(view),
+                Err(error) => NodeState::silent(&error),
+            };
+            self.nodes.insert(ordinal, state);
         }
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::change::ChangeRefused;
 use super::validate::InvalidStore;
 use crate::controller::{ApiError, ApplyError, Category, ReconcileError};
 
@@ -36,6 +37,9 @@ pub enum StoreError {
         /// Its answer.
         status: tonic::Status,
     },
+    /// A node did not accept a change of members.
+    #[error(transparent)]
+    Change(ChangeRefused),
     /// The finalizer.
     #[error("finalizer: {0}")]
     Finalizer(#[source] ApiError),
@@ -54,7 +58,10 @@ impl StoreError {
             | Self::Report(error)
             | Self::Status(error)
             | Self::Apply(ApplyError::Api(error)) => Some(error),
-            Self::Invalid(_) | Self::Apply(ApplyError::NotOurs { .. }) | Self::Node { .. } => None,
+            Self::Invalid(_)
+            | Self::Apply(ApplyError::NotOurs { .. })
+            | Self::Node { .. }
+            | Self::Change(_) => None,
         }
     }
 
@@ -93,7 +100,9 @@ impl ReconcileError for StoreError {
             | Self::Report(error)
             | Self::Status(error) => error.category(),
             Self::Apply(error) => error.category(),
-            Self::Node { status, .. } => Category::of_grpc(status.code()),
+            Self::Node { status, .. } | Self::Change(ChangeRefused { status, .. }) => {
+                Category::of_grpc(status.code())
+            }
         }
     }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::names;
+use super::node_view::NodeView;
+use super::placement::newest_membership;
 use super::plan_record::{Plan, PlannedPartition};
 use super::pod_trouble::{self, Trouble};
 use super::pods::StoragePodView;
@@ -50,22 +52,47 @@ fn judge(
     partition: &PlannedPartition,
     nodes: &BTreeMap<u32, NodeState>,
 ) -> Option<UnhealthyPartition> {
-    let mut missing = Vec::new();
-    for (ordinal, member) in &partition.members {
-        let view = nodes.get(ordinal).and_then(NodeState::view);
-        let group = view
-            .filter(|view| view.store_uid == plan.store_uid && view.incarnation == plan.incarnation)
-            .and_then(|view| view.groups.get(&partition.partition))
-            .filter(|group| group.member_id == member.0);
-        match group {
-            Some(group) if group.leads => return None,
-            Some(_) => {}
-            None => missing.push(names::pod(store, *ordinal)),
+    let views: BTreeMap<u32, NodeView> = nodes
+        .iter()
+        .filter_map(|(ordinal, state)| Some((*ordinal, state.view()?.clone())))
+        .collect();
+    let is_ours =
+        |view: &&NodeView| view.store_uid == plan.store_uid && view.incarnation == plan.incarnation;
+    let mut groups = views
+        .values()
+        .filter(is_ours)
+        .filter_map(|view| view.groups.get(&partition.partition));
+    if groups.any(|group| group.leads) {
+        return None;
+    }
+    let voters = voters(store, plan, partition, &views);
+    let (mut silent, mut lost) = (Vec::new(), Vec::new());
+    for voter in &voters {
+        let pod = match voter.ordinal {
+            Some(ordinal) => names::pod(store, ordinal),
+            None => "a pod that is unknown".to_owned(),
+        };
+        match voter.ordinal.and_then(|ordinal| views.get(&ordinal)) {
+            None => silent.push(pod),
+            Some(view) if view.node_id != voter.node_id => lost.push(pod),
+            Some(view) => {
+                let group = view.groups.get(&partition.partition);
+                if group.is_none_or(|group| group.member_id != voter.member) || !is_ours(&view) {
+                    silent.push(pod);
+                }
+            }
         }
     }
-    let majority = partition.members.len() / 2 + 1;
-    let (reason, message) = if partition.members.len() - missing.len() < majority {
-        let pods = missing.join(", ");
+    let majority = voters.len() / 2 + 1;
+    let (reason, message) = if voters.len() - lost.len() < majority {
+        let pods = lost.join(", ");
+        let message = format!(
+            "a majority of its copies is gone with the disks of {pods}: restore these disks from a \
+             backup; it is never begun anew, since that would lose what the others hold"
+        );
+        ("QuorumLost", message)
+    } else if voters.len() - lost.len() - silent.len() < majority {
+        let pods = silent.join(", ");
         let message = format!("no majority: no member on {pods}; get these pods running again");
         ("QuorumUnavailable", message)
     } else {
@@ -80,6 +107,39 @@ fn judge(
     })
 }
 
+/// A voter and where it is.
+struct Voter {
+    member: u64,
+    node_id: u64,
+    ordinal: Option<u32>,
+}
+
+/// The voters of a partition as its newest member tells, or else as they were first planned.
+fn voters(
+    store: &str,
+    plan: &Plan,
+    partition: &PlannedPartition,
+    views: &BTreeMap<u32, NodeView>,
+) -> Vec<Voter> {
+    if let Some(newest) = newest_membership(plan, views, partition.partition) {
+        let voters = newest.voters.iter().filter_map(|member| {
+            let (node_id, address) = newest.places.get(member)?;
+            Some(Voter {
+                member: *member,
+                node_id: *node_id,
+                ordinal: names::ordinal_of_address(store, address),
+            })
+        });
+        return voters.collect();
+    }
+    let planned = partition.members.iter().map(|(ordinal, member)| Voter {
+        member: member.0,
+        node_id: plan.node(*ordinal).map_or(0, |node| node.node_id.0),
+        ordinal: Some(*ordinal),
+    });
+    planned.collect()
+}
+
 /// What is wrong with the pods, in the order of their ordinals.
 #[must_use]
 pub fn troubles(pods: &BTreeMap<u32, Arc<StoragePodView>>) -> Vec<Trouble> {
@@ -88,10 +148,15 @@ pub fn troubles(pods: &BTreeMap<u32, Arc<StoragePodView>>) -> Vec<Trouble> {
         .collect()
 }
 
-/// The pods that do not serve, although Kubernetes reports no trouble with them, each with why.
+/// Those of these pods that do not serve, although Kubernetes reports no trouble with them, each with
+/// why.
 #[must_use]
-pub fn silent_pods(store: &str, replicas: u32, nodes: &BTreeMap<u32, NodeState>) -> Vec<String> {
-    let silent = (0..replicas).filter_map(|ordinal| {
+pub fn silent_pods(
+    store: &str,
+    ordinals: impl IntoIterator<Item = u32>,
+    nodes: &BTreeMap<u32, NodeState>,
+) -> Vec<String> {
+    let silent = ordinals.into_iter().filter_map(|ordinal| {
         let why = match nodes.get(&ordinal) {
             Some(NodeState::Up(_)) => return None,
             Some(NodeState::Silent(why)) => why.as_str(),

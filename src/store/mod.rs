@@ -1,7 +1,7 @@
 //! The Store controller: from a Store to running, bootstrapped storage nodes.
 //!
-//! One file a step: `dereference` (all reads) → `validate` → `build` and `bootstrap` (pure) →
-//! `apply` and `carry_out` → `status`. Not for runtimes: they are told of a Store by the Session
+//! One file a step: `dereference` (all reads) → `validate` → `bootstrap`, `placement` and `build`
+//! (pure) → `apply` and `carry_out` → `status` → `change` (of members). Not for runtimes: they are told of a Store by the Session
 //! controller, which asks [`may_connect`] (`status.bootstrapped` is true, or the Store has no
 //! storage nodes) and takes the configuration from [`driver_config`].
 //!
@@ -13,6 +13,7 @@ pub mod apply;
 pub mod bootstrap;
 pub mod build;
 pub mod carry_out;
+pub mod change;
 pub mod deletion;
 pub mod dereference;
 pub mod driver_config;
@@ -22,6 +23,8 @@ pub mod heal;
 pub mod health;
 pub mod names;
 pub mod node_view;
+pub mod place;
+pub mod placement;
 pub mod plan_record;
 pub mod plan_store;
 mod pod_template;
@@ -43,7 +46,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use driver_config::{DriverConfig, driver_config, may_connect};
 pub use error::StoreError;
-pub use node_view::{GroupView, NodeView};
+pub use node_view::{GroupView, MembershipView, NodeView};
 
 use crate::context::Context;
 use crate::controller::queue::{self, RunError};

@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use crate::controller::{FIELD_MANAGER, MANAGED_BY_LABEL};
 use crate::crd::labels;
 
+/// On machines, and on pods from Kubernetes 1.35: the zone.
+pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
 /// Port of the Node service, for the operator.
 pub const CONTROL_PORT: u16 = 5680;
 
@@ -62,6 +65,14 @@ pub fn pod(store: &str, ordinal: u32) -> String {
 pub fn ordinal(store: &str, pod: &str) -> Option<u32> {
     let digits = pod.strip_prefix(store)?.strip_prefix('-')?;
     digits.parse().ok()
+}
+
+/// The ordinal of the storage pod with this peer address; `None` for another Store's.
+#[must_use]
+pub fn ordinal_of_address(store: &str, address: &str) -> Option<u32> {
+    let (pod, host) = address.split_once('.')?;
+    let is_own = host.strip_prefix(store)?.starts_with('.');
+    ordinal(store, pod).filter(|_| is_own)
 }
 
 /// The host name of the headless Service, as seen from any namespace of the cluster.
@@ -192,6 +203,11 @@ mod tests {
     fn peers_have_stable_names() {
         let address = peer_address("tulip", "meadow", 2);
         assert_eq!(address, "tulip-2.tulip.meadow.svc:5681");
+        assert_eq!(ordinal_of_address("tulip", &address), Some(2));
+        assert_eq!(ordinal_of_address("tulip-2", &address), None);
+        let other = peer_address("tulip-2", "meadow", 0);
+        assert_eq!(ordinal_of_address("tulip", &other), None);
+        assert_eq!(ordinal_of_address("tulip", "10.0.0.1:5681"), None);
         assert_eq!(
             selector_text("tulip"),
             "app.kubernetes.io/name=atomix-node,atomix.io/store=tulip"

@@ -140,6 +140,13 @@ impl StoragePodView {
         labels.get(names::REVISION_LABEL).map(String::as_str)
     }
 
+    /// The zone of its machine, if the API server has copied the machine's label.
+    #[must_use]
+    pub fn zone(&self) -> Option<&str> {
+        let labels = self.metadata.labels.as_ref()?;
+        labels.get(names::ZONE_LABEL).map(String::as_str)
+    }
+
     /// It is being deleted.
     #[must_use]
     pub fn is_terminating(&self) -> bool {

@@ -26,6 +26,12 @@ pub enum Reason {
     Bootstrapping,
     /// Partitions have no leader.
     PartitionsNotReady,
+    /// Members are copied to other nodes, by the user's wish.
+    MovingMembers,
+    /// Members whose disk is gone are made again.
+    ReplacingMembers,
+    /// Members should move, and cannot now.
+    PlacementWaits,
     /// Pods run with an earlier template.
     PodsOutdated,
     /// The specification contradicts itself.
@@ -77,6 +83,9 @@ impl Reason {
             Self::WaitingForEarlierStore => "WaitingForEarlierStore",
             Self::Bootstrapping => "Bootstrapping",
             Self::PartitionsNotReady => "PartitionsNotReady",
+            Self::MovingMembers => "MovingMembers",
+            Self::ReplacingMembers => "ReplacingMembers",
+            Self::PlacementWaits => "PlacementWaits",
             Self::PodsOutdated => "PodsOutdated",
             Self::InvalidSpec => "InvalidSpec",
             Self::DriverNotFound => "DriverNotFound",
@@ -121,6 +130,9 @@ impl Reason {
                     | Self::WaitingForEarlierStore
                     | Self::Bootstrapping
                     | Self::PartitionsNotReady
+                    | Self::MovingMembers
+                    | Self::ReplacingMembers
+                    | Self::PlacementWaits
                     | Self::PodsOutdated
             )
     }
@@ -138,6 +150,9 @@ impl Reason {
             Self::WaitingForEarlierStore,
             Self::Bootstrapping,
             Self::PartitionsNotReady,
+            Self::MovingMembers,
+            Self::ReplacingMembers,
+            Self::PlacementWaits,
             Self::PodsOutdated,
             Self::InvalidSpec,
             Self::DriverNotFound,

@@ -1,20 +1,25 @@
 //! One reconcile of one Store: the steps in their order, and what becomes of their errors.
 
+use std::collections::HashMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use kube::core::error_boundary::InvalidObject;
+use parking_lot::Mutex;
 
 use super::StoreOptions;
 use super::apply::Prepared;
-use super::bootstrap::Desired;
+use super::bootstrap::{Desired, Phase};
 use super::build::{Owner, StoreObjects, build};
-use super::carry_out::{Bootstrapper, Outcome};
+use super::carry_out::{Announcement, Bootstrapper, Outcome};
+use super::change::{ChangeRefused, Changer};
 use super::deletion::{sessions_using, waiting_message};
 use super::dereference::{Children, Inputs, StatefulSetView, dereference};
 use super::driver_config;
 use super::error::StoreError;
 use super::names;
+use super::place::{Placed, Placer, pods_before_the_mark};
 use super::plan_store::PlanStore;
 use super::pods::StoragePodView;
 use super::reason::Reason;
@@ -37,6 +42,8 @@ pub(super) struct Reconciler {
     watches: Watches,
     statuses: StatusWriter,
     undecodable: UndecodableReports,
+    /// The last refusal of a change of members: the status tells of it while it is tried again.
+    refused: Mutex<HashMap<ObjectKey, ChangeRefused>>,
 }
 
 impl Reconciler {
@@ -59,6 +66,7 @@ impl Reconciler {
             context,
             options,
             children,
+            refused: Mutex::default(),
         }
     }
 
@@ -73,6 +81,7 @@ impl Reconciler {
             self.plans.forget(key);
             self.statuses.forget(key);
             self.undecodable.forget(key);
+            self.refused.lock().remove(key);
             return Ok(Next::OnChange);
         };
         let is_going = guarded.meta().deletion_timestamp.is_some();
@@ -120,8 +129,8 @@ impl Reconciler {
                 Ok(Next::OnChange)
             }
             ValidStore::MultiRaft(cluster) => {
-                self.reconcile_cluster(key, store, &cluster, &config, &previous)
-                    .await
+                let reconciled = self.reconcile_cluster(key, store, &cluster, &config, &previous);
+                Box::pin(reconciled).await
             }
         }
     }
@@ -145,11 +154,31 @@ impl Reconciler {
             was_bootstrapped: previous.bootstrapped == Some(true),
         };
         // Also of a paused Store: its status says where it stands, but nothing is carried out.
-        let decision = bootstrapper.decide(&inputs);
-        let outcome = if store.is_paused() {
+        let is_paused = store.is_paused();
+        let mut decision = bootstrapper.decide(&inputs);
+        if inputs.is_bootstrapped() && !decision.actions.is_empty() && !is_paused {
+            // All data seems to be gone. What the watches told is not enough to begin anew.
+            inputs.refresh(&self.context, &owner, &self.watches).await?;
+            decision = bootstrapper.decide(&inputs);
+        }
+        let placer = Placer {
+            context: &self.context,
+            owner: &owner,
+            cluster,
+            watches: &self.watches,
+        };
+        let placed = match decision.phase {
+            Phase::Done => placer.place(&mut inputs, is_paused).await?,
+            _ => None,
+        };
+        let outcome = if is_paused {
             Outcome::at(decision.phase)
         } else {
-            let objects = build(&owner, cluster, config, &self.options.node_image);
+            let pods = match &placed {
+                Some(placed) => placed.decision.replicas,
+                None => pods_before_the_mark(cluster, &inputs, bootstrapper.was_bootstrapped),
+            };
+            let objects = build(&owner, cluster, config, &self.options.node_image, pods);
             match self.apply(&owner, store, objects, &inputs).await {
                 Ok(()) => bootstrapper.carry_out(&mut inputs, decision).await,
                 Err(error) => Outcome::stopped(decision.phase, error),
@@ -163,30 +192,84 @@ impl Reconciler {
         } = outcome;
 
         let stateful_set = inputs.stateful_set.as_deref();
+        let refused = self.refused_change(key, placed.as_ref());
         let findings = Findings {
             name: &key.name,
             cluster,
             config,
-            paused: store.is_paused(),
+            paused: is_paused,
             plan: &inputs.plan.stored,
             phase: &phase,
             pods: &inputs.pods,
             nodes: &inputs.nodes,
+            placement: placed.as_ref().map(|placed| &placed.decision),
             newest_revision: stateful_set.and_then(StatefulSetView::newest_revision),
-            error: error.as_ref(),
+            error: error.as_ref().or(refused.as_ref()),
         };
         let generation = store.metadata.generation.unwrap_or_default();
         let status = status::of_cluster(&findings, previous, generation, Timestamp::now());
-        for event in events {
-            let (severity, to) = (Severity::Normal, &self.context.events);
-            to.publish(store, severity, event.reason, event.action, event.note);
-        }
+        self.announce(store, events);
         let written = self.write_status(store, previous, &status).await;
         if let Some(error) = error {
             return Err(error);
         }
         written?;
-        Ok(next)
+        match placed.filter(|_| !is_paused) {
+            Some(placed) => {
+                self.change_members(key, store, &owner, cluster, &inputs, &placed)
+                    .await
+            }
+            None => Ok(next),
+        }
+    }
+
+    /// Carries out what was planned for the members: last, since a change may take its time, and
+    /// the status says what goes on.
+    async fn change_members(
+        &self,
+        key: &ObjectKey,
+        store: &Store,
+        owner: &Owner,
+        cluster: &Cluster,
+        inputs: &Inputs,
+        placed: &Placed,
+    ) -> Result<Next, StoreError> {
+        if placed.decision.actions.is_empty() {
+            return Ok(placed.next(cluster));
+        }
+        let changer = Changer {
+            context: &self.context,
+            owner,
+            plan: &placed.plan,
+            inputs,
+            observed: &placed.observed,
+        };
+        let changed = changer.carry_out(&placed.decision.actions).await;
+        let next = changed.next();
+        self.announce(store, changed.events);
+        let Some(refused) = changed.error else {
+            self.refused.lock().remove(key);
+            return Ok(next);
+        };
+        self.refused.lock().insert(key.clone(), refused.clone());
+        Err(StoreError::Change(refused))
+    }
+
+    /// Why the last pass could not change members, as long as they are to change.
+    fn refused_change(&self, key: &ObjectKey, placed: Option<&Placed>) -> Option<StoreError> {
+        let is_wanted = placed.is_some_and(|placed| !placed.decision.actions.is_empty());
+        let mut refused = self.refused.lock();
+        if !is_wanted {
+            refused.remove(key);
+        }
+        refused.get(key).cloned().map(StoreError::Change)
+    }
+
+    fn announce(&self, store: &Store, events: Vec<Announcement>) {
+        for event in events {
+            let (severity, to) = (Severity::Normal, &self.context.events);
+            to.publish(store, severity, event.reason, event.action, event.note);
+        }
     }
 
     /// Applies the children and replaces pods that hold a corrected spec up.

@@ -3,6 +3,7 @@
 //! What a condition says and why is found in `causes`; this file puts the whole together.
 
 mod causes;
+mod moves;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use super::driver_config::DriverConfig;
 use super::error::StoreError;
 use super::health::{self, PartitionHealth};
 use super::names;
+use super::placement::Decision;
 use super::plan_record::Plan;
 use super::pods::StoragePodView;
 use super::reason::Reason;
@@ -44,6 +46,8 @@ pub struct Findings<'a> {
     pub pods: &'a BTreeMap<u32, Arc<StoragePodView>>,
     /// The nodes by ordinal.
     pub nodes: &'a BTreeMap<u32, NodeState>,
+    /// What is to become of the members; `None` before the mark.
+    pub placement: Option<&'a Decision>,
     /// The newest revision of the pods, if known.
     pub newest_revision: Option<&'a str>,
     /// What ended this pass early.

@@ -16,7 +16,8 @@ use crate::crd::{MultiRaft, Store};
 /// The driver whose storage nodes the operator runs.
 pub const MULTI_RAFT: &str = "multi-raft";
 
-/// Partition members a node may host before its groups use the slower timings.
+/// Partitions of a Store before its groups use the slower timings: so many members a node may host
+/// in calm. Not by replicas: timings stay when those change.
 const GROUPS_OF_A_CALM_NODE: u32 = 64;
 
 /// Why a spec cannot be carried out.
@@ -158,7 +159,7 @@ fn cluster(
             "spec.config.{key} is not for the driver multi-raft: only timeouts may be given"
         ));
     }
-    let timings = timings(spec, partitions, factor);
+    let timings = timings(spec, partitions);
     if let Some(given) = config.get("timeouts") {
         problems.extend(driver_timeouts::problems(given, timings.election_timeout));
     }
@@ -177,9 +178,8 @@ fn cluster(
     }
 }
 
-fn timings(spec: &MultiRaft, partitions: u32, factor: u32) -> Timings {
-    let members = partitions.saturating_mul(factor);
-    let default = if members.div_ceil(spec.replicas.max(1)) > GROUPS_OF_A_CALM_NODE {
+fn timings(spec: &MultiRaft, partitions: u32) -> Timings {
+    let default = if partitions > GROUPS_OF_A_CALM_NODE {
         Duration::from_millis(2500)
     } else {
         Duration::from_secs(1)

@@ -57,6 +57,7 @@ fn observed(stored: StoredPlan, nodes: Vec<Option<NodeView>>) -> Observed {
     Observed {
         stored,
         was_bootstrapped: false,
+        live_replicas: u32::try_from(nodes.len()).unwrap(),
         nodes,
     }
 }
@@ -70,9 +71,8 @@ fn bootstrapped_node(plan: &Plan, ordinal: u32, has_committed: bool) -> NodeView
         .map(|config| {
             let view = GroupView {
                 member_id: config.member_id,
-                leads: false,
-                leader: 0,
                 has_committed,
+                ..GroupView::default()
             };
             (config.partition_id, view)
         });
@@ -205,12 +205,7 @@ fn a_lost_disk_means_a_new_incarnation_before_the_mark_and_never_after() {
         &observed(ours(&plan, true), nodes),
         &mut counter(),
     );
-    assert_eq!(
-        after,
-        Decision::wait(Phase::Done {
-            lost_disks: vec![2]
-        })
-    );
+    assert_eq!(after, Decision::wait(Phase::Done));
 
     // Every disk is lost: only a Store whose data may die starts again.
     let all_new = vec![
@@ -220,13 +215,16 @@ fn a_lost_disk_means_a_new_incarnation_before_the_mark_and_never_after() {
     ];
     let observed = observed(ours(&plan, true), all_new);
     let kept = decide(&desired, &observed, &mut counter());
+    assert_eq!(kept, Decision::wait(Phase::Done));
+    desired.ephemeral = true;
+    let mut more_pods = observed.clone();
+    more_pods.live_replicas = 4;
+    let kept = decide(&desired, &more_pods, &mut counter());
     assert_eq!(
         kept,
-        Decision::wait(Phase::Done {
-            lost_disks: vec![0, 1, 2]
-        })
+        Decision::wait(Phase::Done),
+        "one pod has not answered"
     );
-    desired.ephemeral = true;
     let renewed = decide(&desired, &observed, &mut counter());
     assert!(matches!(
         renewed.actions.as_slice(),

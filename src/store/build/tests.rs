@@ -27,7 +27,7 @@ fn objects(multi_raft: Value) -> StoreObjects {
         namespace: "meadow".to_owned(),
         reference: kube::Resource::controller_owner_ref(&store, &()).unwrap(),
     };
-    build(&owner, &cluster, &config, "garden/node:7")
+    build(&owner, &cluster, &config, "garden/node:7", cluster.replicas)
 }
 
 fn json_of(value: &impl serde::Serialize) -> Value {

@@ -2,7 +2,7 @@
 //!
 //! Each sentence names the object, the cause and an action; a test goes through all reasons.
 
-use super::Findings;
+use super::{Findings, moves};
 use crate::controller::{ApplyError, Category, ReconcileError as _};
 use crate::store::bootstrap::Phase;
 use crate::store::error::StoreError;
@@ -79,13 +79,13 @@ pub(super) fn stalled(findings: &Findings<'_>) -> Option<Cause> {
         Phase::WaitingForNodes(_)
         | Phase::WaitingForEarlierPlan
         | Phase::Bootstrapping { .. }
-        | Phase::Done { .. } => None,
+        | Phase::Done => None,
     }
 }
 
 /// Why the Store does not serve in full.
 pub(super) fn unready(findings: &Findings<'_>, health: &PartitionHealth) -> Option<Cause> {
-    let is_done = matches!(findings.phase, Phase::Done { .. });
+    let is_done = matches!(findings.phase, Phase::Done);
     if is_done && health.ready == health.total {
         return None;
     }
@@ -138,7 +138,7 @@ pub(super) fn progressing(findings: &Findings<'_>, health: &PartitionHealth) -> 
                 health.total
             ),
         )),
-        Phase::Done { .. }
+        Phase::Done
         | Phase::NameTaken(_)
         | Phase::ExistingData(_)
         | Phase::PlanMissing
@@ -146,6 +146,7 @@ pub(super) fn progressing(findings: &Findings<'_>, health: &PartitionHealth) -> 
     };
     phase
         .or_else(|| unready_partitions(health))
+        .or_else(|| moves::progressing(findings))
         .or_else(|| old_pods(findings))
 }
 
@@ -201,28 +202,20 @@ fn old_pods(findings: &Findings<'_>) -> Option<Cause> {
 
 /// The Store serves, with less than its full strength.
 pub(super) fn degraded(findings: &Findings<'_>) -> Option<Cause> {
-    let Phase::Done { lost_disks } = findings.phase else {
+    if !matches!(findings.phase, Phase::Done) {
         return None;
-    };
-    if !lost_disks.is_empty() {
-        let pods: Vec<String> = lost_disks
-            .iter()
-            .map(|ordinal| names::pod(findings.name, *ordinal))
-            .collect();
-        return Some(cause(
-            Reason::DiskLost,
-            format!(
-                "{} came back with an empty disk and cannot be a member again; this version \
-                 cannot replace members: keep the other pods running and copy the data to a new \
-                 Store",
-                listed(&pods)
-            ),
-        ));
+    }
+    if let Some(lost) = moves::lost(findings) {
+        return Some(lost);
     }
     if let Some(trouble) = health::troubles(findings.pods).into_iter().next() {
         return Some(cause(trouble.reason, trouble.message));
     }
-    let silent = health::silent_pods(findings.name, findings.cluster.replicas, findings.nodes);
+    let holding = match findings.placement {
+        Some(decision) => decision.holding.clone(),
+        None => (0..findings.cluster.replicas).collect(),
+    };
+    let silent = health::silent_pods(findings.name, holding, findings.nodes);
     if silent.is_empty() {
         return None;
     }
@@ -237,7 +230,7 @@ pub(super) fn degraded(findings: &Findings<'_>) -> Option<Cause> {
 }
 
 /// Some names, and how many more there are.
-fn listed(names: &[String]) -> String {
+pub(super) fn listed(names: &[String]) -> String {
     let named = names.get(..NAMED.min(names.len())).unwrap_or_default();
     match names.len() - named.len() {
         0 => named.join(", "),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::super::node_view::{GroupView, NodeView};
+use super::super::placement::{Action, Join, Potential, Purpose, Wait};
 use super::super::plan_record::{HexId, PlannedNode, PlannedPartition};
 use super::super::validate::{ClusterStorage, Timings};
 use super::*;
@@ -56,8 +57,8 @@ fn node(ordinal: u32, leads: &[u32]) -> NodeState {
         let view = GroupView {
             member_id: u64::from(partition * 10 + ordinal),
             leads: leads.contains(&partition),
-            leader: 0,
             has_committed: true,
+            ..GroupView::default()
         };
         (partition, view)
     });
@@ -95,6 +96,7 @@ struct Case {
     bootstrapped: bool,
     pods: BTreeMap<u32, Arc<StoragePodView>>,
     nodes: [NodeState; 3],
+    placement: Option<Decision>,
     error: Option<StoreError>,
     paused: bool,
     incarnation: u64,
@@ -104,10 +106,11 @@ struct Case {
 impl Case {
     fn healthy() -> Self {
         Self {
-            phase: Phase::Done { lost_disks: vec![] },
+            phase: Phase::Done,
             bootstrapped: true,
             pods: ready_pods(),
             nodes: [node(0, &[1]), node(1, &[2]), node(2, &[])],
+            placement: None,
             error: None,
             paused: false,
             incarnation: 1,
@@ -147,6 +150,7 @@ impl Case {
             phase: &self.phase,
             pods: &self.pods,
             nodes: &nodes,
+            placement: self.placement.as_ref(),
             newest_revision: Some(self.newest_revision),
             error: self.error.as_ref(),
         };
@@ -269,9 +273,12 @@ fn what_only_a_person_can_solve_is_stalled_with_what_to_do() {
 #[test]
 fn a_lost_disk_is_named_and_old_pods_are_progress() {
     let mut case = Case::healthy();
-    case.phase = Phase::Done {
-        lost_disks: vec![2],
-    };
+    case.placement = Some(Decision {
+        lost: [(1, Some(2)), (2, Some(2))].into(),
+        replicas: 3,
+        holding: [0, 1, 2].into(),
+        ..Decision::default()
+    });
     let status = case.status(&StoreStatus::default());
     let (degraded, message) = told(&status, "Degraded");
     assert_eq!(degraded, "True/DiskLost");
@@ -380,7 +387,7 @@ fn a_new_incarnation_after_the_mark_is_a_loss_whoever_sees_it_first() {
     assert_eq!(told(&halted, "DataLost").1, message);
     assert_eq!(told(&halted, "Degraded").0, "False/FullStrength");
     case.bootstrapped = true;
-    case.phase = Phase::Done { lost_disks: vec![] };
+    case.phase = Phase::Done;
     let ready = case.status(&halted);
     assert_eq!(told(&ready, "DataLost").1, message);
 
@@ -400,6 +407,77 @@ fn a_new_incarnation_after_the_mark_is_a_loss_whoever_sees_it_first() {
     assert!(!conditions::holds(&status.conditions, "DataLost"));
 }
 
+/// All members lie where they should.
+fn settled() -> Decision {
+    Decision {
+        replicas: 3,
+        holding: [0, 1, 2].into(),
+        ..Decision::default()
+    }
+}
+
+/// A member changes its place.
+fn moving(purpose: Purpose) -> Decision {
+    let join = Join {
+        partition: 2,
+        ordinal: 0,
+        node_id: 1,
+        member_id: 5,
+        replaces: Some(6),
+        from: Some(4),
+        expected: (1, 2),
+        purpose,
+    };
+    Decision {
+        actions: vec![Action::Join(join)],
+        replicas: 5,
+        potential: Potential {
+            displaced: 7,
+            ..Potential::default()
+        },
+        ..settled()
+    }
+}
+
+#[test]
+fn members_that_move_are_told_with_where_from_and_where_to() {
+    let mut case = Case::healthy();
+    case.placement = Some(moving(Purpose::Drain));
+    let status = case.status(&StoreStatus::default());
+    assert_eq!(told(&status, "Ready").0, "True/AllPartitionsReady");
+    let (progressing, message) = told(&status, "Progressing");
+    assert_eq!(progressing, "True/MovingMembers");
+    assert!(
+        message.starts_with("partition 2 moves from tulip-4 to tulip-0 (7 changes are left)"),
+        "{message}"
+    );
+
+    // All members have moved, but a pod has not said that it holds nothing.
+    case.placement = Some(Decision {
+        replicas: 5,
+        ..settled()
+    });
+    let status = case.status(&StoreStatus::default());
+    let (progressing, message) = told(&status, "Progressing");
+    assert_eq!(progressing, "True/PlacementWaits");
+    assert!(message.starts_with("tulip-3, tulip-4 stay"), "{message}");
+
+    // A new pod that has not answered takes nothing from the Store's strength.
+    let mut case = Case::healthy();
+    case.nodes[2] = silent();
+    case.placement = Some(Decision {
+        holding: [0, 1].into(),
+        ..settled()
+    });
+    let status = case.status(&StoreStatus::default());
+    assert_eq!(told(&status, "Degraded").0, "False/FullStrength");
+    assert_eq!(told(&status, "Progressing").0, "True/WaitingForNodes");
+    case.placement = Some(settled());
+    let status = case.status(&StoreStatus::default());
+    assert_eq!(told(&status, "Degraded").0, "True/NodesUnreachable");
+    assert_eq!(told(&status, "Progressing").0, "False/AsSpecified");
+}
+
 /// One case for each reason that a pass over storage nodes can find.
 fn troubled_cases() -> Vec<Case> {
     let healthy = |change: &dyn Fn(&mut Case)| {
@@ -417,15 +495,34 @@ fn troubled_cases() -> Vec<Case> {
         healthy(&|case| case.nodes[1] = silent()),
         healthy(&|case| case.nodes = [node(0, &[]), node(1, &[]), node(2, &[])]),
         healthy(&|case| {
-            case.phase = Phase::Done {
-                lost_disks: vec![1],
-            };
+            case.placement = Some(Decision {
+                lost: [(1, Some(1))].into(),
+                ..moving(Purpose::Repair)
+            });
         }),
+        healthy(&|case| case.placement = Some(moving(Purpose::Drain))),
         healthy(&|case| case.newest_revision = "r2"),
         healthy(&|case| case.incarnation = 2),
         starting(&|_| {}),
         starting(&|case| case.paused = true),
     ];
+    for wait in [
+        Wait::Unreachable {
+            partition: 1,
+            ordinal: Some(2),
+        },
+        Wait::NoTarget { partition: 1 },
+        Wait::Joint { partition: 1 },
+        Wait::NoMajority { partition: 1 },
+        Wait::ForeignDisk { ordinal: 2 },
+    ] {
+        cases.push(healthy(&|case| {
+            case.placement = Some(Decision {
+                waiting: [wait].into(),
+                ..settled()
+            });
+        }));
+    }
     for phase in [
         Phase::WaitingForEarlierPlan,
         Phase::NameTaken("belongs to nobody".to_owned()),

@@ -294,7 +294,7 @@ proptest! {
         };
         let patch = json_patch::diff(&pod, &after);
         let text = serde_json::to_string(&patch).unwrap();
-        let mut patched = pod.clone();
+        let mut patched = pod;
         json_patch::patch(&mut patched, &serde_json::from_str::<json_patch::Patch>(&text).unwrap()).unwrap();
         prop_assert_eq!(patched, after);
     }

@@ -19,6 +19,7 @@ pub mod crds;
 pub mod end_state;
 pub mod fault;
 pub mod groups;
+pub mod load;
 pub mod matrix;
 pub mod namespace;
 pub mod observer;

@@ -78,6 +78,22 @@ pub async fn store_is_ready(bed: &TestBed, name: &str) -> Result<DynamicObject> 
 /// # Errors
 /// What is not so.
 pub async fn groups_are_whole(bed: &TestBed, store: &str, size: StoreSize) -> Result<()> {
+    let found = bed.stores().get(store).await?;
+    let factor = found.data.pointer("/status/replicationFactor");
+    let members = factor.and_then(Value::as_u64).unwrap_or_default();
+    groups_have(bed, store, size, usize::try_from(members)?).await
+}
+
+/// As [`groups_are_whole`], with so many members of each group.
+///
+/// # Errors
+/// What is not so.
+pub async fn groups_have(
+    bed: &TestBed,
+    store: &str,
+    size: StoreSize,
+    members: usize,
+) -> Result<()> {
     let nodes: Vec<Ipv4Addr> = (0..size.replicas)
         .filter_map(|ordinal| bed.runner().address(&format!("{store}-{ordinal}")))
         .collect();
@@ -86,7 +102,6 @@ pub async fn groups_are_whole(bed: &TestBed, store: &str, size: StoreSize) -> Re
         "only {} storage pods run",
         nodes.len()
     );
-    let members = if size.replicas < 3 { 1 } else { 3 };
     let partitions = usize::try_from(size.partitions)?;
     groups::expect_bootstrapped(&nodes, partitions, members, 1).await?;
 

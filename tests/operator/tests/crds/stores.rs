@@ -1,9 +1,10 @@
 //! Stores that are made, and changes of them.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use atomix_operator::crd::Store;
 use atomix_operator_tests::api_server::ApiServer;
 use atomix_operator_tests::namespace::TestNamespace;
+use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use super::{Accepted, Refused, api_of, expect_created, expect_replaced, memory, nodes, store};
@@ -189,21 +190,29 @@ async fn a_change_of_a_store_that_cannot_be_carried_out_is_refused() -> Result<(
             memory(json!({"config": null})),
             Accepted,
         ),
+        (plain(), nodes(json!({"replicas": 5})), Accepted),
         (
-            plain(),
-            nodes(json!({"replicas": 5})),
-            Refused("replicas cannot be changed yet"),
+            nodes(json!({"replicas": 5, "replicationFactor": 5})),
+            nodes(json!({"replicas": 3, "replicationFactor": 5})),
+            Refused("replicationFactor cannot be greater than replicas"),
+        ),
+        (
+            nodes(json!({"replicas": 5, "replicationFactor": 5})),
+            nodes(json!({"replicas": 3, "replicationFactor": 3})),
+            Accepted,
+        ),
+        // Timings stay when members move to more nodes.
+        (
+            nodes(json!({"replicas": 3, "partitions": 100})),
+            nodes(json!({"replicas": 9, "partitions": 100})),
+            Accepted,
         ),
         (
             plain(),
             nodes(json!({"partitions": 4})),
             Refused("partitions cannot be changed: "),
         ),
-        (
-            plain(),
-            nodes(json!({"replicationFactor": 1})),
-            Refused("replicationFactor cannot be changed yet"),
-        ),
+        (plain(), nodes(json!({"replicationFactor": 1})), Accepted),
         (
             plain(),
             nodes(json!({"raft": {"electionTimeout": "2s"}})),
@@ -266,5 +275,45 @@ async fn a_change_of_a_store_that_cannot_be_carried_out_is_refused() -> Result<(
         )
         .await?;
     }
+    namespace.remove().await
+}
+
+#[tokio::test]
+async fn replicas_are_scaled_as_any_scaler_does_but_not_below_the_copies() -> Result<()> {
+    let server = ApiServer::connect().await?;
+    let namespace = TestNamespace::create(&server, "crds").await?;
+    let stores = api_of::<Store>(&server.client(), Some(namespace.name()));
+    let object = serde_json::from_value(store("tulip", nodes(json!({}))))?;
+    stores.create(&PostParams::default(), &object).await?;
+    let status = json!({"status": {
+        "replicas": 3, "replicationFactor": 3, "selector": "atomix.io/store=tulip",
+    }});
+    let parameters = PatchParams::default();
+    stores
+        .patch_status("tulip", &parameters, &Patch::Merge(status))
+        .await?;
+
+    let scale = stores.get_scale("tulip").await?;
+    let seen = scale.status.context("no status of the scale")?;
+    ensure!(seen.replicas == 3, "{seen:?}");
+    ensure!(
+        seen.selector.as_deref() == Some("atomix.io/store=tulip"),
+        "{seen:?}"
+    );
+    let to = |replicas: i32| Patch::Merge(json!({"spec": {"replicas": replicas}}));
+    stores.patch_scale("tulip", &parameters, &to(5)).await?;
+    let scaled = stores.get("tulip").await?;
+    ensure!(scaled.data["spec"]["multiRaft"]["replicas"] == json!(5));
+
+    let refused = stores.patch_scale("tulip", &parameters, &to(2)).await;
+    let message = refused.err().context("it was scaled to 2")?.to_string();
+    ensure!(
+        message.contains("replicas cannot be less than status.replicationFactor"),
+        "{message}"
+    );
+    let with_factor = json!({"spec": {"multiRaft": {"replicas": 2, "replicationFactor": 1}}});
+    stores
+        .patch("tulip", &parameters, &Patch::Merge(with_factor))
+        .await?;
     namespace.remove().await
 }

@@ -14,6 +14,8 @@ mod healing;
 mod names;
 mod partitions;
 mod paused;
+mod replacement;
+mod scaling;
 mod session;
 mod session_service;
 mod store_bootstrap;

@@ -1,0 +1,83 @@
+//! A node that lost its disk: its members are made again from the others, under load.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use atomix_operator_tests::groups;
+use atomix_operator_tests::load::Load;
+use atomix_operator_tests::resources::{self, expect_condition};
+use atomix_operator_tests::samples::{self, StoreSize};
+use atomix_operator_tests::supervised::Supervised;
+use atomix_operator_tests::test_bed::TestBed;
+use atomix_operator_tests::workload::{self, LIMIT};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::Api;
+use kube::api::DeleteParams;
+
+const STORE: &str = "tulip";
+const SIZE: StoreSize = StoreSize {
+    replicas: 3,
+    partitions: 4,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lost_its_disk_gets_its_members_again() -> Result<()> {
+    workload::run("replace", None, replace).await?;
+    Ok(())
+}
+
+async fn replace(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    workload::bootstrap(bed, operator, STORE, SIZE).await?;
+    bed.create_pod(samples::application_pod("hive-0", "hive"))
+        .await?;
+    resources::create(&bed.sessions(), samples::session("bees", STORE, "hive")).await?;
+    operator
+        .until("the Session to be connected", LIMIT, async || {
+            let session = bed.sessions().get("bees").await?;
+            let ready = expect_condition(&session, "Ready", "True")?;
+            ensure!(ready.reason == "Connected", "{ready:?}");
+            Ok(())
+        })
+        .await?;
+    let runtime = bed.runner().address("hive-0").context("hive-0 runs")?;
+    let load = Load::start(runtime, "visits");
+    load.goes_on(5).await?;
+
+    let pod = format!("{STORE}-2");
+    let lost = disk_of(bed, &pod).await?;
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(bed.client().clone(), bed.namespace());
+    let parameters = DeleteParams::default();
+    claims.delete(&format!("data-{pod}"), &parameters).await?;
+    bed.pods().delete(&pod, &parameters).await?;
+    operator
+        .until_settled("every partition to be whole again", LIMIT * 2, async || {
+            let disk = disk_of(bed, &pod).await?;
+            ensure!(disk != lost, "{pod} has its old disk");
+            let store = workload::store_is_ready(bed, STORE).await?;
+            expect_condition(&store, "Degraded", "False")?;
+            expect_condition(&store, "Progressing", "False")?;
+            workload::groups_are_whole(bed, STORE, SIZE).await
+        })
+        .await?;
+    // It was told while it lasted, and nobody had to do anything.
+    operator
+        .until(
+            "a Warning of the lost disk",
+            Duration::from_secs(30),
+            async || {
+                resources::expect_one_warning(bed.client(), bed.namespace(), STORE, "DiskLost")
+                    .await
+            },
+        )
+        .await?;
+    load.goes_on(20).await?;
+    let (acknowledged, unknown) = load.check().await?;
+    println!("{acknowledged} increments were acknowledged, {unknown} failed");
+    Ok(())
+}
+
+/// The id of a node's disk.
+async fn disk_of(bed: &TestBed, pod: &str) -> Result<u64> {
+    let address = bed.runner().address(pod).context("it does not run")?;
+    Ok(groups::status(address).await?.node_id)
+}

@@ -1,0 +1,243 @@
+//! A Store that grows and shrinks: members move before any pod goes, nothing that was acknowledged
+//! is lost, wherever the operator crashes or the user changes their mind.
+
+use anyhow::{Context as _, Result, ensure};
+use atomix_operator_tests::fault::CrashPoint;
+use atomix_operator_tests::load::Load;
+use atomix_operator_tests::matrix::{Outcome, crash_at_every_call};
+use atomix_operator_tests::resources::{self, expect_condition};
+use atomix_operator_tests::samples::{self, StoreSize};
+use atomix_operator_tests::supervised::Supervised;
+use atomix_operator_tests::test_bed::TestBed;
+use atomix_operator_tests::workload::{self, LIMIT};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams};
+use serde_json::json;
+
+const STORE: &str = "tulip";
+const PARTITIONS: u32 = 4;
+
+fn size(replicas: u32) -> StoreSize {
+    StoreSize {
+        replicas,
+        partitions: PARTITIONS,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_grows_and_shrinks_under_load_and_loses_nothing() -> Result<()> {
+    workload::run("scale", None, grow_and_shrink).await?;
+    Ok(())
+}
+
+async fn grow_and_shrink(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    workload::bootstrap(bed, operator, STORE, size(3)).await?;
+    let load = connect_load(bed, operator).await?;
+    for replicas in [5, 3] {
+        scale(bed, replicas).await?;
+        settle(bed, operator, replicas).await?;
+        load.goes_on(20).await?;
+    }
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(bed.client().clone(), bed.namespace());
+    let claims = claims.list(&ListParams::default()).await?;
+    ensure!(
+        claims.items.len() == 5,
+        "volumes of pods that went are kept"
+    );
+    let (acknowledged, unknown) = load.check().await?;
+    println!("{acknowledged} increments were acknowledged, {unknown} failed");
+    ensure!(
+        unknown * 20 <= acknowledged,
+        "{unknown} increments failed while {acknowledged} succeeded"
+    );
+    Ok(())
+}
+
+/// A runtime that is connected, and increments through it.
+async fn connect_load(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<Load> {
+    bed.create_pod(samples::application_pod("hive-0", "hive"))
+        .await?;
+    resources::create(&bed.sessions(), samples::session("bees", STORE, "hive")).await?;
+    operator
+        .until("the Session to be connected", LIMIT, async || {
+            let session = bed.sessions().get("bees").await?;
+            let ready = expect_condition(&session, "Ready", "True")?;
+            ensure!(ready.reason == "Connected", "{ready:?}");
+            Ok(())
+        })
+        .await?;
+    let pod = bed.runner().address("hive-0").context("hive-0 runs")?;
+    let load = Load::start(pod, "visits");
+    load.goes_on(5).await?;
+    Ok(load)
+}
+
+/// As `kubectl scale` and autoscalers do it.
+async fn scale(bed: &TestBed, replicas: u32) -> Result<()> {
+    let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+    let scaled = bed
+        .stores()
+        .patch_scale(STORE, &PatchParams::default(), &patch)
+        .await?;
+    let wanted = scaled.spec.and_then(|spec| spec.replicas);
+    ensure!(wanted == i32::try_from(replicas).ok(), "{wanted:?}");
+    Ok(())
+}
+
+/// Waits until so many pods hold all members, evenly, and the Store says that it is done.
+async fn settle(bed: &TestBed, operator: &mut Supervised<'_>, replicas: u32) -> Result<()> {
+    operator
+        .until_settled("the members to lie as wanted", LIMIT * 2, async || {
+            is_settled(bed, size(replicas)).await
+        })
+        .await
+}
+
+async fn is_settled(bed: &TestBed, size: StoreSize) -> Result<()> {
+    let store = workload::store_is_ready(bed, STORE).await?;
+    expect_condition(&store, "Degraded", "False")?;
+    let progressing = expect_condition(&store, "Progressing", "False")?;
+    ensure!(progressing.reason == "AsSpecified", "{progressing:?}");
+    let pods = store.data.pointer("/status/replicas");
+    ensure!(pods == Some(&json!(size.replicas)), "{pods:?} pods");
+    workload::groups_are_whole(bed, STORE, size).await
+}
+
+/// Waits until the Store says that members move.
+async fn until_moving(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    operator
+        .until("members to move", LIMIT, async || {
+            let store = bed.stores().get(STORE).await?;
+            let progressing = expect_condition(&store, "Progressing", "True")?;
+            ensure!(progressing.reason == "MovingMembers", "{progressing:?}");
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scaling_that_is_reverted_half_way_ends_where_it_began() -> Result<()> {
+    workload::run("revert", None, revert).await?;
+    Ok(())
+}
+
+async fn revert(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    workload::bootstrap(bed, operator, STORE, size(3)).await?;
+    scale(bed, 5).await?;
+    until_moving(bed, operator).await?;
+    scale(bed, 3).await?;
+    settle(bed, operator, 3).await?;
+    // And down, then up again while members leave.
+    scale(bed, 4).await?;
+    settle(bed, operator, 4).await?;
+    scale(bed, 3).await?;
+    until_moving(bed, operator).await?;
+    scale(bed, 4).await?;
+    settle(bed, operator, 4).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scaling_that_is_paused_half_way_stands_still_and_goes_on() -> Result<()> {
+    workload::run("pausing", None, pause).await?;
+    Ok(())
+}
+
+async fn pause(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    workload::bootstrap(bed, operator, STORE, size(3)).await?;
+    scale(bed, 5).await?;
+    until_moving(bed, operator).await?;
+    let pausing = json!({"spec": {"paused": true}});
+    resources::change(&bed.stores(), STORE, pausing).await?;
+    operator
+        .until_settled("the Store to say that it is paused", LIMIT, async || {
+            let store = bed.stores().get(STORE).await?;
+            let progressing = expect_condition(&store, "Progressing", "False")?;
+            ensure!(progressing.reason == "Paused", "{progressing:?}");
+            Ok(())
+        })
+        .await?;
+    ensure!(
+        is_settled(bed, size(5)).await.is_err(),
+        "all members had moved before the pause"
+    );
+    let tells = |operator: &Supervised<'_>| {
+        let calls = operator.calls().into_iter();
+        let told = calls.filter(|call| ["Join", "Leave"].contains(&call.call.what.as_str()));
+        told.count()
+    };
+    let before = tells(operator);
+    // A new look at the Store changes nothing, nor does the end of what a node had begun.
+    let touching = json!({"metadata": {"annotations": {"touched": "yes"}}});
+    resources::change(&bed.stores(), STORE, touching).await?;
+    operator
+        .until_settled("the pause to hold", LIMIT, async || {
+            let store = bed.stores().get(STORE).await?;
+            expect_condition(&store, "Progressing", "False")?;
+            Ok(())
+        })
+        .await?;
+    ensure!(
+        tells(operator) == before,
+        "members were changed in the pause"
+    );
+    resources::change(&bed.stores(), STORE, json!({"spec": {"paused": null}})).await?;
+    settle(bed, operator, 5).await
+}
+
+const SMALL: StoreSize = StoreSize {
+    replicas: 1,
+    partitions: 2,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scaling_survives_a_crash_at_every_call() -> Result<()> {
+    crash_at_every_call("scaling_survives_a_crash_at_every_call", crash).await
+}
+
+async fn crash(crash: Option<CrashPoint>) -> Result<Outcome> {
+    workload::run("scale-crash", None, async |bed, operator| {
+        grow_and_shrink_once(bed, operator, crash).await
+    })
+    .await
+}
+
+async fn grow_and_shrink_once(
+    bed: &TestBed,
+    operator: &mut Supervised<'_>,
+    crash: Option<CrashPoint>,
+) -> Result<()> {
+    workload::bootstrap(bed, operator, STORE, SMALL).await?;
+    operator.arm(crash);
+    for replicas in [2, 1] {
+        scale(bed, replicas).await?;
+        operator
+            .until_settled("the members to lie as wanted", LIMIT, async || {
+                is_settled(bed, StoreSize { replicas, ..SMALL }).await
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_number_of_copies_grows_and_shrinks() -> Result<()> {
+    workload::run("copies", None, change_copies).await?;
+    Ok(())
+}
+
+async fn change_copies(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    workload::bootstrap(bed, operator, STORE, size(3)).await?;
+    for copies in [1, 3] {
+        let change = json!({"spec": {"multiRaft": {"replicationFactor": copies}}});
+        resources::change(&bed.stores(), STORE, change).await?;
+        operator
+            .until_settled("the copies to be as wanted", LIMIT * 2, async || {
+                let store = workload::store_is_ready(bed, STORE).await?;
+                expect_condition(&store, "Progressing", "False")?;
+                workload::groups_have(bed, STORE, size(3), copies).await
+            })
+            .await?;
+    }
+    Ok(())
+}
