@@ -67,7 +67,7 @@ images: ## Build the images without Docker and load them into the cluster
 	@scripts/images.sh
 
 .PHONY: demo
-demo: ## Show it all: cluster, chart, Store, Session, an application that counts through a failure
+demo: ## Show it all: cluster, chart, Store, Session, an application that counts through it all
 	@scripts/demo.sh
 
 .PHONY: demo-down

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The demo: a real cluster, the chart, a Store of 3 nodes and 4 partitions, a Session, two replicas
-# of an application that count together; one storage pod is deleted while they count, and the count
-# is checked. `scripts/demo.sh down` removes it all. Safe to repeat.
+# of an application that count together, with injected sidecars; one storage pod is deleted and the
+# Store is scaled to 5 nodes and back while they count, and the count is checked.
+# `scripts/demo.sh down` removes it all. Safe to repeat.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
@@ -54,6 +55,7 @@ start_cluster() {
 
 build_and_load_images() {
     tag=$(scripts/images.sh)
+    "${build_for_images[@]}" --bin kubectl-atomix
 }
 
 install_chart() {
@@ -67,7 +69,7 @@ apply_samples() {
     "${kubectl[@]}" delete namespace "$namespace" --ignore-not-found --timeout 3m
     "${kubectl[@]}" create namespace "$namespace"
     local sample
-    for sample in store session application; do
+    for sample in store session injected-application; do
         sed -E "s#ghcr.io/atomix/(atomix-[a-z-]+):[0-9.]+#$registry/\\1:$tag#" "deploy/samples/$sample.yaml" |
             "${kubectl[@]}" apply --namespace "$namespace" -f -
     done
@@ -113,6 +115,34 @@ count_through_a_failure() {
     wait_for_more_than $((acknowledged + 200))
     "${kubectl[@]}" wait --namespace "$namespace" --for=condition=Ready store/counts --timeout 2m
 
+    check_count
+}
+
+scale_while_it_counts() {
+    local replicas acknowledged
+    for replicas in 5 3; do
+        acknowledged=$(tallies | sum acknowledged)
+        "${kubectl[@]}" scale --namespace "$namespace" store/counts --replicas "$replicas"
+        "${kubectl[@]}" wait --namespace "$namespace" --for=jsonpath='{.status.readyReplicas}'="$replicas" \
+            store/counts --timeout 3m
+        "${kubectl[@]}" wait --namespace "$namespace" --for=condition=Progressing=False store/counts --timeout 3m
+        wait_for_more_than $((acknowledged + 100))
+        show_partitions
+    done
+    check_count
+}
+
+show_partitions() {
+    local kubectl_atomix=("$CARGO_TARGET_DIR/debug/kubectl-atomix")
+    if [[ ${CLUSTER:-} == existing ]]; then
+        kubectl_atomix+=(--context "$CONTEXT")
+    else
+        kubectl_atomix=(env "KUBECONFIG=$kubeconfig" "${kubectl_atomix[@]}")
+    fi
+    "${kubectl_atomix[@]}" status counts --namespace "$namespace"
+}
+
+check_count() {
     # Read in this order, what was acknowledged before is a lower bound of the value, and what is
     # acknowledged or unknown after, with one increment in flight per replica, an upper one.
     local before value after upper
@@ -143,6 +173,7 @@ Next:
     ${kubectl[*]} -n $namespace describe store counts
     ${kubectl[*]} -n $namespace logs deployment/visits -c application --tail 5
     ${kubectl[*]} -n $namespace delete pod counts-1        # and watch the count go on
+    ${kubectl[*]} -n $namespace scale store/counts --replicas 4
     make demo-down                                         # remove all of it
 END
 }
@@ -153,4 +184,5 @@ step "images" build_and_load_images
 step "chart" install_chart
 step "Store, Session and application" apply_samples
 step "count while a storage pod is deleted" count_through_a_failure
+step "scale to 5 nodes and back while it counts" scale_while_it_counts
 step "what runs now" show_what_runs

@@ -12,4 +12,5 @@
 mod bad_input;
 mod faults;
 mod injection;
+mod scaling;
 mod story;
