@@ -26,8 +26,9 @@ build_images() {
         binaries+=("$CARGO_TARGET_DIR/debug/${binary_of[$program]}")
     done
     tag=dev-$(cat "${binaries[@]}" | sha256sum | cut -c1-12)
-    # An archive holds its image's whole name, so another registry needs other archives.
-    folder=$ATOMIX_CACHE/images/${registry//\//_}/$tag
+    # An archive holds its image's whole name, so another registry needs other archives. skopeo ends
+    # an archive's path at a colon, as in a registry's port.
+    folder=$ATOMIX_CACHE/images/${registry//[\/:]/_}/$tag
     mkdir -p "$folder"
     touch "$folder"
     remove_old_archives
