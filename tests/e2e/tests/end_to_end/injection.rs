@@ -30,8 +30,18 @@ async fn injected_pods_are_restricted_wait_for_their_store_and_count() -> anyhow
                 .patch(namespace.name(), &PatchParams::default(), &patch)
                 .await?;
 
-            let refused = namespace.refused(ON_HOST_NETWORK).await?;
-            ensure!(refused.contains("remove hostNetwork"), "{refused}");
+            // Another test may just have killed the operator; then nobody answers, and no such
+            // pod comes in.
+            until(
+                "the webhook to refuse the host's network",
+                SOON,
+                async || {
+                    let refused = namespace.refused(ON_HOST_NETWORK).await?;
+                    ensure!(refused.contains("remove hostNetwork"), "{refused}");
+                    Ok(Some(()))
+                },
+            )
+            .await?;
 
             namespace
                 .apply(&sample(&cluster, "injected-application")?)

@@ -89,10 +89,14 @@ async fn settled(cluster: &Cluster, namespace: &Namespace, replicas: u32) -> any
         Ok(is_settled.then_some(()))
     })
     .await?;
-    let shown = namespace.kubectl_atomix(&["status", "counts"])?;
-    let last = format!("counts-{}", replicas - 1);
-    ensure!(shown.contains(&last), "no {last} in:\n{shown}");
-    let gone = format!("counts-{replicas}");
-    ensure!(!shown.contains(&gone), "{gone} is left in:\n{shown}");
-    Ok(())
+    // Another test may just have killed the operator, which is asked.
+    until("the command line to show its nodes", SOON, async || {
+        let shown = namespace.kubectl_atomix(&["status", "counts"])?;
+        let last = format!("counts-{}", replicas - 1);
+        ensure!(shown.contains(&last), "no {last} in:\n{shown}");
+        let gone = format!("counts-{replicas}");
+        ensure!(!shown.contains(&gone), "{gone} is left in:\n{shown}");
+        Ok(Some(()))
+    })
+    .await
 }
