@@ -57,5 +57,7 @@ Debug-assertions build, as in the tests. Goals: a Store is Ready within 1.2 time
 StatefulSet's time; a sidecar is connected within 100 ms (median); at most 1 % of a core at rest.
 
 $operator
+
+$(cat docs/benchmark-notes.md)
 END
 echo "wrote docs/benchmarks.md"

@@ -8,11 +8,11 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::core::DeserializeGuard;
 use kube::{Api, Client, Resource};
 
-use crate::controller::cache::Watch;
-use crate::controller::{Applier, Cache, Events};
-use crate::crd::{Driver, Session, Store};
-use crate::dialer::Channels;
-use crate::metrics::Metrics;
+use atomix_controller::cache::Watch;
+use atomix_controller::dialer::Channels;
+use atomix_controller::metrics::Metrics;
+use atomix_controller::{Applier, Cache, Events};
+use atomix_resources::{Driver, Session, Store};
 
 /// Which namespaces the operator serves.
 #[derive(Debug, Clone, PartialEq, Eq)]

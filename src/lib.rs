@@ -2,14 +2,8 @@
 
 mod api;
 pub mod certificates;
-pub mod client;
 pub mod context;
-pub mod controller;
-pub mod crd;
-pub mod dialer;
 pub mod driver;
-pub mod lease;
-pub mod metrics;
 pub mod operator;
 pub mod runtimes;
 pub mod session;

@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use atomix_operator::controller::queue::chain;
-use atomix_operator::dialer::TcpDialer;
-use atomix_operator::lease::LeaseOptions;
-use atomix_operator::metrics::Metrics;
+use atomix_controller::dialer::TcpDialer;
+use atomix_controller::lease::LeaseOptions;
+use atomix_controller::metrics::Metrics;
+use atomix_controller::queue::chain;
+use atomix_operator::Scope;
 use atomix_operator::operator::{Listeners, Operator, Options};
 use atomix_operator::session::SessionOptions;
 use atomix_operator::store::StoreOptions;
 use atomix_operator::webhook::args::WebhookArgs;
-use atomix_operator::{Scope, client, crd};
 use atomix_process::logging::{self, LogFormat};
 use atomix_process::shutdown;
 use clap::{Args, Parser, Subcommand};
@@ -90,11 +90,11 @@ fn main() -> ExitCode {
 
 fn print_crds(output_dir: Option<&Path>) -> Result<(), Box<dyn Error>> {
     let Some(directory) = output_dir else {
-        print!("{}", crd::all_yaml()?);
+        print!("{}", atomix_resources::all_yaml()?);
         return Ok(());
     };
     std::fs::create_dir_all(directory)?;
-    for file in crd::files()? {
+    for file in atomix_resources::files()? {
         std::fs::write(directory.join(file.name), file.yaml)?;
     }
     Ok(())
@@ -126,8 +126,8 @@ async fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
         "starting"
     );
     let options = Options {
-        client: client::connect(config.clone(), &metrics)?,
-        lease_client: client::connect(config, &metrics)?,
+        client: atomix_controller::client::connect(config.clone(), &metrics)?,
+        lease_client: atomix_controller::client::connect(config, &metrics)?,
         dialer: Arc::new(TcpDialer),
         scope: args.namespace.map_or(Scope::Cluster, Scope::Namespace),
         lease: LeaseOptions::new(lease_namespace, args.operator_id, identity()),

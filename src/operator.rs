@@ -15,15 +15,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, AllSessions, StoreNodes};
 use crate::context::{Context, Scope};
-use crate::controller::{Applier, Cache, Events, cache};
-use crate::dialer::{Channels, Dialer};
 use crate::driver::DriverController;
-use crate::lease::{self, LeaseLost, LeaseOptions};
-use crate::metrics::Metrics;
 use crate::runtimes::Runtimes;
 use crate::session::{SessionController, SessionOptions};
 use crate::store::{StoreController, StoreOptions};
 use crate::webhook::{Webhook, WebhookOptions};
+use atomix_controller::dialer::{Channels, Dialer};
+use atomix_controller::lease::{self, LeaseLost, LeaseOptions};
+use atomix_controller::metrics::Metrics;
+use atomix_controller::{Applier, Cache, Events, cache};
 
 /// Channels to nodes and runtimes that may be open at a time.
 const MAX_CHANNELS: usize = 256;
@@ -31,7 +31,7 @@ const MAX_CHANNELS: usize = 256;
 /// What an operator needs.
 #[derive(Clone)]
 pub struct Options {
-    /// For everything but the lease; see [`crate::client::connect`].
+    /// For everything but the lease; see [`atomix_controller::client::connect`].
     pub client: Client,
     /// For the lease alone, with connections of its own: a busy operator must still renew.
     pub lease_client: Client,
@@ -45,7 +45,7 @@ pub struct Options {
     pub stores: StoreOptions,
     /// Settings of the session controller.
     pub sessions: SessionOptions,
-    /// Counters; also given to [`crate::client::connect`].
+    /// Counters; also given to [`atomix_controller::client::connect`].
     pub metrics: Metrics,
 }
 

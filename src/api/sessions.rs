@@ -10,8 +10,8 @@ use kube::core::DeserializeGuard;
 use tokio::sync::watch;
 use tonic::Status;
 
-use crate::controller::{Cache, ObjectKey};
-use crate::crd::{Session, SessionState};
+use atomix_controller::{Cache, ObjectKey};
+use atomix_resources::{Session, SessionState};
 
 /// How many of the Sessions with a name are named when it is not unique.
 const NAMED: usize = 5;

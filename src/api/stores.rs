@@ -14,12 +14,12 @@ use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::partitions::partitions;
-use crate::controller::{Cache, ObjectKey};
-use crate::crd::{Store, labels};
-use crate::dialer::Channels;
 use crate::store::names;
 use crate::store::pods::StoragePodView;
 use crate::store::watches::{NodeState, STATUS_TIMEOUT};
+use atomix_controller::dialer::Channels;
+use atomix_controller::{Cache, ObjectKey};
+use atomix_resources::{Store, labels};
 
 /// Calls that ask nodes at the same time; each asks all nodes of a Store.
 const CONCURRENCY: usize = 4;

@@ -20,7 +20,7 @@ use super::Seen;
 use super::material::{Material, Wish};
 use super::plan::{Plan, Step, plan, settle};
 use super::x509::X509Error;
-use crate::controller::{
+use atomix_controller::{
     ApiError, Category, FIELD_MANAGER, MANAGED_BY_LABEL, Next, ReconcileError, call,
 };
 

@@ -23,8 +23,8 @@ use rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
-use crate::controller::queue::{self, RunError};
-use crate::controller::{Cache, ObjectKey, Queue, cache};
+use atomix_controller::queue::{self, RunError};
+use atomix_controller::{Cache, ObjectKey, Queue, cache};
 
 pub use material::Lifetimes;
 

@@ -5,8 +5,8 @@ use kube::api::{Api, Patch, PatchParams};
 
 use super::validate::FinalizerAction;
 use crate::context::Context;
-use crate::controller::{ApiError, FIELD_MANAGER, call, finalizer};
-use crate::crd::{Driver, labels::DRIVER_FINALIZER};
+use atomix_controller::{ApiError, FIELD_MANAGER, call, finalizer};
+use atomix_resources::{Driver, labels::DRIVER_FINALIZER};
 
 /// Creates a built-in Driver that is not there.
 pub(super) async fn create(context: &Context, driver: &Driver) -> Result<(), ApiError> {

@@ -1,9 +1,9 @@
 //! Step 3 of the driver controller: the Driver objects of the built-in drivers. Pure.
 
 use super::builtin::BuiltinDriver;
-use crate::controller::{FIELD_MANAGER, MANAGED_BY_LABEL};
-use crate::crd::driver::Builtin;
-use crate::crd::{Driver, DriverSource, DriverSpec};
+use atomix_controller::{FIELD_MANAGER, MANAGED_BY_LABEL};
+use atomix_resources::driver::Builtin;
+use atomix_resources::{Driver, DriverSource, DriverSpec};
 
 pub(super) fn build(driver: BuiltinDriver) -> Driver {
     let spec = DriverSpec {

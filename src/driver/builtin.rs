@@ -3,7 +3,7 @@
 use atomix_proto::runtime::v1::DriverId;
 use thiserror::Error;
 
-use crate::crd::DriverReference;
+use atomix_resources::DriverReference;
 
 /// Name of the driver for storage nodes that this operator runs.
 pub const MULTI_RAFT: &str = "multi-raft";

@@ -7,8 +7,8 @@ use kube::core::DeserializeGuard;
 
 use super::builtin;
 use crate::context::Context;
-use crate::controller::ObjectKey;
-use crate::crd::{Driver, DriverReference};
+use atomix_controller::ObjectKey;
+use atomix_resources::{Driver, DriverReference};
 
 /// What a pass works on.
 #[derive(Debug)]

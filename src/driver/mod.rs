@@ -18,13 +18,13 @@ use kube::core::error_boundary::InvalidObject;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, Scope};
-use crate::controller::queue::{self, RunError};
-use crate::controller::{
+use atomix_controller::queue::{self, RunError};
+use atomix_controller::{
     ApiError, Change, Next, ObjectKey, Queue, Severity, StatusWriter, UndecodableReports, finalizer,
 };
-use crate::crd::conditions;
-use crate::crd::labels::DRIVER_FINALIZER;
-use crate::crd::{Driver, DriverStatus, Store};
+use atomix_resources::conditions;
+use atomix_resources::labels::DRIVER_FINALIZER;
+use atomix_resources::{Driver, DriverStatus, Store};
 
 use builtin::BUILTIN_DRIVERS;
 use validate::FinalizerAction;

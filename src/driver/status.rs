@@ -3,8 +3,8 @@
 use k8s_openapi::jiff::Timestamp;
 
 use super::validate::Verdict;
-use crate::crd::conditions::{AVAILABLE, IN_USE, STALLED, WantedCondition, follow};
-use crate::crd::{DriverSpec, DriverStatus};
+use atomix_resources::conditions::{AVAILABLE, IN_USE, STALLED, WantedCondition, follow};
+use atomix_resources::{DriverSpec, DriverStatus};
 
 /// How many Stores a status names.
 const NAMED_STORES: usize = 20;
@@ -90,9 +90,9 @@ fn duplicate(spec: &DriverSpec, of: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crd::DriverSource;
-    use crate::crd::conditions::holds;
-    use crate::crd::driver::Builtin;
+    use atomix_resources::DriverSource;
+    use atomix_resources::conditions::holds;
+    use atomix_resources::driver::Builtin;
 
     #[test]
     fn a_status_names_what_a_person_must_do_and_does_not_grow_with_the_stores() {

@@ -1,7 +1,7 @@
 //! Step 2 of the driver controller: what a Driver is, and whether it may carry the finalizer. Pure.
 
 use super::builtin::BUILTIN_DRIVERS;
-use crate::crd::DriverSpec;
+use atomix_resources::DriverSpec;
 
 /// What a Driver turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,8 +58,8 @@ pub(super) fn finalizer_action(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crd::DriverSource;
-    use crate::crd::driver::Builtin;
+    use atomix_resources::DriverSource;
+    use atomix_resources::driver::Builtin;
 
     fn spec(name: &str, version: &str) -> DriverSpec {
         DriverSpec {

@@ -15,8 +15,8 @@ use tonic::{Code, Request, Response, Status};
 use super::plan::{Action, Desired, Observed, WantedConnection, plan};
 use super::report::{Failure, Outcome, Pass, Refusal};
 use super::verdict::{Verdict, judge};
-use crate::controller::{ApiError, Category, ObjectKey, ReconcileError};
-use crate::dialer::Channel;
+use atomix_controller::dialer::Channel;
+use atomix_controller::{ApiError, Category, ObjectKey, ReconcileError};
 
 /// How long a runtime may take to say what it has.
 const STATUS_DEADLINE: Duration = Duration::from_secs(3);

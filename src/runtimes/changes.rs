@@ -8,9 +8,9 @@ use kube::core::DeserializeGuard;
 
 use super::Shared;
 use super::pod::{RuntimePod, Sidecar};
-use crate::controller::{Change, ObjectKey, finalizer};
-use crate::crd::labels::SESSION_FINALIZER;
-use crate::crd::{Session, Store};
+use atomix_controller::{Change, ObjectKey, finalizer};
+use atomix_resources::labels::SESSION_FINALIZER;
+use atomix_resources::{Session, Store};
 
 impl Shared {
     pub(super) fn session_changed(&self, change: &Change<'_, DeserializeGuard<Session>>) {

@@ -6,8 +6,8 @@ use super::Runtimes;
 use super::desired::SelectingSession;
 use super::index::store_of;
 use super::pod::RuntimePod;
-use crate::controller::ObjectKey;
 use crate::session::resolve::resolve;
+use atomix_controller::ObjectKey;
 
 /// What a pass works on.
 #[derive(Debug)]

@@ -8,10 +8,10 @@ use atomix_proto::runtime::v1::{Route, Service, StoreId};
 
 use super::index::store_of;
 use super::plan::Desired;
-use crate::controller::{ObjectKey, finalizer};
-use crate::crd::Session;
-use crate::crd::labels::SESSION_FINALIZER;
 use crate::session::resolve::{Target, Unresolved};
+use atomix_controller::{ObjectKey, finalizer};
+use atomix_resources::Session;
+use atomix_resources::labels::SESSION_FINALIZER;
 
 /// A Session that selects the pod, and how its Store is connected.
 #[derive(Clone, Debug)]

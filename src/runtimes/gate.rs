@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 
 use super::plan::{Desired, Observed};
 use super::pod::RuntimePod;
-use crate::controller::apply::is_older;
-use crate::controller::{ApiError, FIELD_MANAGER, ObjectKey, call};
-use crate::crd::labels::CONNECTED;
+use atomix_controller::apply::is_older;
+use atomix_controller::{ApiError, FIELD_MANAGER, ObjectKey, call};
+use atomix_resources::labels::CONNECTED;
 
 /// The condition of a pod.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::controller::ObjectKey;
-use crate::crd::Session;
+use atomix_controller::ObjectKey;
+use atomix_resources::Session;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Label {
@@ -181,8 +181,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::crd::SessionSpec;
-    use crate::crd::session::{PodSelector, StoreReference};
+    use atomix_resources::SessionSpec;
+    use atomix_resources::session::{PodSelector, StoreReference};
 
     fn session(labels: &BTreeMap<String, String>, store: &str) -> Arc<Session> {
         let spec = SessionSpec {

@@ -23,10 +23,10 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
-use crate::controller::backoff::Backoff;
-use crate::controller::queue::{self, RunError};
-use crate::controller::{Cache, Next, ObjectKey, Queue, cache};
-use crate::crd::labels::RUNTIME;
+use atomix_controller::backoff::Backoff;
+use atomix_controller::queue::{self, RunError};
+use atomix_controller::{Cache, Next, ObjectKey, Queue, cache};
+use atomix_resources::labels::RUNTIME;
 
 use apply::{Runtime, RuntimeError};
 use gate::Gates;

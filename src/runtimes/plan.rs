@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use atomix_proto::runtime::v1::{DriverId, GetStatusResponse, Route, connection};
 
-use crate::controller::ObjectKey;
+use atomix_controller::ObjectKey;
 
 /// What one connection of a runtime is like.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use kube::Resource;
 use serde::Deserialize;
 
 use super::gate::Condition;
-use crate::crd::labels::CONNECTED;
+use atomix_resources::labels::CONNECTED;
 
 /// Port on which every runtime serves the operator.
 pub const CONTROL_PORT: u16 = 5679;

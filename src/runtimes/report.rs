@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::desired::{SelectingSession, is_active};
 use super::index::store_of;
 use super::plan::{Action, Observed};
-use crate::controller::{ObjectKey, Severity};
+use atomix_controller::{ObjectKey, Severity};
 
 /// Why a pod's runtime does not do what it should.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::report::PodReport;
-use crate::controller::ObjectKey;
+use atomix_controller::ObjectKey;
 
 /// All reports.
 #[derive(Debug, Default)]

@@ -75,8 +75,8 @@ fn judge_any(code: Option<Code>) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::ObjectKey;
     use crate::runtimes::plan::WantedConnection;
+    use atomix_controller::ObjectKey;
 
     #[test]
     fn an_answer_tells_whether_to_look_again_to_wait_or_to_give_up() {

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::controller::ObjectKey;
 use crate::runtimes::SessionView;
+use atomix_controller::ObjectKey;
 
 /// How the end of a Session goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,11 +2,11 @@
 //! the runtime controller reports.
 
 use crate::context::Context;
-use crate::controller::ObjectKey;
-use crate::crd::Session;
 use crate::runtimes::index::store_of;
 use crate::runtimes::{Runtimes, SessionView};
 use crate::session::resolve::{Target, Unresolved, resolve};
+use atomix_controller::ObjectKey;
+use atomix_resources::Session;
 
 /// What a pass over a living Session works on.
 #[derive(Debug)]

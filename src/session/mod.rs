@@ -18,14 +18,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
-use crate::controller::queue::{self, RunError};
-use crate::controller::{
+use crate::runtimes::{Runtimes, SessionView};
+use atomix_controller::queue::{self, RunError};
+use atomix_controller::{
     ApiError, Next, ObjectKey, Severity, StatusWriter, UndecodableReports, finalizer,
 };
-use crate::crd::conditions::STALLED;
-use crate::crd::labels::SESSION_FINALIZER;
-use crate::crd::{Session, SessionStatus};
-use crate::runtimes::{Runtimes, SessionView};
+use atomix_resources::conditions::STALLED;
+use atomix_resources::labels::SESSION_FINALIZER;
+use atomix_resources::{Session, SessionStatus};
 
 use close::Closing;
 use status::Phase;

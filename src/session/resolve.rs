@@ -5,13 +5,13 @@ use atomix_proto::digest::config_digest;
 use kube::core::DeserializeGuard;
 use thiserror::Error;
 
-use crate::controller::ObjectKey;
-use crate::crd::{Session, Store};
 use crate::driver::builtin::{self, UnknownDriver};
 use crate::runtimes::index::store_of;
 use crate::runtimes::plan::WantedConnection;
 use crate::store::validate::InvalidStore;
 use crate::store::{DriverConfig, driver_config, may_connect};
+use atomix_controller::ObjectKey;
+use atomix_resources::{Session, Store};
 
 /// How a Session's Store is connected.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,11 +3,11 @@
 use k8s_openapi::jiff::Timestamp;
 
 use super::resolve::{Target, Unresolved};
-use crate::crd::conditions::{PROGRESSING, READY, STALLED, WantedCondition, follow};
-use crate::crd::session::{FailingPod, PodCounts};
-use crate::crd::{SessionState, SessionStatus};
 use crate::runtimes::SessionView;
 use crate::runtimes::report::{Failure, Outcome};
+use atomix_resources::conditions::{PROGRESSING, READY, STALLED, WantedCondition, follow};
+use atomix_resources::session::{FailingPod, PodCounts};
+use atomix_resources::{SessionState, SessionStatus};
 
 /// How many failing pods a status names.
 const NAMED_PODS: usize = 20;

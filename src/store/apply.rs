@@ -11,8 +11,8 @@ use super::error::StoreError;
 use super::heal::pods_to_replace;
 use super::pods::StoragePodView;
 use crate::context::Context;
-use crate::controller::{Observed, Severity, call};
-use crate::crd::Store;
+use atomix_controller::{Observed, Severity, call};
+use atomix_resources::Store;
 
 /// Objects that are ready to be applied.
 #[derive(Debug)]

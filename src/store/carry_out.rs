@@ -16,7 +16,7 @@ use super::plan_record::Plan;
 use super::plan_store::{PlanStore, ReadPlan};
 use super::validate::Cluster;
 use crate::context::Context;
-use crate::controller::{ApplyError, Next, ObjectKey};
+use atomix_controller::{ApplyError, Next, ObjectKey};
 
 /// How long a node may take to accept its part of the plan.
 const BOOTSTRAP_TIMEOUT: Duration = Duration::from_secs(10);

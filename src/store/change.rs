@@ -25,7 +25,7 @@ use super::names;
 use super::placement::{Action, Join, Leave, Observed, Position};
 use super::plan_record::Plan;
 use crate::context::Context;
-use crate::controller::Next;
+use atomix_controller::Next;
 
 /// How long a node may take for a change before the caller looks again.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -173,7 +173,7 @@ impl Changer<'_> {
         judge(answer, done, change, via)
     }
 
-    fn client(&self, ordinal: u32) -> Option<NodeClient<crate::dialer::Channel>> {
+    fn client(&self, ordinal: u32) -> Option<NodeClient<atomix_controller::dialer::Channel>> {
         let address = self.inputs.pods.get(&ordinal)?.address()?;
         let address = SocketAddr::new(address, names::CONTROL_PORT);
         Some(NodeClient::new(self.context.channels.get(address)))

@@ -3,8 +3,8 @@
 
 use kube::core::DeserializeGuard;
 
-use crate::controller::{Cache, ObjectKey};
-use crate::crd::Session;
+use atomix_controller::{Cache, ObjectKey};
+use atomix_resources::Session;
 
 /// How many Sessions a message names.
 const NAMED: usize = 5;

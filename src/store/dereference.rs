@@ -22,7 +22,7 @@ use super::pods::StoragePodView;
 use super::validate::Cluster;
 use super::watches::{NodeState, Watches};
 use crate::context::Context;
-use crate::controller::{Cache, ObjectKey, call};
+use atomix_controller::{Cache, ObjectKey, call};
 
 /// The fields of a StatefulSet that are read.
 #[derive(Debug, Clone, PartialEq, Deserialize, Resource)]

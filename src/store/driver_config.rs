@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::driver_timeouts;
 use super::names;
 use super::validate::{Cluster, InvalidStore, ValidStore, validate};
-use crate::crd::{Store, StoreStatus};
+use atomix_resources::{Store, StoreStatus};
 
 /// What a runtime connects with.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::change::ChangeRefused;
 use super::validate::InvalidStore;
-use crate::controller::{ApiError, ApplyError, Category, ReconcileError};
+use atomix_controller::{ApiError, ApplyError, Category, ReconcileError};
 
 /// A failed reconcile.
 #[derive(Debug, Error)]

@@ -10,7 +10,7 @@ use super::plan_record::{Plan, PlannedPartition};
 use super::pod_trouble::{self, Trouble};
 use super::pods::StoragePodView;
 use super::watches::NodeState;
-use crate::crd::store::UnhealthyPartition;
+use atomix_resources::store::UnhealthyPartition;
 
 /// How many unhealthy partitions a status lists.
 const LISTED: usize = 20;

@@ -49,9 +49,9 @@ pub use error::StoreError;
 pub use node_view::{GroupView, MembershipView, NodeView};
 
 use crate::context::Context;
-use crate::controller::queue::{self, RunError};
-use crate::controller::{Cache, Change, ObjectKey, Queue, cache};
-use crate::crd::{Session, Store, labels};
+use atomix_controller::queue::{self, RunError};
+use atomix_controller::{Cache, Change, ObjectKey, Queue, cache};
+use atomix_resources::{Session, Store, labels};
 use dereference::Children;
 use pods::StoragePodView;
 use reconcile::Reconciler;

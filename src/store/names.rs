@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::controller::{FIELD_MANAGER, MANAGED_BY_LABEL};
-use crate::crd::labels;
+use atomix_controller::{FIELD_MANAGER, MANAGED_BY_LABEL};
+use atomix_resources::labels;
 
 /// On machines, and on pods from Kubernetes 1.35: the zone.
 pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";

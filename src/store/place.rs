@@ -15,7 +15,7 @@ use super::plan_record::Plan;
 use super::validate::Cluster;
 use super::watches::Watches;
 use crate::context::Context;
-use crate::controller::Next;
+use atomix_controller::Next;
 
 /// How soon something that is waited for is looked at again when no event comes first.
 const LOOK: Duration = Duration::from_secs(2);

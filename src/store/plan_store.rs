@@ -15,7 +15,7 @@ use super::bootstrap::StoredPlan;
 use super::build::Owner;
 use super::names;
 use super::plan_record::Plan;
-use crate::controller::{ApiError, FIELD_MANAGER, ObjectKey, call};
+use atomix_controller::{ApiError, FIELD_MANAGER, ObjectKey, call};
 
 const PLAN_KEY: &str = "plan.json";
 const MARK_KEY: &str = "bootstrapped";

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::build::Owner;
 use super::names;
 use super::validate::{Cluster, ClusterStorage};
-use crate::crd::storage_pod::{ImagePullPolicy, StoragePod};
+use atomix_resources::storage_pod::{ImagePullPolicy, StoragePod};
 
 /// The user and group that nodes run as.
 const NODE_USER: i64 = 65532;

@@ -1,7 +1,7 @@
 //! The reasons of a Store's conditions, in one place: words that programs and people rely on.
 //! Not for the sentences; those are made where the cause is found, in `status` and `pod_trouble`.
 
-use crate::controller::Category;
+use atomix_controller::Category;
 
 /// Why a condition of a Store is as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -27,10 +27,10 @@ use super::status::{self, Findings};
 use super::validate::{Cluster, ClusterStorage, ValidStore, validate};
 use super::watches::Watches;
 use crate::context::Context;
-use crate::controller::{
+use atomix_controller::{
     Next, ObjectKey, Queue, Severity, StatusWriter, UndecodableReports, finalizer,
 };
-use crate::crd::{Store, StoreStatus};
+use atomix_resources::{Store, StoreStatus};
 
 /// Everything that outlives one reconcile.
 #[derive(Debug)]

@@ -22,9 +22,9 @@ use super::pods::StoragePodView;
 use super::reason::Reason;
 use super::validate::Cluster;
 use super::watches::NodeState;
-use crate::crd::StoreStatus;
-use crate::crd::conditions::{self, WantedCondition};
-use crate::crd::store::PartitionCounts;
+use atomix_resources::StoreStatus;
+use atomix_resources::conditions::{self, WantedCondition};
+use atomix_resources::store::PartitionCounts;
 use causes::{Cause, cause};
 
 /// What the status of a Store with storage nodes is made of.

@@ -9,9 +9,9 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::driver_timeouts;
-use crate::crd::storage_pod::StoragePod;
-use crate::crd::store::Storage;
-use crate::crd::{MultiRaft, Store};
+use atomix_resources::storage_pod::StoragePod;
+use atomix_resources::store::Storage;
+use atomix_resources::{MultiRaft, Store};
 
 /// The driver whose storage nodes the operator runs.
 pub const MULTI_RAFT: &str = "multi-raft";

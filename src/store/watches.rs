@@ -17,8 +17,8 @@ use tonic::{Code, Status, Streaming};
 
 use super::names::CONTROL_PORT;
 use super::node_view::NodeView;
-use crate::controller::{ObjectKey, Queue};
-use crate::dialer::{Channel, Channels};
+use atomix_controller::dialer::{Channel, Channels};
+use atomix_controller::{ObjectKey, Queue};
 
 /// Watch streams that may be open at a time.
 const MAX_WATCHES: usize = 512;

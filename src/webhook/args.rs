@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::ResourceRequirements;
 
 use super::{SidecarOptions, WebhookOptions};
 use crate::certificates::{CertificateOptions, CertificateSource, Lifetimes};
-use crate::controller::ObjectKey;
+use atomix_controller::ObjectKey;
 
 /// Who makes the webhook's certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]

@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use super::sidecar::{self, SidecarOptions};
-use crate::crd::labels::{CONNECTED, INJECT, READINESS_GATE, RUNTIME};
 use crate::runtimes::pod::CONTROL_PORT;
+use atomix_resources::labels::{CONNECTED, INJECT, READINESS_GATE, RUNTIME};
 
 /// Why a pod cannot get a sidecar.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

@@ -86,7 +86,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::crd::labels::INJECT;
+    use atomix_resources::labels::INJECT;
 
     fn question(change: impl FnOnce(&mut Value)) -> Value {
         let kind = json!({"group": "", "version": "v1", "kind": "Pod"});

@@ -85,9 +85,7 @@ fn is_ready(pod: &Pod) -> bool {
 ///
 /// # Errors
 /// When it has expressions that this tool does not know how to write.
-pub(crate) fn selector_text(
-    selector: &atomix_operator::crd::session::PodSelector,
-) -> Result<String> {
+pub(crate) fn selector_text(selector: &atomix_resources::session::PodSelector) -> Result<String> {
     if selector
         .match_expressions
         .as_ref()

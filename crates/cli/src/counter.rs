@@ -1,13 +1,13 @@
 //! `counter`: a counter by hand, as an application of the namespace sees it.
 
 use anyhow::{Context as _, Result, bail};
-use atomix_operator::crd::{PrimitiveKind, Session};
 use atomix_proto::runtime::counter::v1::counter_client::CounterClient;
 use atomix_proto::runtime::counter::v1::counters_client::CountersClient;
 use atomix_proto::runtime::counter::v1::{
     CreateRequest, DecrementRequest, GetRequest, IncrementRequest, SetRequest,
 };
 use atomix_proto::runtime::v1::PrimitiveId;
+use atomix_resources::{PrimitiveKind, Session};
 use clap::{Args, Subcommand};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};

@@ -1,11 +1,11 @@
 //! `status`: Stores and Sessions, and of one Store its nodes and partitions.
 
 use anyhow::{Context as _, Result};
-use atomix_operator::crd::{Session, Store};
 use atomix_proto::operator::v1::member::Role;
 use atomix_proto::operator::v1::stores_client::StoresClient;
 use atomix_proto::operator::v1::{GetPartitionsRequest, GetPartitionsResponse, Member, Partition};
 use atomix_proto::runtime::v1::StoreId;
+use atomix_resources::{Session, Store};
 use clap::Args;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::ListParams;

@@ -5,9 +5,9 @@
 use atomix_proto::runtime::v1::DriverId;
 
 use super::*;
-use crate::controller::ObjectKey;
-use crate::crd::conditions::holds;
 use crate::runtimes::plan::WantedConnection;
+use atomix_controller::ObjectKey;
+use atomix_resources::conditions::holds;
 
 fn open() -> Phase {
     Phase::Open {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::super::driver_config;
 use super::super::validate::{ValidStore, validate};
 use super::*;
-use crate::crd::Store;
+use atomix_resources::Store;
 
 fn objects(multi_raft: Value) -> StoreObjects {
     let store: Store = serde_json::from_value(json!({

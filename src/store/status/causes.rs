@@ -3,12 +3,12 @@
 //! Each sentence names the object, the cause and an action; a test goes through all reasons.
 
 use super::{Findings, moves};
-use crate::controller::{ApplyError, Category, ReconcileError as _};
 use crate::store::bootstrap::Phase;
 use crate::store::error::StoreError;
 use crate::store::health::{self, PartitionHealth};
 use crate::store::names;
 use crate::store::reason::Reason;
+use atomix_controller::{ApplyError, Category, ReconcileError as _};
 
 /// How many pods a message names.
 const NAMED: usize = 5;

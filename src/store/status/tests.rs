@@ -11,7 +11,7 @@ use super::super::placement::{Action, Join, Potential, Purpose, Wait};
 use super::super::plan_record::{HexId, PlannedNode, PlannedPartition};
 use super::super::validate::{ClusterStorage, Timings};
 use super::*;
-use crate::controller::ApiError;
+use atomix_controller::ApiError;
 
 fn cluster() -> Cluster {
     Cluster {
@@ -597,7 +597,7 @@ fn every_reason_comes_with_what_to_do() {
         json: String::new(),
         digest: String::new(),
     };
-    let reference = crate::crd::DriverReference {
+    let reference = atomix_resources::DriverReference {
         name: "etcd".to_owned(),
         version: None,
     };

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::crd::labels::INJECT;
+use atomix_resources::labels::INJECT;
 
 struct Running {
     address: SocketAddr,

@@ -90,7 +90,7 @@ impl ApiServer {
 async fn install_crds(client: Client) -> Result<()> {
     crds::restore(&client).await?;
     let crds: Api<CustomResourceDefinition> = Api::all(client);
-    for crd in atomix_operator::crd::all() {
+    for crd in atomix_resources::all() {
         let name = crd.name_any();
         until(
             "the CRD to be served",

@@ -20,7 +20,7 @@ const NEWER: &str = "Newer";
 /// When the API server refuses one.
 pub async fn restore(client: &Client) -> Result<()> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for crd in atomix_operator::crd::all() {
+    for crd in atomix_resources::all() {
         let name = crd.name_any();
         api.patch(
             &name,

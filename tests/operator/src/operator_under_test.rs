@@ -10,8 +10,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use atomix_controller::lease::{LeaseLost, LeaseOptions};
 use atomix_operator::Scope;
-use atomix_operator::lease::{LeaseLost, LeaseOptions};
 use atomix_operator::operator::{Listeners, Operator, OperatorError, Options};
 use atomix_operator::session::SessionOptions;
 use kube::Client;
@@ -202,7 +202,7 @@ fn options(settings: Settings, gate: &Gate) -> Result<Options> {
     let number = STARTED.fetch_add(1, Ordering::Relaxed);
     let identity = format!("operator-{}-{number}", std::process::id());
     let client = || -> Result<Client> {
-        let config = atomix_operator::client::hardened(settings.server.config());
+        let config = atomix_controller::client::hardened(settings.server.config());
         let layer = WatchedApi::new(gate.clone(), settings.watch_timeout);
         Ok(ClientBuilder::try_from(config)?.with_layer(&layer).build())
     };
@@ -222,6 +222,6 @@ fn options(settings: Settings, gate: &Gate) -> Result<Options> {
         lease,
         stores: samples::store_options(),
         sessions: settings.sessions,
-        metrics: atomix_operator::metrics::Metrics::default(),
+        metrics: atomix_controller::metrics::Metrics::default(),
     })
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use atomix_controller::ObjectKey;
 use atomix_operator::certificates::{CertificateOptions, CertificateSource, Lifetimes};
-use atomix_operator::controller::ObjectKey;
 use atomix_operator::webhook::{PATH, SidecarOptions, WebhookOptions};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};

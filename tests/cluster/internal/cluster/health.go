@@ -142,7 +142,8 @@ func waitForDNS(ctx context.Context, cluster instance.Instance) error {
 }
 
 // waitFor polls until the check succeeds. It gives up early when one of the
-// cluster's processes ends, and names that process's log.
+// cluster's processes ends, and shows the end of that process's log, since
+// scripts remove the cluster, and its logs, when its start fails.
 func waitFor(ctx context.Context, cluster instance.Instance, what string, check func(context.Context) error) error {
 	var ended error
 	err := poll(ctx, startPatience, func(ctx context.Context) error {
@@ -151,7 +152,7 @@ func waitFor(ctx context.Context, cluster instance.Instance, what string, check 
 			return err
 		}
 		if len(dead) > 0 {
-			ended = fmt.Errorf("%s ended; see %s", dead[0], process.LogFile(cluster, dead[0]))
+			ended = fmt.Errorf("%s ended; its log ended with:\n%s", dead[0], process.LastWords(cluster, dead[0]))
 			return nil
 		}
 		return check(ctx)

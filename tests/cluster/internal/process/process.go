@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"atomix.io/cluster/internal/cgroups"
@@ -93,6 +94,19 @@ func Exec(commandLine []string) error {
 // LogFile is where a process's output goes.
 func LogFile(cluster instance.Instance, name string) string {
 	return filepath.Join(cluster.LogFolder(), name+".log")
+}
+
+// lastLines is how much of its log a dead process is remembered by.
+const lastLines = 12
+
+// LastWords is the end of a process's log.
+func LastWords(cluster instance.Instance, name string) string {
+	log, err := os.ReadFile(LogFile(cluster, name))
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(log)), "\n")
+	return strings.Join(lines[max(0, len(lines)-lastLines):], "\n")
 }
 
 // Dead names the recorded processes that do not run any more.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use atomix_operator::dialer::{Channel, ChannelError, Dialer, TcpDialer};
+use atomix_controller::dialer::{Channel, ChannelError, Dialer, TcpDialer};
 use futures::future::BoxFuture;
 use tonic::body::Body;
 use tower::Service;

@@ -1,5 +1,5 @@
 //! The API server itself judges what the CRDs say: what is refused, with which message, and what a
-//! new object looks like. The same rules are tried without a cluster in src/crd/tests.rs.
+//! new object looks like. The same rules are tried without a cluster in crates/resources/src/tests.rs.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -8,9 +8,9 @@
 )]
 
 use anyhow::{Context as _, Result, bail, ensure};
-use atomix_operator::crd::{Driver, Session, Store};
 use atomix_operator_tests::api_server::ApiServer;
 use atomix_operator_tests::namespace::TestNamespace;
+use atomix_resources::{Driver, Session, Store};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};

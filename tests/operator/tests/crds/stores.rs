@@ -1,9 +1,9 @@
 //! Stores that are made, and changes of them.
 
 use anyhow::{Context as _, Result, ensure};
-use atomix_operator::crd::Store;
 use atomix_operator_tests::api_server::ApiServer;
 use atomix_operator_tests::namespace::TestNamespace;
+use atomix_resources::Store;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 

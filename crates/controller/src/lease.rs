@@ -20,7 +20,7 @@ use thiserror::Error;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::controller::FIELD_MANAGER;
+use crate::FIELD_MANAGER;
 use crate::metrics::Metrics;
 
 /// How long one attempt to renew may take: a hung connection must leave time for another one.

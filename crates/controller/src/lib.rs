@@ -13,10 +13,14 @@
 pub mod apply;
 pub mod backoff;
 pub mod cache;
+pub mod client;
+pub mod dialer;
 pub mod error;
 pub mod events;
 pub mod finalizer;
 pub mod key;
+pub mod lease;
+pub mod metrics;
 pub mod queue;
 pub mod status;
 pub mod undecodable;

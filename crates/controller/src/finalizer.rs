@@ -10,7 +10,7 @@ use kube::{Client, Resource};
 use serde_json::{Value, json};
 
 use super::error::{ApiError, call};
-use crate::controller::key::ObjectKey;
+use crate::key::ObjectKey;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// Whether the object carries the finalizer.

@@ -231,7 +231,7 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
 
     use super::*;
-    use crate::crd::conditions::{DEGRADED, READY, STALLED, WantedCondition, follow};
+    use atomix_resources::conditions::{DEGRADED, READY, STALLED, WantedCondition, follow};
 
     #[test]
     fn each_reason_is_told_once_while_it_lasts() {

@@ -16,7 +16,7 @@ use super::error::{ApiError, call};
 use super::events::Events;
 use super::key::ObjectKey;
 use super::status::StatusWriter;
-use crate::crd::conditions::{self, READY, STALLED, WantedCondition, follow_some};
+use atomix_resources::conditions::{self, READY, STALLED, WantedCondition, follow_some};
 
 /// The reason of their conditions.
 const REASON: &str = "Undecodable";
@@ -145,7 +145,7 @@ fn with_conditions(status: &Value, conditions: &[Condition], generation: i64) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crd::conditions::{DATA_LOST, follow, holds};
+    use atomix_resources::conditions::{DATA_LOST, follow, holds};
 
     #[test]
     fn the_rest_of_the_status_stays() {

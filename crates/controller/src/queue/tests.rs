@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::controller::error::Category;
+use crate::error::Category;
 
 #[derive(Debug, ThisError)]
 #[error("failed on purpose")]
