@@ -12,6 +12,8 @@ mod atomix;
 mod etcd;
 mod load;
 mod operator;
+mod process;
+mod scale;
 mod servers;
 mod throughput;
 
@@ -31,6 +33,8 @@ enum Benchmark {
     Throughput(throughput::Options),
     /// Times and costs of the operator on a real cluster.
     Operator(operator::Options),
+    /// The operator with thousands of Stores, Sessions and pods.
+    Scale(scale::Options),
 }
 
 #[tokio::main]
@@ -38,5 +42,6 @@ async fn main() -> anyhow::Result<()> {
     match Options::parse().benchmark {
         Benchmark::Throughput(options) => throughput::run(&options).await,
         Benchmark::Operator(options) => operator::run(&options).await,
+        Benchmark::Scale(options) => scale::run(&options).await,
     }
 }

@@ -100,7 +100,7 @@ impl StoreNodes {
             Ok(answer) => Ok(answer.into_inner()),
             Err(status) => match NodeState::silent(&status) {
                 NodeState::Silent(why) => Err(why),
-                NodeState::Up(_) => Err(status.to_string()),
+                NodeState::Unheard | NodeState::Up(_) => Err(status.to_string()),
             },
         }
     }

@@ -228,6 +228,7 @@ impl Runtimes {
         if result.is_err() {
             report.programmed.extend(self.programmed(key));
         }
+        let is_refused = !pass.refused.is_empty() || pass.routes_refused.is_some();
         let is_connecting = report
             .outcomes
             .values()
@@ -242,7 +243,7 @@ impl Runtimes {
             // A container that is starting does not answer yet, and the pod tells when it does.
             Err(_) if !has_started => Ok(self.next(key, true)),
             Err(error) => Err(error),
-            Ok(()) => Ok(self.next(key, is_connecting)),
+            Ok(()) => Ok(self.next(key, is_connecting || is_refused)),
         }
     }
 
@@ -264,11 +265,12 @@ impl Runtimes {
         Ok(())
     }
 
-    /// A runtime that has not reached a store yet is looked at again, ever more rarely; one that
-    /// loses a store later tells so by its pod's readiness.
-    fn next(&self, key: &ObjectKey, is_connecting: bool) -> Next {
+    /// A runtime that has not reached a store yet, or refused a call, is looked at again, ever more
+    /// rarely: what it lacks may come without a change of any object. One that loses a store later
+    /// tells so by its pod's readiness.
+    fn next(&self, key: &ObjectKey, is_unsettled: bool) -> Next {
         let mut connecting = self.shared.connecting.lock();
-        if is_connecting {
+        if is_unsettled {
             return Next::After(connecting.failed(key.clone()));
         }
         connecting.succeeded(key);

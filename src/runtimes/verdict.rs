@@ -11,7 +11,7 @@ pub(super) enum Verdict {
     Stale,
     /// The runtime accepted the connection and goes on trying; the next look tells.
     NotReached,
-    /// It will refuse the same call again.
+    /// It refuses the same call again until something changes, perhaps in the runtime alone.
     Refused,
     /// It may work later.
     Transient,

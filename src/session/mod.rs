@@ -33,6 +33,10 @@ use status::Phase;
 /// Sessions that are reconciled at a time.
 const CONCURRENCY: usize = 16;
 
+/// How long an operator that has just begun waits for a first look at every pod before it writes
+/// what it knows of them into a status that another operator wrote.
+const FIRST_LOOKS: Duration = Duration::from_secs(60);
+
 /// Least time between two status writes of one Session.
 const STATUS_PACE: Duration = Duration::from_secs(1);
 
@@ -60,6 +64,8 @@ pub struct SessionController {
     status: StatusWriter,
     undecodable: Arc<UndecodableReports>,
     memory: Arc<Mutex<HashMap<ObjectKey, Memory>>>,
+    /// Since when pods are looked at.
+    begun: Instant,
 }
 
 /// What is remembered of a Session between passes.
@@ -87,6 +93,7 @@ impl SessionController {
             status,
             undecodable: Arc::new(reports),
             memory: Arc::default(),
+            begun: Instant::now(),
         }
     }
 
@@ -94,11 +101,12 @@ impl SessionController {
     ///
     /// # Errors
     /// When a reconcile panics.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), RunError> {
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             () = self.runtimes.synced() => {}
         }
+        self.begun = Instant::now();
         let metrics = self.context.metrics.clone();
         let queue = self.runtimes.session_queue();
         queue::run(
@@ -164,11 +172,26 @@ impl SessionController {
             return Ok(Next::OnChange);
         }
         let found = dereference::dereference(&self.context, &self.runtimes, key, session);
+        if let Some(rest) = self.first_looks(session, &found.view) {
+            // The last look brings us back sooner.
+            return Ok(Next::After(rest));
+        }
         let phase = Phase::Open {
             target: found.target,
             is_paused: session.is_paused(),
         };
         self.write_status(key, session, &phase, &found.view).await
+    }
+
+    /// How long the status may still stay as an earlier operator left it, because pods have not been
+    /// looked at yet: otherwise every start would write that they are not connected, and soon after
+    /// that they are.
+    fn first_looks(&self, session: &Session, view: &SessionView) -> Option<Duration> {
+        let status = session.status.as_ref()?;
+        let is_of_this_generation = status.observed_generation == session.metadata.generation;
+        let is_unseen = view.pods.values().any(Option::is_none);
+        let rest = FIRST_LOOKS.checked_sub(self.begun.elapsed())?;
+        (is_of_this_generation && is_unseen).then_some(rest)
     }
 
     /// Waits for the pods, then lets go.

@@ -159,6 +159,7 @@ pub fn silent_pods(
     let silent = ordinals.into_iter().filter_map(|ordinal| {
         let why = match nodes.get(&ordinal) {
             Some(NodeState::Up(_)) => return None,
+            Some(NodeState::Unheard) => "it is not connected yet",
             Some(NodeState::Silent(why)) => why.as_str(),
             None => "it has no pod",
         };

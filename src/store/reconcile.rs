@@ -25,7 +25,7 @@ use super::pods::StoragePodView;
 use super::reason::Reason;
 use super::status::{self, Findings};
 use super::validate::{Cluster, ClusterStorage, ValidStore, validate};
-use super::watches::Watches;
+use super::watches::{NodeState, Watches};
 use crate::context::Context;
 use atomix_controller::{
     Next, ObjectKey, Queue, Severity, StatusWriter, UndecodableReports, finalizer,
@@ -209,7 +209,18 @@ impl Reconciler {
         let generation = store.metadata.generation.unwrap_or_default();
         let status = status::of_cluster(&findings, previous, generation, Timestamp::now());
         self.announce(store, events);
-        let written = self.write_status(store, previous, &status).await;
+        // At a start nothing is known of nodes yet, and what an earlier operator wrote stays until
+        // they have spoken: the first word of each brings us back.
+        let is_unheard = inputs
+            .nodes
+            .values()
+            .any(|node| *node == NodeState::Unheard);
+        let is_told = previous.observed_generation == Some(generation);
+        let written = if is_unheard && is_told && error.is_none() {
+            Ok(())
+        } else {
+            self.write_status(store, previous, &status).await
+        };
         if let Some(error) = error {
             return Err(error);
         }

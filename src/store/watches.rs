@@ -35,7 +35,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// What is known of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeState {
-    /// No answer yet, or the stream broke; why, for people: one of few texts, since each change
+    /// It is being asked for the first time; soon it has answered or is silent.
+    Unheard,
+    /// No answer, or the stream broke; why, for people: one of few texts, since each change
     /// of it may be a write.
     Silent(String),
     /// It serves; what it said last.
@@ -60,7 +62,7 @@ impl NodeState {
     pub fn view(&self) -> Option<&NodeView> {
         match self {
             Self::Up(view) => Some(view),
-            Self::Silent(_) => None,
+            Self::Unheard | Self::Silent(_) => None,
         }
     }
 }
@@ -112,7 +114,7 @@ impl Watches {
         if followed.len() >= MAX_WATCHES {
             return None;
         }
-        let first = NodeState::Silent("it is not connected yet".to_owned());
+        let first = NodeState::Unheard;
         let state = Arc::new(Mutex::new(first.clone()));
         let follower = Follower {
             channel: self.channels.get(SocketAddr::new(address, CONTROL_PORT)),

@@ -1,5 +1,6 @@
 //! Runs a workload once undisturbed, then again for each mutating call of that run with the
-//! operator killed before and after the call, and compares what each run ended with.
+//! operator killed before and after the call, and compares what each run ended with. The same with
+//! calls that fail once instead.
 //!
 //! One point is repeated with `ATOMIX_CRASH_AT="after create configmaps #1"`; `ATOMIX_LANES` says
 //! how many runs go on at a time.
@@ -10,8 +11,9 @@ use std::future::Future;
 use anyhow::{Context as _, Result, bail};
 use futures::StreamExt as _;
 use tokio::time::Instant;
+use tonic::Code;
 
-use crate::fault::{CrashPoint, Recorded, Side};
+use crate::fault::{CrashPoint, Faults, Recorded, Side, Trouble};
 use crate::observer::Counts;
 
 /// Only this point is run.
@@ -33,6 +35,8 @@ pub struct Outcome {
     pub end_state: Vec<String>,
     /// What was created and deleted.
     pub counts: Counts,
+    /// How often a call met trouble.
+    pub troubled: usize,
 }
 
 /// Runs the whole matrix of a test. `run` does the workload in a place of its own, checks what
@@ -58,16 +62,12 @@ where
         begin.elapsed()
     );
 
-    let lanes = match std::env::var(LANES_VARIABLE) {
-        Ok(text) => text.parse().context(LANES_VARIABLE)?,
-        Err(_) => DEFAULT_LANES,
-    };
     let ended = futures::stream::iter(points)
         .map(|point| {
             let ended = run(Some(point.clone()));
             async { (point, ended.await) }
         })
-        .buffer_unordered(lanes);
+        .buffer_unordered(lanes()?);
     let mut ended = std::pin::pin!(ended);
     let mut failures = Vec::new();
     let mut not_reached = Vec::new();
@@ -119,6 +119,86 @@ where
         );
     }
     Ok(())
+}
+
+/// What every operator has to live through; each is met by three runs, a third of the calls each.
+pub fn all_troubles() -> Vec<Faults> {
+    let refusals = [403, 404, 409, 410, 422, 429, 500].map(Trouble::Refusal);
+    let codes = [
+        Code::Unavailable,
+        Code::AlreadyExists,
+        Code::NotFound,
+        Code::FailedPrecondition,
+        Code::Aborted,
+    ];
+    let peers = codes.map(Trouble::PeerRefusal);
+    let others = [Trouble::Reset, Trouble::ReplyLost, Trouble::PeerReplyLost];
+    let troubles = refusals.into_iter().chain(peers).chain(others);
+    let of = 3;
+    let shares = |trouble: Trouble| {
+        (0..of).map(move |share| Faults {
+            trouble: trouble.clone(),
+            share,
+            of,
+        })
+    };
+    let cuts = [(1, true), (2, true), (5, true), (1, false), (3, false)];
+    let cuts = cuts.map(|(after, is_expired)| Faults {
+        trouble: Trouble::CutWatches { after, is_expired },
+        share: 0,
+        of: 1,
+    });
+    troubles.flat_map(shares).chain(cuts).collect()
+}
+
+/// Runs the workload undisturbed and then once for each trouble, and compares what the runs ended
+/// with.
+///
+/// # Errors
+/// Every run that failed, ended differently, or met no trouble.
+pub async fn trouble_at_every_call<F, R>(test: &str, run: F) -> Result<()>
+where
+    F: Fn(Option<Faults>) -> R,
+    R: Future<Output = Result<Outcome>>,
+{
+    let begin = Instant::now();
+    let reference = run(None).await.context("the undisturbed run failed")?;
+    println!("{test}: the undisturbed run took {:?}", begin.elapsed());
+    let troubles = all_troubles();
+    let runs = troubles.len();
+    let ended = futures::stream::iter(troubles)
+        .map(|faults| {
+            let ended = run(Some(faults.clone()));
+            async move { (faults, Instant::now(), ended.await) }
+        })
+        .buffer_unordered(lanes()?);
+    let mut ended = std::pin::pin!(ended);
+    let mut failures = Vec::new();
+    while let Some((faults, started, outcome)) = ended.next().await {
+        let wrong = match outcome {
+            Ok(outcome) if outcome.troubled == 0 => "no call met it".to_owned(),
+            Ok(outcome) => differences(&reference, &outcome),
+            Err(error) => format!("{error:#}"),
+        };
+        println!("{test}: {faults}: {:?}", started.elapsed());
+        if !wrong.is_empty() {
+            println!("{test}: {faults}: FAILED: {wrong}");
+            failures.push(format!("{faults}: {wrong}"));
+        }
+    }
+    println!("{test}: {runs} runs in {:?}", begin.elapsed());
+    if !failures.is_empty() {
+        let failed = failures.len();
+        bail!("{failed} of {runs} runs failed:\n{}", failures.join("\n"));
+    }
+    Ok(())
+}
+
+fn lanes() -> Result<usize> {
+    match std::env::var(LANES_VARIABLE) {
+        Ok(text) => text.parse().context(LANES_VARIABLE),
+        Err(_) => Ok(DEFAULT_LANES),
+    }
 }
 
 /// Why a run may make a call less often than the undisturbed run did; `None` = it may not.

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api_server::ApiServer;
-use crate::fault::{CrashPoint, Gate, WatchTimeout, WatchedApi, WatchedDialer};
+use crate::fault::{CrashPoint, Faults, Gate, WatchTimeout, WatchedApi, WatchedDialer};
 use crate::samples;
 use crate::webhook::Served;
 
@@ -42,6 +42,8 @@ pub struct Settings {
     pub sessions: SessionOptions,
     /// Where it is killed.
     pub crash: Option<CrashPoint>,
+    /// What its calls meet.
+    pub faults: Option<Faults>,
     /// Seconds that watches last.
     pub watch_timeout: WatchTimeout,
     /// Where it serves the injection webhook, if it does.
@@ -64,6 +66,7 @@ impl OperatorUnderTest {
     /// Starts an operator with an empty memory.
     pub fn start(settings: Settings) -> Self {
         let gate = Gate::new(settings.crash.clone());
+        gate.meet(settings.faults.clone());
         let shutdown = CancellationToken::new();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
         let api = listener.local_addr().expect("a bound port has an address");

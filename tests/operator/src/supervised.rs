@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use tokio::time::Instant;
 
-use crate::fault::{CrashPoint, Recorded};
+use crate::fault::{CrashPoint, Faults, Gate, Recorded};
 use crate::operator_under_test::{OperatorUnderTest, Settings};
 use crate::test_bed::TestBed;
 
@@ -52,6 +52,21 @@ impl<'a> Supervised<'a> {
     pub fn arm(&mut self, crash: Option<CrashPoint>) {
         self.past_calls.clear();
         self.operator.gate().arm(crash);
+    }
+
+    /// From now on, calls of the operator that runs now meet trouble.
+    pub fn meet(&self, faults: Option<Faults>) {
+        self.operator.gate().meet(faults);
+    }
+
+    /// How often a call of the operator that runs now met trouble.
+    pub fn troubled(&self) -> usize {
+        self.operator.gate().troubled()
+    }
+
+    /// The calls of the operator that runs now.
+    pub fn gate(&self) -> Gate {
+        self.operator.gate().clone()
     }
 
     /// Where the operator that runs now serves gRPC.

@@ -111,6 +111,7 @@ impl TestBed {
             short_lease: true,
             sessions: SessionOptions::default(),
             crash: None,
+            faults: None,
             watch_timeout: WatchTimeout::None,
             webhook: None,
             names: Box::new(self.runner.names_handle()),

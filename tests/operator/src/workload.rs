@@ -128,6 +128,7 @@ async fn outcome(bed: &TestBed, operator: &Supervised<'_>) -> Result<Outcome> {
         crashed_at: operator.crashed_at().map(ToOwned::to_owned),
         end_state: end_state(bed.client(), bed.namespace()).await?,
         counts: bed.observer().counts(),
+        troubled: operator.troubled(),
     })
 }
 

@@ -12,7 +12,8 @@ use tonic::body::Body;
 use tower::Service;
 
 use super::gate::Answer;
-use super::{Call, Gate};
+use super::trouble::late_reply;
+use super::{Call, Gate, Trouble};
 
 /// The names of the pods, by address.
 type Names = Arc<dyn Fn() -> HashMap<Ipv4Addr, String> + Send + Sync>;
@@ -83,9 +84,17 @@ impl Service<http::Request<Body>> for WatchedChannel {
         let mut ready = std::mem::replace(&mut self.inner, next);
         Box::pin(async move {
             let pass = gate.before(call).await;
+            let trouble = pass.trouble.clone();
+            if let Some(refusal) = trouble.as_ref().and_then(Trouble::instead_of_peer) {
+                gate.after(pass, Answer::Refused).await;
+                return Ok(refusal);
+            }
             let answer = ready.call(request).await;
             gate.after(pass, Answer::Taken).await;
-            answer
+            match trouble {
+                Some(Trouble::PeerReplyLost) => Ok(late_reply()),
+                _ => answer,
+            }
         })
     }
 }

@@ -1,9 +1,10 @@
-//! Records an operator's calls and ends it at one of them.
+//! Records an operator's calls, ends it at one of them, or lets them meet trouble.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use parking_lot::Mutex;
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::call::Call;
+use super::trouble::{Faults, Trouble};
 
 /// On which side of a call an operator is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,6 +103,13 @@ struct State {
     crashed: Option<String>,
     counts: HashMap<Call, usize>,
     calls: Vec<Recorded>,
+    faults: Option<Faults>,
+    /// The calls that can meet the trouble and were attempted.
+    attempted: HashSet<Call>,
+    /// Watches whose place in history is gone.
+    expired: HashSet<Call>,
+    /// Calls that met trouble, or watches that were cut.
+    troubled: usize,
 }
 
 /// A call that may go on.
@@ -111,6 +120,8 @@ pub(super) struct Pass {
     call: Call,
     /// Of the call in the gate's record.
     index: usize,
+    /// What the call meets.
+    pub(super) trouble: Option<Trouble>,
 }
 
 /// What became of a call.
@@ -140,10 +151,45 @@ impl Gate {
 
     /// Forgets the calls so far; from now on numbers begin at 1 and `crash` is in force.
     pub fn arm(&self, crash: Option<CrashPoint>) {
-        *self.shared.state.lock() = State {
+        let mut state = self.shared.state.lock();
+        *state = State {
             crash,
+            faults: state.faults.take(),
             ..State::default()
         };
+    }
+
+    /// From now on, calls meet trouble.
+    pub fn meet(&self, faults: Option<Faults>) {
+        self.shared.state.lock().faults = faults;
+    }
+
+    /// How often a call met trouble, or a watch was cut.
+    pub fn troubled(&self) -> usize {
+        self.shared.state.lock().troubled
+    }
+
+    /// After how many events this watch is to end; its next start is refused if its place in
+    /// history is to be gone then.
+    pub(super) fn watch_is_cut(&self, watch: &Call) -> Option<usize> {
+        let mut state = self.shared.state.lock();
+        let trouble = state.faults.as_ref().map(|faults| &faults.trouble);
+        let Some(&Trouble::CutWatches { after, is_expired }) = trouble else {
+            return None;
+        };
+        state.troubled += 1;
+        if is_expired {
+            state.expired.insert(watch.clone());
+        }
+        Some(after)
+    }
+
+    /// The view that LISTs show, and for how long watches are held back.
+    pub(super) fn past(&self) -> Option<(String, Duration)> {
+        match &self.shared.state.lock().faults.as_ref()?.trouble {
+            Trouble::Past { version, hold } => Some((version.clone(), *hold)),
+            _ => None,
+        }
     }
 
     /// Ends the operator now: no call passes any more.
@@ -213,6 +259,7 @@ impl Gate {
         let pass = Pass {
             ends_after: side == Some(Side::After),
             name,
+            trouble: state.next_trouble(&call),
             call,
             index: state.calls.len(),
         };
@@ -235,6 +282,22 @@ impl Gate {
     fn crash(&self, at: String) {
         self.shared.state.lock().crashed.get_or_insert(at);
         self.shared.ended.cancel();
+    }
+}
+
+impl State {
+    fn next_trouble(&mut self, call: &Call) -> Option<Trouble> {
+        if self.expired.remove(call) {
+            return Some(Trouble::Refusal(410));
+        }
+        let faults = self.faults.clone()?;
+        let number = self.attempted.len();
+        let is_first = faults.trouble.concerns(call) && self.attempted.insert(call.clone());
+        if !is_first || number % faults.of != faults.share {
+            return None;
+        }
+        self.troubled += 1;
+        Some(faults.trouble)
     }
 }
 
@@ -284,6 +347,34 @@ mod tests {
             4,
             "a call that never left is not counted"
         );
+    }
+
+    #[tokio::test]
+    async fn a_share_of_the_calls_fails_once_and_the_lease_never() {
+        let gate = Gate::new(None);
+        gate.meet(Some(Faults {
+            trouble: Trouble::Reset,
+            share: 0,
+            of: 2,
+        }));
+        let lease = Call {
+            what: "leases".to_owned(),
+            ..call("lease")
+        };
+        let mut met = Vec::new();
+        for call in [
+            call("tulip"),
+            lease,
+            call("tulip"),
+            call("rose"),
+            call("daisy"),
+        ] {
+            let pass = gate.before(call).await;
+            met.push(pass.trouble.is_some());
+            gate.after(pass, Answer::Refused).await;
+        }
+        assert_eq!(met, [true, false, false, false, true]);
+        assert_eq!(gate.troubled(), 2);
     }
 
     #[tokio::test]

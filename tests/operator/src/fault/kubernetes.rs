@@ -4,11 +4,13 @@ use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
 use http::{Request, Response, Uri};
-use kube::client::Body;
-use tower::{Layer, Service};
+use kube::client::{Body, DynBody};
+use tower::{BoxError, Layer, Service};
 
+use super::cut::CutBody;
 use super::gate::Answer;
-use super::{Call, Gate, Verb};
+use super::trouble::broken_connection;
+use super::{Call, Gate, Trouble, Verb};
 
 /// For how many seconds the API server is asked to keep a watch open; `None` = as the operator asks.
 pub type WatchTimeout = Option<u64>;
@@ -48,32 +50,43 @@ pub struct Watched<S> {
     inner: S,
 }
 
-impl<S, B> Service<Request<Body>> for Watched<S>
+impl<S> Service<Request<Body>> for Watched<S>
 where
-    S: Service<Request<Body>, Response = Response<B>>,
+    S: Service<Request<Body>, Response = Response<Box<DynBody>>>,
     S::Future: Send + 'static,
-    S::Error: Send,
-    B: Send,
+    S::Error: Into<BoxError> + Send,
 {
-    type Response = Response<B>;
-    type Error = S::Error;
-    type Future = BoxFuture<'static, Result<Response<B>, S::Error>>;
+    type Response = Response<Box<DynBody>>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Response<Box<DynBody>>, BoxError>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context).map_err(Into::into)
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let call = Call::to_api_server(request.method(), request.uri());
         if let (Verb::Watch, Some(seconds)) = (call.verb, self.layer.watch_timeout) {
-            *request.uri_mut() = with_timeout(request.uri(), seconds);
+            *request.uri_mut() = with_parameters(request.uri(), &[("timeoutSeconds", seconds)]);
         }
         let gate = self.layer.gate.clone();
+        let past = gate.past();
+        if let (Verb::List, Some((version, _))) = (call.verb, &past) {
+            *request.uri_mut() = of_version(request.uri(), version);
+        }
         // Sent when it is first polled, so not before the gate lets it pass.
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let pass = gate.before(call).await;
-            let answer = answer.await;
+            if let (Verb::Watch, Some((_, hold))) = (call.verb, past) {
+                tokio::time::sleep(hold).await;
+            }
+            let pass = gate.before(call.clone()).await;
+            let trouble = pass.trouble.clone();
+            if let Some(instead) = trouble.as_ref().and_then(Trouble::instead_of_api_server) {
+                gate.after(pass, Answer::Refused).await;
+                return instead;
+            }
+            let answer = answer.await.map_err(Into::into);
             let is_refused = answer
                 .as_ref()
                 .is_ok_and(|response| response.status().is_client_error());
@@ -83,18 +96,51 @@ where
                 Answer::Taken
             };
             gate.after(pass, became).await;
-            answer
+            if trouble == Some(Trouble::ReplyLost) {
+                return Err(broken_connection());
+            }
+            let is_watch = call.verb == Verb::Watch && !is_refused;
+            let cut = is_watch.then(|| gate.watch_is_cut(&call)).flatten();
+            answer.map(|response| {
+                response.map(|body| match cut {
+                    Some(events) => Box::new(CutBody::new(body, events)),
+                    None => body,
+                })
+            })
         })
     }
 }
 
-fn with_timeout(uri: &Uri, seconds: u64) -> Uri {
+/// The same LIST, as it would have been answered at this version. Later pages name it themselves.
+fn of_version(uri: &Uri, version: &str) -> Uri {
+    if uri.query().is_some_and(|query| query.contains("continue=")) {
+        return uri.clone();
+    }
+    with_parameters(
+        uri,
+        &[
+            ("resourceVersion", version),
+            ("resourceVersionMatch", "Exact"),
+        ],
+    )
+}
+
+/// The URI with these parameters, in place of those that it has.
+fn with_parameters<V: ToString>(uri: &Uri, parameters: &[(&str, V)]) -> Uri {
     let query = uri.query().unwrap_or_default();
+    let is_replaced = |pair: &str| {
+        let name = pair.split('=').next();
+        parameters
+            .iter()
+            .any(|(replaced, _)| Some(*replaced) == name)
+    };
     let kept = query
         .split('&')
-        .filter(|pair| !pair.starts_with("timeoutSeconds="));
+        .filter(|pair| !pair.is_empty() && !is_replaced(pair));
     let mut query: Vec<String> = kept.map(ToOwned::to_owned).collect();
-    query.push(format!("timeoutSeconds={seconds}"));
+    for (name, value) in parameters {
+        query.push(format!("{name}={}", value.to_string()));
+    }
     let mut parts = uri.clone().into_parts();
     let path = format!("{}?{}", uri.path(), query.join("&"));
     parts.path_and_query = Some(path.parse().expect("a part of a URI's query is a query"));
@@ -111,6 +157,21 @@ mod tests {
             .parse()
             .unwrap();
         let expected = "https://host:1/api/v1/pods?watch=true&x=1&timeoutSeconds=20";
-        assert_eq!(with_timeout(&asked, 20).to_string(), expected);
+        let parameters = [("timeoutSeconds", 20)];
+        assert_eq!(with_parameters(&asked, &parameters).to_string(), expected);
+    }
+
+    #[test]
+    fn a_list_is_asked_of_one_version() {
+        let asked: Uri = "https://host:1/api/v1/pods?limit=500&resourceVersion=0"
+            .parse()
+            .unwrap();
+        let expected =
+            "https://host:1/api/v1/pods?limit=500&resourceVersion=7&resourceVersionMatch=Exact";
+        assert_eq!(of_version(&asked, "7").to_string(), expected);
+        let next: Uri = "https://host:1/api/v1/pods?limit=500&continue=abc"
+            .parse()
+            .unwrap();
+        assert_eq!(of_version(&next, "7"), next);
     }
 }

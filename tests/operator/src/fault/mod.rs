@@ -1,15 +1,19 @@
-//! Sees every call that an operator makes, and can end the operator at one of them.
+//! Sees every call that an operator makes, and can end the operator at one of them, or let calls
+//! fail.
 //!
 //! A [`Gate`] belongs to one operator; both layers, on kube's client and on the gRPC channels, ask
 //! it before a request leaves and after its answer has come. A call is named by what it does, not
 //! only by its number: two runs make the same calls, but not always in the same order.
 
 mod call;
+mod cut;
 mod dialer;
 mod gate;
 mod kubernetes;
+mod trouble;
 
 pub use call::{Call, Verb};
 pub use dialer::WatchedDialer;
 pub use gate::{CrashPoint, Gate, Recorded, Side};
 pub use kubernetes::{WatchTimeout, WatchedApi};
+pub use trouble::{Faults, Trouble};

@@ -1,0 +1,115 @@
+//! A program that is measured: its processor time and memory as Linux counts them.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+/// Clock ticks a second in /proc: the same on every Linux that we run on.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// A process that is killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    started: Instant,
+}
+
+impl Process {
+    /// Starts a program whose output goes to a file.
+    pub(crate) fn start(
+        program: &Path,
+        arguments: &[String],
+        environment: &[(&str, &OsStr)],
+        log: &Path,
+    ) -> anyhow::Result<Self> {
+        let output = std::fs::File::create(log)?;
+        let child = Command::new(program)
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        Ok(Self {
+            child,
+            started: Instant::now(),
+        })
+    }
+
+    /// When it was started.
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Processor time so far, of all threads.
+    pub(crate) fn processor_time(&self) -> anyhow::Result<Duration> {
+        let stat = self.proc("stat")?;
+        // The program's name is in parentheses and may hold blanks.
+        let (_, fields) = stat.rsplit_once(") ").context("a stat without name")?;
+        let fields: Vec<&str> = fields.split(' ').collect();
+        let ticks = |at: usize| -> anyhow::Result<u64> {
+            Ok(fields
+                .get(at)
+                .context("a stat that is too short")?
+                .parse()?)
+        };
+        let ticks = ticks(11)? + ticks(12)?;
+        Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+    }
+
+    /// Resident memory now.
+    pub(crate) fn resident_mib(&self) -> anyhow::Result<u64> {
+        self.status_mib("VmRSS:")
+    }
+
+    /// The most that was ever resident.
+    pub(crate) fn peak_mib(&self) -> anyhow::Result<u64> {
+        self.status_mib("VmHWM:")
+    }
+
+    fn status_mib(&self, field: &str) -> anyhow::Result<u64> {
+        let status = self.proc("status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        Ok(kib.context("no such field")?.parse::<u64>()? / 1024)
+    }
+
+    fn proc(&self, file: &str) -> anyhow::Result<String> {
+        let id = self.child.id().context("the program has ended")?;
+        Ok(std::fs::read_to_string(format!("/proc/{id}/{file}"))?)
+    }
+
+    /// Ends it in order.
+    pub(crate) async fn terminate(mut self) -> anyhow::Result<()> {
+        let id = self.child.id().context("the program has ended")?;
+        let told = Command::new("kill").arg(id.to_string()).status().await?;
+        if !told.success() {
+            bail!("cannot end the program");
+        }
+        let ended = tokio::time::timeout(Duration::from_secs(30), self.child.wait()).await;
+        ended.context("the program does not end")??;
+        Ok(())
+    }
+}
+
+/// Asks by HTTP; the body of the answer.
+pub(crate) async fn get(address: &str, path: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (_, body) = answer
+        .split_once("\r\n\r\n")
+        .context("an answer without body")?;
+    Ok(body.to_owned())
+}
