@@ -44,9 +44,11 @@ fix: ## Repair what tools can repair
 	@$(MAKE) generate
 
 .PHONY: generate
-generate: ## Write the generated files: crds/
+generate: ## Write the generated files: crds/ and deploy/kustomize/base (needs helm)
 	cargo build --quiet --workspace --bin atomix-operator
 	"$(CARGO_TARGET_DIR)/debug/atomix-operator" crds --output-dir crds
+	@tests/cluster/cluster tools
+	PATH="$$(tests/cluster/cluster tools --print-bin):$$PATH" scripts/chart.sh generate
 
 .PHONY: audit
 audit: ## Check dependencies against the advisory database (needs to fetch it)

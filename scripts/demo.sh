@@ -132,6 +132,19 @@ scale_while_it_counts() {
     check_count
 }
 
+change_settings_while_it_counts() {
+    local acknowledged
+    acknowledged=$(tallies | sum acknowledged)
+    "${kubectl[@]}" patch --namespace "$namespace" store/counts --type merge \
+        --patch '{"spec": {"multiRaft": {"pod": {"resources": {"requests": {"cpu": "11m"}}}}}}'
+    "${kubectl[@]}" wait --namespace "$namespace" --for=condition=Progressing=True store/counts --timeout 1m
+    "${kubectl[@]}" wait --namespace "$namespace" --for=condition=Progressing=False store/counts --timeout 5m
+    "${kubectl[@]}" wait --namespace "$namespace" --for=jsonpath='{.status.updatedReplicas}'=3 store/counts
+    wait_for_more_than $((acknowledged + 100))
+    show_partitions
+    check_count
+}
+
 show_partitions() {
     local kubectl_atomix=("$CARGO_TARGET_DIR/debug/kubectl-atomix")
     if [[ ${CLUSTER:-} == existing ]]; then
@@ -185,4 +198,5 @@ step "chart" install_chart
 step "Store, Session and application" apply_samples
 step "count while a storage pod is deleted" count_through_a_failure
 step "scale to 5 nodes and back while it counts" scale_while_it_counts
+step "replace all nodes, one at a time, while it counts" change_settings_while_it_counts
 step "what runs now" show_what_runs

@@ -41,14 +41,6 @@ find_tools() {
     export PATH
 }
 
-chart_renders() {
-    helm lint charts/atomix
-    helm template atomix charts/atomix --kube-version 1.36.0 >/dev/null
-    helm template atomix charts/atomix --kube-version 1.36.0 --set watchNamespace=one >/dev/null
-    helm template atomix charts/atomix --kube-version 1.36.0 --set webhook.certManager.enabled=true >/dev/null
-    helm template atomix charts/atomix --kube-version 1.36.0 --set webhook.enabled=false >/dev/null
-}
-
 # Starts a cluster of this name; more arguments go to `cluster up`.
 start_cluster() {
     local name=$1
@@ -129,7 +121,7 @@ if [[ ${1:-} == unit ]]; then
 fi
 step "tests of the cluster tool" bash -c 'cd tests/cluster && go test ./...'
 step "cluster tools" find_tools
-step "chart" chart_renders
+step "chart" scripts/chart.sh
 # The operator's steps are tested without nodes: every pod is a process that the test starts.
 step "control plane" start_cluster "$CLUSTER_NAME-op" --control-plane-only
 step "operator: resource definitions" test_with_cluster "$CLUSTER_NAME-op" crds

@@ -11,6 +11,8 @@ use kube::{Api, Client, Resource};
 use atomix_controller::cache::Watch;
 use atomix_controller::dialer::Channels;
 use atomix_controller::metrics::Metrics;
+
+use crate::store::config_from::ConfigSources;
 use atomix_controller::{Applier, Cache, Events};
 use atomix_resources::{Driver, Session, Store};
 
@@ -24,6 +26,15 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// Whether objects of this namespace are served.
+    #[must_use]
+    pub fn serves(&self, namespace: &str) -> bool {
+        match self {
+            Self::Cluster => true,
+            Self::Namespace(served) => served == namespace,
+        }
+    }
+
     /// The API for all served objects of a namespaced kind.
     #[must_use]
     pub fn api<K>(&self, client: &Client) -> Api<K>
@@ -60,6 +71,8 @@ pub struct Context {
     pub sessions: Cache<DeserializeGuard<Session>>,
     /// All Drivers, also those that do not decode.
     pub drivers: Cache<DeserializeGuard<Driver>>,
+    /// What Stores take from Secrets and ConfigMaps.
+    pub config_sources: ConfigSources,
 }
 
 impl std::fmt::Debug for Context {

@@ -2,8 +2,12 @@
 
 mod api;
 pub mod certificates;
+pub mod check;
 pub mod context;
+pub mod crds;
 pub mod driver;
+pub mod identities;
+mod object_counts;
 pub mod operator;
 pub mod runtimes;
 pub mod session;

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use atomix_controller::dialer::TcpDialer;
+use atomix_controller::dialer::PodDialer;
 use atomix_controller::lease::LeaseOptions;
 use atomix_controller::metrics::Metrics;
 use atomix_controller::queue::chain;
 use atomix_operator::Scope;
+use atomix_operator::check::CheckArgs;
+use atomix_operator::identities::args::IdentityArgs;
 use atomix_operator::operator::{Listeners, Operator, Options};
 use atomix_operator::session::SessionOptions;
 use atomix_operator::store::StoreOptions;
@@ -37,6 +39,8 @@ struct Cli {
 enum Command {
     /// Runs the operator; the default.
     Run(Box<RunArgs>),
+    /// Asks a running operator whether it answers.
+    Check(CheckArgs),
     /// Prints the custom resource definitions as YAML.
     Crds {
         /// Writes one file each into this directory instead.
@@ -62,12 +66,22 @@ struct RunArgs {
     /// Where probes and metrics are served.
     #[arg(long, env = "ATOMIX_ADMIN_ADDR", default_value = "0.0.0.0:9090")]
     admin_addr: SocketAddr,
-    /// Where SessionService and Stores are served (gRPC).
-    #[arg(long, env = "ATOMIX_API_ADDR", default_value = "0.0.0.0:5682")]
+    /// Where SessionService and Stores are served (gRPC, plain text): at a loopback address only who
+    /// may forward a port to the operator's pod reaches it.
+    #[arg(long, env = "ATOMIX_API_ADDR", default_value = "127.0.0.1:5682")]
     api_addr: SocketAddr,
+    /// Namespaces whose Secrets with the label atomix.io/config=true Stores may name in configFrom,
+    /// with commas in between; default: none.
+    #[arg(long, env = "ATOMIX_SECRET_NAMESPACES", value_delimiter = ',')]
+    secret_namespaces: Vec<String>,
     /// How log lines look.
     #[arg(long, env = "ATOMIX_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+    /// Makes a NetworkPolicy for each Store's nodes.
+    #[arg(long, env = "ATOMIX_NETWORK_POLICIES")]
+    network_policies: bool,
+    #[command(flatten)]
+    identities: IdentityArgs,
     #[command(flatten)]
     webhook: WebhookArgs,
 }
@@ -76,6 +90,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::Crds { output_dir }) => print_crds(output_dir.as_deref()),
+        Some(Command::Check(args)) => check(&args),
         Some(Command::Run(args)) => run(*args),
         None => run(cli.run),
     };
@@ -101,6 +116,13 @@ fn print_crds(output_dir: Option<&Path>) -> Result<(), Box<dyn Error>> {
 }
 
 #[tokio::main]
+async fn check(args: &CheckArgs) -> Result<(), Box<dyn Error>> {
+    let sessions = atomix_operator::check::check(args).await?;
+    println!("the operator answers; it serves {sessions} Sessions");
+    Ok(())
+}
+
+#[tokio::main]
 async fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
     logging::init(args.log_format);
     let shutdown = shutdown::on_signals()?;
@@ -116,25 +138,34 @@ async fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
         .lease_namespace
         .or_else(|| args.namespace.clone())
         .unwrap_or_else(|| config.default_namespace.clone());
-    let webhook = args.webhook.open(&lease_namespace)?;
+    let identities = args.identities.options(&lease_namespace)?;
+    let network_policies = args.network_policies.then(|| lease_namespace.clone());
+    let webhook = args.webhook.open(&lease_namespace, identities.is_some())?;
+    let credentials = identities.as_ref();
+    let credentials = credentials.map(|identities| identities.credentials.clone());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         namespace = args.namespace.as_deref().unwrap_or("all"),
         node_image = %args.node_image,
         lease = %format!("{lease_namespace}/{}", args.operator_id),
         webhook = webhook.is_some(),
+        tls = identities.is_some(),
         "starting"
     );
     let options = Options {
         client: atomix_controller::client::connect(config.clone(), &metrics)?,
         lease_client: atomix_controller::client::connect(config, &metrics)?,
-        dialer: Arc::new(TcpDialer),
+        dialer: Arc::new(PodDialer::new(credentials)),
         scope: args.namespace.map_or(Scope::Cluster, Scope::Namespace),
         lease: LeaseOptions::new(lease_namespace, args.operator_id, identity()),
+        secret_namespaces: args.secret_namespaces,
         stores: StoreOptions {
             node_image: args.node_image,
+            tls: identities.is_some(),
+            network_policies,
         },
         sessions: SessionOptions::default(),
+        identities,
         metrics,
     };
     let listeners = Listeners {

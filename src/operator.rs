@@ -15,9 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, AllSessions, StoreNodes};
 use crate::context::{Context, Scope};
+use crate::crds::{self, Crds};
 use crate::driver::DriverController;
+use crate::identities::{Identities, IdentityOptions};
+use crate::object_counts;
 use crate::runtimes::Runtimes;
 use crate::session::{SessionController, SessionOptions};
+use crate::store::config_from::ConfigSources;
 use crate::store::{StoreController, StoreOptions};
 use crate::webhook::{Webhook, WebhookOptions};
 use atomix_controller::dialer::{Channels, Dialer};
@@ -41,10 +45,14 @@ pub struct Options {
     pub scope: Scope,
     /// The lease.
     pub lease: LeaseOptions,
+    /// Namespaces whose labelled Secrets may be read for Stores.
+    pub secret_namespaces: Vec<String>,
     /// Settings of the Store controller.
     pub stores: StoreOptions,
     /// Settings of the session controller.
     pub sessions: SessionOptions,
+    /// Identities for mutual TLS; `None` = plain text. The dialer has the same credentials.
+    pub identities: Option<IdentityOptions>,
     /// Counters; also given to [`atomix_controller::client::connect`].
     pub metrics: Metrics,
 }
@@ -168,11 +176,17 @@ async fn run(
         stores: Cache::default(),
         sessions: Cache::default(),
         drivers: Cache::default(),
+        config_sources: ConfigSources::new(options.client.clone(), &options.secret_namespaces),
     };
+    object_counts::follow(&context);
     let stores = StoreController::new(&context, options.stores);
     let drivers = DriverController::new(&context);
     let runtimes = Runtimes::new(&context);
     let sessions = SessionController::new(&context, &runtimes, options.sessions);
+
+    let identities = options
+        .identities
+        .map(|identities| Identities::new(&context, &runtimes, identities));
 
     // What works without the lease. Events are written last, so they end with their own token.
     let base_token = CancellationToken::new();
@@ -196,8 +210,17 @@ async fn run(
         }
     });
     follow_shared(&context, &mut base);
+    let crds = Crds::default();
+    base.spawn("custom resource definitions", {
+        let readiness = context.admin.readiness(crds::READINESS);
+        crds.clone()
+            .follow(options.client.clone(), readiness, base_token.clone())
+    });
     stores.watch(&mut base);
     runtimes.watch(&mut base);
+    if let Some(identities) = &identities {
+        identities.watch(&mut base);
+    }
     let mut certificates = None;
     if let Some((listener, options)) = listeners.webhook {
         let webhook = Webhook::new(&context, options);
@@ -226,10 +249,30 @@ async fn run(
     tokio::pin!(keeper);
     let mut controllers = Tasks::new(shutdown.child_token());
     let token = controllers.shutdown().clone();
-    controllers.spawn("store controller", stores.run(token.clone()));
-    controllers.spawn("driver controller", drivers.run(token.clone()));
-    controllers.spawn("runtime controller", runtimes.run(token.clone()));
-    controllers.spawn("session controller", sessions.run(token.clone()));
+    controllers.spawn(
+        "store controller",
+        crds.clone()
+            .before(token.clone(), stores.run(token.clone())),
+    );
+    controllers.spawn(
+        "driver controller",
+        crds.clone()
+            .before(token.clone(), drivers.run(token.clone())),
+    );
+    if let Some(identities) = identities {
+        let run = identities.run(runtimes.clone(), token.clone());
+        controllers.spawn("identities", run);
+    }
+    controllers.spawn(
+        "runtime controller",
+        crds.clone()
+            .before(token.clone(), runtimes.run(token.clone())),
+    );
+    controllers.spawn(
+        "session controller",
+        crds.clone()
+            .before(token.clone(), sessions.run(token.clone())),
+    );
     if let Some(certificates) = certificates {
         controllers.spawn("webhook certificates", certificates.run(token));
     }

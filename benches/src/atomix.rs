@@ -15,6 +15,7 @@ use runtime::runtime_client::RuntimeClient;
 use tokio::time::Instant;
 use tonic::transport::Endpoint;
 
+use crate::identities::{self, Identities, STORE};
 use crate::load::Call;
 use crate::servers::{Server, free_port, listening};
 
@@ -33,13 +34,14 @@ impl Atomix {
         binaries: &Path,
         folder: &Path,
         partitions: u32,
+        identities: Option<&Identities>,
     ) -> anyhow::Result<Self> {
         let mut servers = Vec::new();
         let mut controls = Vec::new();
         let mut peers = Vec::new();
         for index in 0..3 {
             let (control, peer, admin) = (free_port()?, free_port()?, free_port()?);
-            let arguments = [
+            let mut arguments = vec![
                 format!(
                     "--data-dir={}",
                     folder.join(format!("node{index}")).display()
@@ -48,6 +50,8 @@ impl Atomix {
                 format!("--peer-addr=127.0.0.1:{peer}"),
                 format!("--admin-addr=127.0.0.1:{admin}"),
             ];
+            let tls = folder.join(format!("tls{index}"));
+            arguments.extend(identities::argument(identities, &identities::node(), &tls)?);
             let log = folder.join(format!("node{index}.log"));
             servers.push(Server::start(
                 &binaries.join("atomix-node"),
@@ -57,22 +61,29 @@ impl Atomix {
             controls.push(format!("127.0.0.1:{control}"));
             peers.push(format!("127.0.0.1:{peer}"));
         }
-        bootstrap(&controls, &peers, partitions).await?;
+        bootstrap(&controls, &peers, partitions, identities).await?;
 
         let (control, application, admin) = (free_port()?, free_port()?, free_port()?);
-        let arguments = [
+        let mut arguments = vec![
             format!("--control-addr=127.0.0.1:{control}"),
             format!("--app-addr=127.0.0.1:{application}"),
             format!("--admin-addr=127.0.0.1:{admin}"),
             format!("--state-dir={}", folder.join("runtime").display()),
         ];
+        let tls = folder.join("tls-runtime");
+        arguments.extend(identities::argument(
+            identities,
+            &identities::runtime(),
+            &tls,
+        )?);
         let log = folder.join("runtime.log");
         servers.push(Server::start(
             &binaries.join("atomix-runtime"),
             &arguments,
             &log,
         )?);
-        connect_runtime(&format!("127.0.0.1:{control}"), &peers, partitions).await?;
+        let control = format!("127.0.0.1:{control}");
+        connect_runtime(&control, &peers, partitions, identities).await?;
         let application = format!("127.0.0.1:{application}");
         first_increment(&application).await?;
         Ok(Self {
@@ -98,14 +109,17 @@ pub(crate) fn increment() -> &'static Call {
     }
 }
 
-async fn bootstrap(controls: &[String], peers: &[String], partitions: u32) -> anyhow::Result<()> {
+async fn bootstrap(
+    controls: &[String],
+    peers: &[String],
+    partitions: u32,
+    identities: Option<&Identities>,
+) -> anyhow::Result<()> {
     let mut clients = Vec::new();
     let mut node_ids = Vec::new();
     for control in controls {
         listening(control).await?;
-        let channel = Endpoint::from_shared(format!("http://{control}"))?
-            .connect()
-            .await?;
+        let channel = identities::connect(control, identities, &identities::node()).await?;
         let mut client = NodeClient::new(channel);
         let status = client
             .get_status(multiraft::GetStatusRequest {})
@@ -152,17 +166,22 @@ fn configuration(
     }
 }
 
-async fn connect_runtime(control: &str, peers: &[String], partitions: u32) -> anyhow::Result<()> {
+async fn connect_runtime(
+    control: &str,
+    peers: &[String],
+    partitions: u32,
+    identities: Option<&Identities>,
+) -> anyhow::Result<()> {
     listening(control).await?;
-    let channel = Endpoint::from_shared(format!("http://{control}"))?
-        .connect()
-        .await?;
+    let channel = identities::connect(control, identities, &identities::runtime()).await?;
     let mut client = RuntimeClient::new(channel);
     let store_id = runtime::StoreId {
-        namespace: "bench".to_owned(),
-        name: "bench".to_owned(),
+        namespace: STORE.0.to_owned(),
+        name: STORE.1.to_owned(),
     };
-    let config = serde_json::json!({"nodes": peers, "partitions": partitions});
+    let config = serde_json::json!({
+        "nodes": peers, "partitions": partitions, "tls": identities.is_some(),
+    });
     client
         .connect(runtime::ConnectRequest {
             store_id: Some(store_id.clone()),

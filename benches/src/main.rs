@@ -10,6 +10,7 @@
 
 mod atomix;
 mod etcd;
+mod identities;
 mod load;
 mod operator;
 mod process;

@@ -377,7 +377,7 @@ impl Operator {
             let (verb, resource) = (label("verb"), label("resource"));
             let (verb, resource) = verb.zip(resource).context("a request without labels")?;
             if resource != "leases" {
-                requests.insert(format!("{verb} {resource}"), value.parse::<f64>()? as u64);
+                requests.insert(format!("{verb} {resource}"), value.parse()?);
             }
         }
         Ok(requests)
@@ -428,8 +428,8 @@ async fn start_runtimes(
         options.control_addr = at_port(5679);
         options.app_addr = vec![at_port(5678)];
         options.admin_addr = at_port(5677);
-        let drivers = built_in_drivers(&options);
-        runtimes.push(Sidecar::start(&options, drivers, shutdown.clone()).await?);
+        let drivers = built_in_drivers(&options, None);
+        runtimes.push(Sidecar::start(&options, drivers, None, shutdown.clone()).await?);
     }
     Ok(runtimes)
 }

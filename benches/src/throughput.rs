@@ -8,6 +8,7 @@ use tonic::transport::Channel;
 
 use crate::atomix::{self, Atomix};
 use crate::etcd::{self, Etcd};
+use crate::identities::Identities;
 use crate::load::{self, Call, Measured};
 
 /// What to measure and with which programs.
@@ -45,12 +46,15 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     let etcd_folder = folder.path().join("etcd");
     let one_folder = folder.path().join("one");
     let eight_folder = folder.path().join("eight");
-    for each in [&etcd_folder, &one_folder, &eight_folder] {
+    let secured_folder = folder.path().join("secured");
+    for each in [&etcd_folder, &one_folder, &eight_folder, &secured_folder] {
         std::fs::create_dir(each)?;
     }
     let etcd = Etcd::start(&options.etcd, &etcd_folder).await?;
-    let one = Atomix::start(&options.binaries, &one_folder, 1).await?;
-    let eight = Atomix::start(&options.binaries, &eight_folder, 8).await?;
+    let one = Atomix::start(&options.binaries, &one_folder, 1, None).await?;
+    let eight = Atomix::start(&options.binaries, &eight_folder, 8, None).await?;
+    let identities = Identities::new()?;
+    let secured = Atomix::start(&options.binaries, &secured_folder, 8, Some(&identities)).await?;
     let sides = [
         Side {
             name: "etcd put (256 B), leader",
@@ -65,6 +69,11 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
         Side {
             name: "Atomix increment through the sidecar, 8 partitions",
             channels: load::connect(&eight.application).await?,
+            call: atomix::increment(),
+        },
+        Side {
+            name: "Atomix increment through the sidecar, 8 partitions, mutual TLS",
+            channels: load::connect(&secured.application).await?,
             call: atomix::increment(),
         },
     ];

@@ -1,7 +1,6 @@
 //! The service `Stores`: asks the nodes of a Store what they hold. Works in every replica, since it
 //! needs the caches only.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use atomix_proto::multiraft::v1::node_client::NodeClient;
@@ -85,11 +84,8 @@ impl StoreNodes {
     }
 
     async fn ask(&self, pod: &StoragePodView) -> Result<GetStatusResponse, String> {
-        let address = pod.status.pod_ip.as_deref().and_then(|ip| ip.parse().ok());
-        let address: IpAddr = address.ok_or("it has no address yet")?;
-        let channel = self
-            .channels
-            .get(SocketAddr::new(address, names::CONTROL_PORT));
+        let control = pod.control().ok_or("it has no address yet")?;
+        let channel = self.channels.get(&control);
         let mut node = NodeClient::new(channel);
         let asked = node.get_status(GetStatusRequest {});
         let answer = match tokio::time::timeout(STATUS_TIMEOUT, asked).await {

@@ -9,7 +9,7 @@ mod keeper;
 mod material;
 mod plan;
 mod serving;
-mod x509;
+pub(crate) mod x509;
 
 use std::convert::Infallible;
 use std::fmt;

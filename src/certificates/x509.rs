@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType,
 };
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
@@ -24,7 +24,7 @@ const BACKDATE: Duration = Duration::from_secs(300);
 
 /// A certificate that cannot be made or used.
 #[derive(Debug, Error)]
-pub(super) enum X509Error {
+pub(crate) enum X509Error {
     /// It could not be made.
     #[error("cannot make a certificate: {0}")]
     Making(#[from] rcgen::Error),
@@ -41,26 +41,29 @@ pub(super) enum X509Error {
     },
 }
 
-pub(super) fn unreadable(what: &'static str, reason: impl ToString) -> X509Error {
+pub(crate) fn unreadable(what: &'static str, reason: impl ToString) -> X509Error {
     let reason = reason.to_string();
     X509Error::Reading { what, reason }
 }
 
 /// A certificate that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Certificate {
-    pub(super) pem: String,
-    pub(super) der: CertificateDer<'static>,
+pub(crate) struct Certificate {
+    pub(crate) pem: String,
+    pub(crate) der: CertificateDer<'static>,
     starts: SystemTime,
-    pub(super) expires: SystemTime,
-    /// Host names and addresses that it is for.
-    pub(super) names: BTreeSet<String>,
+    pub(crate) expires: SystemTime,
+    /// Host names, addresses and URIs that it is for.
+    pub(crate) names: BTreeSet<String>,
     public_key: Vec<u8>,
+    /// Of the certificate and of its signer, as encoded.
+    subject: Vec<u8>,
+    issuer: Vec<u8>,
 }
 
 impl Certificate {
     /// All certificates of a PEM text, in its order.
-    pub(super) fn all_of(what: &'static str, pem: &[u8]) -> Result<Vec<Self>, X509Error> {
+    pub(crate) fn all_of(what: &'static str, pem: &[u8]) -> Result<Vec<Self>, X509Error> {
         CertificateDer::pem_slice_iter(pem)
             .map(|der| {
                 let der = der.map_err(|error| unreadable(what, error))?;
@@ -85,23 +88,30 @@ impl Certificate {
             expires: at(parsed.validity().not_after.timestamp()),
             names,
             public_key: parsed.public_key().raw.to_vec(),
+            subject: parsed.subject().as_raw().to_vec(),
+            issuer: parsed.issuer().as_raw().to_vec(),
             pem: pem_of(&der),
             der,
         })
     }
 
     /// When it was made, if we made it.
-    pub(super) fn issued(&self) -> SystemTime {
+    pub(crate) fn issued(&self) -> SystemTime {
         self.starts + BACKDATE
     }
 
     /// When two thirds of its life are over.
-    pub(super) fn renew_at(&self) -> SystemTime {
+    pub(crate) fn renew_at(&self) -> SystemTime {
         let life = self.expires.duration_since(self.issued());
         self.issued() + life.unwrap_or_default() * 2 / 3
     }
 
-    pub(super) fn has_key(&self, key: &KeyPair) -> bool {
+    /// Whether it says that this authority, told apart by its name, signed it.
+    pub(crate) fn is_signed_by(&self, authority: &Self) -> bool {
+        self.issuer == authority.subject
+    }
+
+    pub(crate) fn has_key(&self, key: &KeyPair) -> bool {
         key.subject_public_key_info() == self.public_key
     }
 }
@@ -112,7 +122,7 @@ fn at(seconds: i64) -> SystemTime {
 
 fn shown(name: &GeneralName<'_>) -> Option<String> {
     match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::DNSName(name) | GeneralName::URI(name) => Some((*name).to_owned()),
         GeneralName::IPAddress(bytes) => {
             let four = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
             let address = four.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from));
@@ -129,10 +139,10 @@ fn pem_of(der: &CertificateDer<'_>) -> String {
 
 /// A certificate with its private key.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Pair {
-    pub(super) certificate: Certificate,
+pub(crate) struct Pair {
+    pub(crate) certificate: Certificate,
     /// In PEM.
-    pub(super) key: String,
+    pub(crate) key: String,
 }
 
 impl std::fmt::Debug for Pair {
@@ -145,11 +155,20 @@ impl std::fmt::Debug for Pair {
 }
 
 /// A certificate that signs others and itself.
-pub(super) fn new_authority(now: SystemTime, life: Duration) -> Result<Pair, X509Error> {
+pub(crate) fn new_authority(now: SystemTime, life: Duration) -> Result<Pair, X509Error> {
+    new_authority_of("webhook", now, life)
+}
+
+/// As [`new_authority`]; `what` says what it is for.
+pub(crate) fn new_authority_of(
+    what: &str,
+    now: SystemTime,
+    life: Duration,
+) -> Result<Pair, X509Error> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(Vec::new())?;
     // Clients tell authorities apart by their names.
-    let name = format!("atomix webhook authority {:016x}", rand::random::<u64>());
+    let name = format!("atomix {what} authority {:016x}", rand::random::<u64>());
     params.distinguished_name = named(&name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![
@@ -166,7 +185,7 @@ pub(super) fn new_authority(now: SystemTime, life: Duration) -> Result<Pair, X50
 }
 
 /// A certificate for a server with these names; it ends with its authority at the latest.
-pub(super) fn new_serving(
+pub(crate) fn new_serving(
     now: SystemTime,
     life: Duration,
     names: &BTreeSet<String>,
@@ -181,6 +200,36 @@ pub(super) fn new_serving(
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.not_before = time_of(now - BACKDATE)?;
+    params.not_after = time_of((now + life).min(authority.certificate.expires))?;
+    let made = params.signed_by(&key, &issuer)?;
+    Ok(Pair {
+        certificate: Certificate::of("the new certificate", made.der().clone())?,
+        key: key.serialize_pem(),
+    })
+}
+
+/// A certificate for both ends of connections that names its owner by one URI; it ends with its
+/// authority at the latest.
+pub(crate) fn new_identity(
+    now: SystemTime,
+    life: Duration,
+    uri: &str,
+    authority: &Pair,
+) -> Result<Pair, X509Error> {
+    let signer = KeyPair::from_pem(&authority.key)?;
+    let issuer = Issuer::from_ca_cert_der(&authority.certificate.der, signer)?;
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.subject_alt_names = vec![SanType::URI(uri.try_into()?)];
+    params.distinguished_name = named("atomix");
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.use_authority_key_identifier_extension = true;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
     params.not_before = time_of(now - BACKDATE)?;
     params.not_after = time_of((now + life).min(authority.certificate.expires))?;
     let made = params.signed_by(&key, &issuer)?;
@@ -206,7 +255,7 @@ fn since_epoch(time: SystemTime) -> Duration {
 }
 
 /// The cryptography of this process.
-pub(super) fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
@@ -215,7 +264,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 ///
 /// # Errors
 /// Why it would not.
-pub(super) fn check_trust(
+pub(crate) fn check_trust(
     authorities: &[u8],
     chain: &[CertificateDer<'static>],
     name: &str,

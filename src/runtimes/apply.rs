@@ -29,6 +29,9 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Looks at a runtime in one pass: one, one after its calls, and some for answers that were lost.
 const LOOKS: usize = 5;
 
+/// Instead of a driver's answer to a configuration with values of Secrets.
+const NOT_SHOWN: &str = "what it said is not shown, since it may repeat a value of a Secret";
+
 /// A call to a runtime that failed.
 #[derive(Debug, Error)]
 pub(super) enum RuntimeError {
@@ -86,6 +89,22 @@ impl RuntimeError {
         match self {
             Self::Call { status, .. } => Some(status.code()),
             Self::Deadline { .. } | Self::Unsettled { .. } | Self::Condition(_) => None,
+        }
+    }
+
+    /// A driver may repeat a value of its configuration.
+    fn without_words(self) -> Self {
+        match self {
+            Self::Call {
+                action,
+                address,
+                status,
+            } => Self::Call {
+                action,
+                address,
+                status: Box::new(Status::new(status.code(), NOT_SHOWN)),
+            },
+            error @ (Self::Deadline { .. } | Self::Unsettled { .. } | Self::Condition(_)) => error,
         }
     }
 
@@ -156,6 +175,7 @@ impl Runtime {
                 pass.done.push(action);
                 return Ok(true);
             }
+            Err(error) if action.has_secrets() => error.without_words(),
             Err(error) => error,
         };
         match (judge(&action, error.code()), action) {
@@ -275,14 +295,14 @@ fn note_refusal(action: Action, error: &RuntimeError, pass: &mut Pass) {
             "ConnectFailed",
             "ConfigRefused",
             "the driver refused the Store's configuration",
-            "correct spec.config of the Store",
+            "correct spec.config of the Store, or the values of its spec.configFrom",
         ),
         Action::Configure { store, .. } => (
             store,
             "ConfigureFailed",
             "ConfigRefused",
             "the driver refused the Store's new configuration and goes on with the old one",
-            "correct spec.config of the Store",
+            "correct spec.config of the Store, or the values of its spec.configFrom",
         ),
         Action::Disconnect { store } => (
             store,

@@ -43,9 +43,13 @@ impl Shared {
         {
             return;
         }
-        let store = ObjectKey::of(change.object().as_ref());
+        self.ask_for_sessions_of(&ObjectKey::of(change.object().as_ref()));
+    }
+
+    /// Queues the Sessions of a Store and their pods.
+    pub(super) fn ask_for_sessions_of(&self, store: &ObjectKey) {
         let index = self.index.lock();
-        for session in index.sessions_of_store(&store) {
+        for session in index.sessions_of_store(store) {
             index
                 .pods_of(&session)
                 .into_iter()
@@ -68,8 +72,8 @@ impl Shared {
                 self.index.lock().set_pod(&key, labels)
             }
         };
-        if let (Change::Deleted(_), Sidecar::Running { address, .. }) = (change, pod.sidecar()) {
-            self.context.channels.close(address);
+        if let (Change::Deleted(_), Sidecar::Running { control, .. }) = (change, pod.sidecar()) {
+            self.context.channels.close(control.address);
         }
         // Also for a deleted pod: its report goes in the controller's own order.
         self.queue.add(key);

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use super::Runtimes;
 use super::desired::SelectingSession;
-use super::index::store_of;
 use super::pod::RuntimePod;
-use crate::session::resolve::resolve;
+use crate::session::resolve::{NamedStore, resolve};
 use atomix_controller::ObjectKey;
 
 /// What a pass works on.
@@ -28,12 +27,11 @@ pub(super) fn dereference(runtimes: &Runtimes, key: &ObjectKey) -> Option<Derefe
         });
         sessions.collect::<Vec<_>>()
     };
-    let stores = &runtimes.shared.context.stores;
+    let context = &runtimes.shared.context;
     let sessions = selecting
         .into_iter()
         .map(|(key, session)| {
-            let store = stores.get(&store_of(&key, &session));
-            let target = resolve(&key, &session, store.as_deref());
+            let target = resolve(&key, &NamedStore::look(context, &key, &session));
             SelectingSession {
                 key,
                 session,

@@ -147,6 +147,7 @@ mod tests {
                 },
                 config: "{}".to_owned(),
                 config_digest: "digest".to_owned(),
+                has_secrets: false,
             },
         })
     }

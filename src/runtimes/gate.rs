@@ -223,6 +223,7 @@ mod tests {
             driver: DriverId::default(),
             config: String::new(),
             config_digest: String::new(),
+            has_secrets: false,
         };
         Desired {
             connections: connected

@@ -64,6 +64,8 @@ pub struct SessionView {
     pub pods: BTreeMap<ObjectKey, Option<Outcome>>,
     /// Pods that were, or may have been, programmed for it.
     pub programmed: BTreeSet<ObjectKey>,
+    /// Pods that it selects and that have no runtime, if that was looked for.
+    pub not_injected: Option<u32>,
 }
 
 impl Runtimes {
@@ -96,12 +98,24 @@ impl Runtimes {
             }
         });
         let listener = Arc::downgrade(&runtimes.shared);
+        context.config_sources.listen(move |store| {
+            if let Some(shared) = listener.upgrade() {
+                shared.ask_for_sessions_of(store);
+            }
+        });
+        let listener = Arc::downgrade(&runtimes.shared);
         runtimes.shared.pods.listen(move |change| {
             if let Some(shared) = listener.upgrade() {
                 shared.pod_changed(change);
             }
         });
         runtimes
+    }
+
+    /// The pods with a runtime, as last seen.
+    #[must_use]
+    pub fn pods(&self) -> &Cache<RuntimePod> {
+        &self.shared.pods
     }
 
     /// Watches the pods with a runtime.
@@ -157,7 +171,12 @@ impl Runtimes {
 
     /// What a Session's pods are for it now.
     pub(crate) fn view(&self, session: &ObjectKey) -> SessionView {
-        let selected = self.shared.index.lock().pods_of(session);
+        let (selected, generation) = {
+            let index = self.shared.index.lock();
+            let known = index.session(session);
+            let generation = known.and_then(|session| session.metadata.generation);
+            (index.pods_of(session), generation)
+        };
         let reports = self.shared.reports.lock();
         let programmed = reports.programmed_for(session);
         let pods = selected
@@ -167,14 +186,17 @@ impl Runtimes {
                 pod.is_some_and(|pod| pod.sidecar() != Sidecar::Ended)
             })
             .map(|pod| {
-                let outcome = reports
-                    .get(&pod)
-                    .and_then(|report| report.outcomes.get(session));
+                let report = reports.get(&pod);
+                let outcome = report.and_then(|report| report.outcome(session, generation));
                 let outcome = outcome.cloned();
                 (pod, outcome)
             })
             .collect();
-        SessionView { pods, programmed }
+        SessionView {
+            pods,
+            programmed,
+            not_injected: None,
+        }
     }
 
     /// Whether a pass over the pod has ended since the operator started.
@@ -187,11 +209,11 @@ impl Runtimes {
             self.forget(key);
             return Ok(Next::OnChange);
         };
-        let (address, has_started) = match found.pod.sidecar() {
+        let (control, has_started) = match found.pod.sidecar() {
             Sidecar::Running {
-                address,
+                control,
                 has_started,
-            } => (address, has_started),
+            } => (control, has_started),
             Sidecar::NotRunning => {
                 let waiting =
                     Outcome::Connecting("the runtime's container does not run".to_owned());
@@ -211,9 +233,9 @@ impl Runtimes {
         // Before any call: after a crash of a call the runtime may hold these Sessions.
         let reached_before = self.intend(key, &found.sessions);
         let desired = desired::desired(&found.sessions);
-        let channel = self.shared.context.channels.get(address);
+        let channel = self.shared.context.channels.get(&control);
         let mut pass = Pass::default();
-        let result = Runtime::new(address, channel)
+        let result = Runtime::new(control.address, channel)
             .converge(&desired, &mut pass)
             .await;
         if let Err(error) = &result {

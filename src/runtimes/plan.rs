@@ -1,6 +1,7 @@
 //! Step 3 of the runtime controller: what a runtime has and should have in, calls out. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use atomix_proto::runtime::v1::{DriverId, GetStatusResponse, Route, connection};
 
@@ -26,8 +27,8 @@ pub struct Observed {
     pub routes_digest: String,
 }
 
-/// How a Store is to be connected.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How a Store is to be connected. The configuration is not shown.
+#[derive(Clone, PartialEq, Eq)]
 pub struct WantedConnection {
     /// The driver.
     pub driver: DriverId,
@@ -35,6 +36,18 @@ pub struct WantedConnection {
     pub config: String,
     /// Digest of the configuration.
     pub config_digest: String,
+    /// Whether it holds values of Secrets, so that what a driver says of it is not repeated.
+    pub has_secrets: bool,
+}
+
+impl fmt::Debug for WantedConnection {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("WantedConnection")
+            .field("driver", &self.driver)
+            .field("config_digest", &self.config_digest)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a runtime should have.
@@ -76,6 +89,18 @@ pub enum Action {
         /// The Store.
         store: ObjectKey,
     },
+}
+
+impl Action {
+    /// Whether the call carries values of Secrets.
+    pub fn has_secrets(&self) -> bool {
+        match self {
+            Self::Connect { connection, .. } | Self::Configure { connection, .. } => {
+                connection.has_secrets
+            }
+            Self::Program { .. } | Self::Disconnect { .. } => false,
+        }
+    }
 }
 
 /// The calls that make a runtime what it should be; none when it is. A Store is connected before
@@ -177,6 +202,7 @@ mod tests {
             driver: driver(driver_name),
             config: config.to_owned(),
             config_digest: config_digest(config.as_bytes()),
+            has_secrets: false,
         }
     }
 

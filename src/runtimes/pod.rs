@@ -9,7 +9,10 @@ use kube::Resource;
 use serde::Deserialize;
 
 use super::gate::Condition;
+use crate::identities::RUNTIME_SECRET;
+use atomix_controller::dialer::Destination;
 use atomix_resources::labels::CONNECTED;
+use atomix_tls::Identity;
 
 /// Port on which every runtime serves the operator.
 pub const CONTROL_PORT: u16 = 5679;
@@ -35,8 +38,26 @@ pub struct RuntimePodSpec {
     pub containers: Option<Vec<Container>>,
     /// Init containers, native sidecars among them.
     pub init_containers: Option<Vec<Container>>,
+    /// For seeing whether the sidecar has a certificate.
+    pub volumes: Option<Vec<Volume>>,
     /// Conditions that must hold for the pod to be ready.
     pub readiness_gates: Option<Vec<ReadinessGate>>,
+}
+
+/// A volume.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Volume {
+    /// The Secret, if it is one.
+    pub secret: Option<SecretVolume>,
+}
+
+/// A Secret that is mounted.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct SecretVolume {
+    /// Its name.
+    pub secret_name: Option<String>,
 }
 
 /// A condition that must hold for the pod to be ready.
@@ -116,8 +137,8 @@ pub struct Running {}
 pub enum Sidecar {
     /// It runs here.
     Running {
-        /// Where it serves the operator.
-        address: SocketAddr,
+        /// Where it serves the operator, and who must answer.
+        control: Destination,
         /// Its startup probe has succeeded; before that a refused call says nothing.
         has_started: bool,
     },
@@ -183,11 +204,25 @@ impl RuntimePod {
         let address: Option<IpAddr> = status.pod_ip.and_then(|address| address.parse().ok());
         match (container, address) {
             (Some(container), Some(address)) if container.is_running() => Sidecar::Running {
-                address: SocketAddr::new(address, CONTROL_PORT),
+                control: Destination {
+                    address: SocketAddr::new(address, CONTROL_PORT),
+                    identity: self.identity(),
+                },
                 has_started: container.started.unwrap_or(true),
             },
             _ => Sidecar::NotRunning,
         }
+    }
+
+    /// Of a runtime that has a certificate.
+    fn identity(&self) -> Option<Identity> {
+        let volumes = self.spec.as_ref()?.volumes.iter().flatten();
+        let mut secrets = volumes.filter_map(|volume| volume.secret.as_ref());
+        let is_mounted =
+            secrets.any(|secret| secret.secret_name.as_deref() == Some(RUNTIME_SECRET));
+        is_mounted.then(|| Identity::Runtime {
+            namespace: self.metadata.namespace.clone().unwrap_or_default(),
+        })
     }
 
     fn sidecar_name(&self) -> Option<&str> {
@@ -269,7 +304,7 @@ mod tests {
     fn a_runtime_can_be_called_as_soon_as_its_container_runs() {
         let running = json!({"startedAt": "2026-01-01T00:00:00Z"});
         let at = |started: bool| Sidecar::Running {
-            address: "10.0.0.7:5679".parse().unwrap(),
+            control: Destination::plain("10.0.0.7:5679".parse().unwrap()),
             has_started: started,
         };
         for (status, expected) in [

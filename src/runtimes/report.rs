@@ -37,6 +37,8 @@ pub struct PodReport {
     pub programmed: BTreeSet<ObjectKey>,
     /// What the pod is for each Session that selects it.
     pub outcomes: BTreeMap<ObjectKey, Outcome>,
+    /// Which generation of these Sessions that is about.
+    pub generations: BTreeMap<ObjectKey, i64>,
     /// Stores that the runtime reached at the last look.
     pub reached: BTreeSet<ObjectKey>,
 }
@@ -86,6 +88,9 @@ pub fn report(sessions: &[SelectingSession], pass: &Pass) -> PodReport {
     let mut report = PodReport::default();
     for selecting in active {
         report.programmed.insert(selecting.key.clone());
+        if let Some(generation) = selecting.session.metadata.generation {
+            report.generations.insert(selecting.key.clone(), generation);
+        }
         let store = store_of(&selecting.key, &selecting.session);
         // What a Session lacks itself is said by its own conditions, not by each pod.
         let is_resolved = selecting.target.is_ok();
@@ -126,6 +131,14 @@ fn outcome(store: &ObjectKey, is_resolved: bool, pass: &Pass) -> Option<Outcome>
             "the runtime is not connected yet".to_owned(),
         )),
         None => None,
+    }
+}
+
+impl PodReport {
+    /// What the pod is for this form of a Session; `None` = the last pass was about another form.
+    pub fn outcome(&self, key: &ObjectKey, generation: Option<i64>) -> Option<&Outcome> {
+        let is_current = self.generations.get(key).copied() == generation;
+        self.outcomes.get(key).filter(|_| is_current)
     }
 }
 
@@ -232,6 +245,7 @@ mod tests {
                 driver: DriverId::default(),
                 config: String::new(),
                 config_digest: String::new(),
+                has_secrets: false,
             },
         };
         let nothing_reached = BTreeSet::new();
@@ -250,6 +264,21 @@ mod tests {
         );
         assert!(reasons(&pass(None, &[]), Some(&reached)).is_empty());
         assert!(reasons(&pass(None, &[]), None).is_empty());
+    }
+
+    #[test]
+    fn a_report_about_another_form_of_a_session_tells_nothing_of_it() {
+        let report = PodReport {
+            outcomes: [(key(), Outcome::Connected)].into(),
+            generations: [(key(), 3)].into(),
+            ..PodReport::default()
+        };
+        assert_eq!(report.outcome(&key(), Some(3)), Some(&Outcome::Connected));
+        assert_eq!(report.outcome(&key(), Some(4)), None);
+        assert_eq!(
+            report.outcome(&ObjectKey::new("garden", "x"), Some(3)),
+            None
+        );
     }
 
     #[test]

@@ -84,6 +84,7 @@ mod tests {
             driver: atomix_proto::runtime::v1::DriverId::default(),
             config: String::new(),
             config_digest: String::new(),
+            has_secrets: false,
         };
         let store = ObjectKey::new("garden", "meadow");
         let connect = Action::Connect {

@@ -74,6 +74,8 @@ struct Memory {
     uid: Option<String>,
     status_written: Option<Instant>,
     deletion_seen: Option<Instant>,
+    /// The generation for which selected pods without a runtime were looked for, and their number.
+    without_runtime: Option<(i64, u32)>,
 }
 
 impl SessionController {
@@ -171,11 +173,12 @@ impl SessionController {
             finalizer::add::<Session>(&self.context.client, meta, SESSION_FINALIZER).await?;
             return Ok(Next::OnChange);
         }
-        let found = dereference::dereference(&self.context, &self.runtimes, key, session);
+        let mut found = dereference::dereference(&self.context, &self.runtimes, key, session);
         if let Some(rest) = self.first_looks(session, &found.view) {
             // The last look brings us back sooner.
             return Ok(Next::After(rest));
         }
+        found.view.not_injected = self.look_for_pods_without_runtime(key, session).await?;
         let phase = Phase::Open {
             target: found.target,
             is_paused: session.is_paused(),
@@ -192,6 +195,32 @@ impl SessionController {
         let is_unseen = view.pods.values().any(Option::is_none);
         let rest = FIRST_LOOKS.checked_sub(self.begun.elapsed())?;
         (is_of_this_generation && is_unseen).then_some(rest)
+    }
+
+    /// How many selected pods have no runtime, if nobody has told of this specification yet: pods
+    /// without one are not watched, so they are looked for once.
+    async fn look_for_pods_without_runtime(
+        &self,
+        key: &ObjectKey,
+        session: &Session,
+    ) -> Result<Option<u32>, ApiError> {
+        let generation = session.metadata.generation;
+        let pending = self.status.pending(&session.metadata);
+        let pending =
+            pending.and_then(|status| serde_json::from_value::<SessionStatus>(status).ok());
+        let status = pending.or_else(|| session.status.clone());
+        if status.and_then(|status| status.observed_generation) == generation {
+            return Ok(None);
+        }
+        let known = self.with_memory(key, |memory| memory.without_runtime);
+        if let Some((_, number)) = known.filter(|(seen, _)| Some(*seen) == generation) {
+            return Ok(Some(number));
+        }
+        let number = dereference::pods_without_runtime(&self.context, key, session).await?;
+        self.with_memory(key, |memory| {
+            memory.without_runtime = generation.map(|generation| (generation, number));
+        });
+        Ok(Some(number))
     }
 
     /// Waits for the pods, then lets go.

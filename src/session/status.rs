@@ -6,6 +6,7 @@ use super::resolve::{Target, Unresolved};
 use crate::runtimes::SessionView;
 use crate::runtimes::report::{Failure, Outcome};
 use atomix_resources::conditions::{PROGRESSING, READY, STALLED, WantedCondition, follow};
+use atomix_resources::labels::{INJECT, RUNTIME};
 use atomix_resources::session::{FailingPod, PodCounts};
 use atomix_resources::{SessionState, SessionStatus};
 
@@ -43,7 +44,10 @@ pub(super) fn status(
     view: &SessionView,
     now: Timestamp,
 ) -> SessionStatus {
-    let counts = count(view);
+    let counts = PodCounts {
+        not_injected: not_injected(generation, previous, view),
+        ..count(view)
+    };
     let failing = failing(view);
     let summary = summarize(phase, counts, &failing);
     let condition = |type_, holds| {
@@ -85,7 +89,20 @@ fn count(view: &SessionView) -> PodCounts {
         matched: u32::try_from(view.pods.len()).unwrap_or(u32::MAX),
         connected: number(|outcome| matches!(outcome, Outcome::Connected)),
         failed: number(|outcome| matches!(outcome, Outcome::Failed(_))),
+        not_injected: None,
     }
+}
+
+/// What was found when the specification was new, as long as nothing else is known of its pods.
+fn not_injected(generation: i64, previous: &SessionStatus, view: &SessionView) -> Option<u32> {
+    if !view.pods.is_empty() {
+        return None;
+    }
+    let is_same = previous.observed_generation == Some(generation);
+    let told = previous.pods.filter(|_| is_same);
+    view.not_injected
+        .or_else(|| told.and_then(|pods| pods.not_injected))
+        .filter(|number| *number > 0)
 }
 
 /// By pod name.
@@ -185,6 +202,20 @@ fn summarize_pods(counts: PodCounts, failing: &[(String, Failure)]) -> Summary {
                 "{} of {matched} pods failed, first {pod}: {}",
                 failing.len(),
                 failure.message
+            ),
+        };
+    }
+    if let Some(number) = counts.not_injected {
+        return Summary {
+            state,
+            is_ready: false,
+            is_progressing: false,
+            is_stalled: true,
+            reason: "NotInjected",
+            message: format!(
+                "no selected pod has a runtime sidecar, but {number} are selected without one: add \
+                 the label {INJECT}: \"true\" to their template and create them anew, or add the \
+                 sidecar and the label {RUNTIME}: \"true\" by hand"
             ),
         };
     }

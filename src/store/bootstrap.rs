@@ -11,7 +11,11 @@
 //!   it was replaced. Until the mark no client is connected, so a replaced plan loses nothing.
 //! - After the mark no Bootstrap is sent: a member that lost its disk would vote with an empty log.
 
+mod first_members;
+
 use std::collections::{BTreeMap, BTreeSet};
+
+use first_members::first_members;
 
 use super::node_view::NodeView;
 use super::plan_record::{HexId, Plan, PlannedNode, PlannedPartition};
@@ -45,6 +49,8 @@ pub struct Observed {
     pub nodes: Vec<Option<NodeView>>,
     /// How many pods there are meant to be; 0 = there is no StatefulSet.
     pub live_replicas: u32,
+    /// The zone of each ordinal, where it is known.
+    pub zones: BTreeMap<u32, String>,
 }
 
 /// The ConfigMap with the plan.
@@ -166,7 +172,11 @@ fn decide_without_plan(
     match all_answered(desired, observed) {
         Ok(nodes) => Decision {
             actions: vec![Action::CreatePlan(Box::new(new_plan(
-                desired, &nodes, 1, mint,
+                desired,
+                &observed.zones,
+                &nodes,
+                1,
+                mint,
             )))],
             phase: Phase::Bootstrapping {
                 uncommitted: (1..=desired.partitions).collect(),
@@ -188,7 +198,7 @@ fn decide_before_mark(
         return match all_answered(desired, observed) {
             Ok(nodes) => {
                 let incarnation = plan.incarnation.saturating_add(1);
-                let plan = new_plan(desired, &nodes, incarnation, mint);
+                let plan = new_plan(desired, &observed.zones, &nodes, incarnation, mint);
                 Decision {
                     actions: vec![Action::ReplacePlan(Box::new(plan))],
                     phase: Phase::Bootstrapping { uncommitted },
@@ -229,7 +239,7 @@ fn decide_after_mark(
         && let Ok(nodes) = all_answered(desired, observed)
     {
         let incarnation = plan.incarnation.saturating_add(1);
-        let plan = new_plan(desired, &nodes, incarnation, mint);
+        let plan = new_plan(desired, &observed.zones, &nodes, incarnation, mint);
         return Decision {
             actions: vec![Action::ReplacePlan(Box::new(plan))],
             phase: Phase::Bootstrapping {
@@ -326,10 +336,10 @@ fn uncommitted(observed: &Observed, plan: &Plan) -> Vec<u32> {
     waiting.map(|partition| partition.partition).collect()
 }
 
-/// A plan for these disks: members one after the other over the nodes, so that two nodes never
-/// differ by more than one member; initializers where there are fewest.
+/// A plan for these disks: members spread over nodes and zones, initializers where there are fewest.
 fn new_plan(
     desired: &Desired,
+    zones: &BTreeMap<u32, String>,
     nodes: &[&NodeView],
     incarnation: u64,
     mint: &mut dyn FnMut() -> u64,
@@ -343,13 +353,14 @@ fn new_plan(
             }
         }
     };
-    let ordinals: Vec<u32> = (0_u32..).zip(nodes).map(|(ordinal, _)| ordinal).collect();
-    let mut next = ordinals.iter().copied().cycle();
+    let count = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
+    let copies = desired.replication_factor;
+    let places = first_members(count, desired.partitions, copies, zones);
     let mut initializers: BTreeMap<u32, u32> = BTreeMap::new();
     let mut partitions = Vec::new();
-    for partition in 1..=desired.partitions {
-        let members: BTreeMap<u32, HexId> = (0..desired.replication_factor)
-            .filter_map(|_| next.next())
+    for (partition, ordinals) in (1..).zip(places) {
+        let members: BTreeMap<u32, HexId> = ordinals
+            .into_iter()
             .map(|ordinal| (ordinal, fresh()))
             .collect();
         let idle = |ordinal: &&u32| initializers.get(*ordinal).copied().unwrap_or(0);

@@ -10,11 +10,15 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, PersistentVolumeClaim, Service, ServicePort, ServiceSpec,
 };
 use k8s_openapi::api::core::v1::{PersistentVolumeClaimSpec, VolumeResourceRequirements};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::budget::budget;
 use super::driver_config::DriverConfig;
 use super::names;
+use super::network_policy::network_policy;
 use super::pod_template::pod_template;
 use super::validate::{Cluster, ClusterStorage};
 
@@ -26,8 +30,12 @@ pub struct StoreObjects {
     pub service: Service,
     /// The driver's configuration, for people and for programs that read it with `kubectl`.
     pub config_map: ConfigMap,
+    /// Who reaches them over the network; `None` = everybody.
+    pub network_policy: Option<NetworkPolicy>,
     /// The pods.
     pub stateful_set: StatefulSet,
+    /// How many of them may be away; `None` = there is to be no such object.
+    pub budget: Option<PodDisruptionBudget>,
 }
 
 /// Who the objects belong to.
@@ -55,8 +63,19 @@ impl Owner {
     }
 }
 
+/// How a Store is protected.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Protection {
+    /// Its nodes speak mutual TLS.
+    pub tls: bool,
+    /// Further namespaces whose runtimes they serve, by name.
+    pub allowed_namespaces: Vec<String>,
+    /// Where the operator runs, if the nodes get a NetworkPolicy.
+    pub operator_namespace: Option<String>,
+}
+
 /// Builds everything. `default_image` is used when the Store names none; `pods` may be more than
-/// the Store asks for, while those beyond hold members.
+/// the Store asks for, while those beyond hold members; `bearable` of them may be away.
 #[must_use]
 pub fn build(
     owner: &Owner,
@@ -64,11 +83,15 @@ pub fn build(
     config: &DriverConfig,
     default_image: &str,
     pods: u32,
+    protection: &Protection,
+    bearable: u32,
 ) -> StoreObjects {
     StoreObjects {
         service: service(owner),
-        config_map: config_map(owner, config),
-        stateful_set: stateful_set(owner, cluster, default_image, pods),
+        config_map: config_map(owner, config, protection),
+        network_policy: network_policy(owner, protection),
+        stateful_set: stateful_set(owner, cluster, default_image, pods, protection.tls),
+        budget: budget(owner, bearable),
     }
 }
 
@@ -98,17 +121,31 @@ fn service(owner: &Owner) -> Service {
     }
 }
 
-/// What runtimes connect with, where a person can see it. Storage nodes do not read it: the
-/// bootstrap tells them all they need.
-fn config_map(owner: &Owner, config: &DriverConfig) -> ConfigMap {
+/// What runtimes connect with, where a person can see it, and the namespaces whose runtimes the
+/// nodes serve, which they read. All else they are told by the bootstrap.
+fn config_map(owner: &Owner, config: &DriverConfig, protection: &Protection) -> ConfigMap {
+    let lines = protection.allowed_namespaces.iter();
+    let allowed: String = lines.map(|name| format!("{name}\n")).collect();
     ConfigMap {
         metadata: owner.child_meta(&names::config_map(&owner.name)),
-        data: Some([("driver.json".to_owned(), config.json.clone())].into()),
+        data: Some(
+            [
+                ("driver.json".to_owned(), config.json.clone()),
+                (names::ALLOWED_NAMESPACES.to_owned(), allowed),
+            ]
+            .into(),
+        ),
         ..ConfigMap::default()
     }
 }
 
-fn stateful_set(owner: &Owner, cluster: &Cluster, default_image: &str, pods: u32) -> StatefulSet {
+fn stateful_set(
+    owner: &Owner,
+    cluster: &Cluster,
+    default_image: &str,
+    pods: u32,
+    tls: bool,
+) -> StatefulSet {
     let claims = match &cluster.storage {
         ClusterStorage::Ephemeral => None,
         ClusterStorage::Volumes { size, class } => Some(vec![PersistentVolumeClaim {
@@ -153,7 +190,7 @@ fn stateful_set(owner: &Owner, cluster: &Cluster, default_image: &str, pods: u32
                 },
             ),
             revision_history_limit: Some(5),
-            template: pod_template(owner, cluster, default_image),
+            template: pod_template(owner, cluster, default_image, tls),
             volume_claim_templates: claims,
             ..StatefulSetSpec::default()
         }),

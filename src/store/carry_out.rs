@@ -1,6 +1,5 @@
 //! Carries out what `bootstrap` decided: writes the plan, sends it to the nodes, marks it.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use atomix_proto::multiraft::v1::node_client::NodeClient;
@@ -261,8 +260,7 @@ async fn send_plan(
 ) -> Result<(), StoreError> {
     let calls = ordinals.iter().filter_map(|ordinal| {
         let pod = inputs.pods.get(ordinal)?;
-        let address = SocketAddr::new(pod.address()?, names::CONTROL_PORT);
-        let channel = context.channels.get(address);
+        let channel = context.channels.get(&pod.control()?);
         let request = plan.request_for(*ordinal);
         let call = async move {
             let mut client = NodeClient::new(channel);

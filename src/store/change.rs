@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use atomix_proto::multiraft::v1::node_client::NodeClient;
@@ -174,9 +173,8 @@ impl Changer<'_> {
     }
 
     fn client(&self, ordinal: u32) -> Option<NodeClient<atomix_controller::dialer::Channel>> {
-        let address = self.inputs.pods.get(&ordinal)?.address()?;
-        let address = SocketAddr::new(address, names::CONTROL_PORT);
-        Some(NodeClient::new(self.context.channels.get(address)))
+        let control = self.inputs.pods.get(&ordinal)?.control()?;
+        Some(NodeClient::new(self.context.channels.get(&control)))
     }
 }
 

@@ -7,6 +7,8 @@ use futures::FutureExt as _;
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::PartialObjectMeta;
 use kube::{Api, Resource, ResourceExt as _};
@@ -72,10 +74,14 @@ pub struct Children {
     pub services: Cache<PartialObjectMeta<Service>>,
     /// ConfigMaps, with those of the bootstrap plans.
     pub config_maps: Cache<PartialObjectMeta<ConfigMap>>,
+    /// NetworkPolicies; empty when none are made.
+    pub network_policies: Cache<PartialObjectMeta<NetworkPolicy>>,
     /// StatefulSets.
     pub stateful_sets: Cache<StatefulSetView>,
     /// Storage pods.
     pub pods: Cache<StoragePodView>,
+    /// Disruption budgets.
+    pub budgets: Cache<PartialObjectMeta<PodDisruptionBudget>>,
 }
 
 /// Everything that a reconcile of storage nodes reads.
@@ -85,8 +91,12 @@ pub struct Inputs {
     pub service: Option<Arc<PartialObjectMeta<Service>>>,
     /// The ConfigMap.
     pub config_map: Option<Arc<PartialObjectMeta<ConfigMap>>>,
+    /// The NetworkPolicy.
+    pub network_policy: Option<Arc<PartialObjectMeta<NetworkPolicy>>>,
     /// The StatefulSet.
     pub stateful_set: Option<Arc<StatefulSetView>>,
+    /// The disruption budget.
+    pub budget: Option<Arc<PartialObjectMeta<PodDisruptionBudget>>>,
     /// The pods by ordinal.
     pub pods: BTreeMap<u32, Arc<StoragePodView>>,
     /// The bootstrap plan.
@@ -114,6 +124,7 @@ impl Inputs {
                 .map(view)
                 .collect(),
             live_replicas: self.live_replicas(),
+            zones: self.zones(),
         }
     }
 
@@ -165,8 +176,8 @@ impl Inputs {
     pub async fn ask(&mut self, ordinals: Vec<u32>, watches: &Watches) {
         let asked = ordinals.into_iter().filter_map(|ordinal| {
             let pod = self.pods.get(&ordinal)?;
-            let address = pod.address().filter(|_| !pod.never_started())?;
-            Some(async move { (ordinal, watches.ask(address).await) }.boxed())
+            let control = pod.control().filter(|_| !pod.never_started())?;
+            Some(async move { (ordinal, watches.ask(&control).await) }.boxed())
         });
         for (ordinal, answer) in join_all(asked.collect::<Vec<_>>()).await {
             let state = match answer {
@@ -228,7 +239,9 @@ pub async fn dereference(
     Ok(Inputs {
         service: children.services.get(&key),
         config_map: children.config_maps.get(&config_map_key),
+        network_policy: children.network_policies.get(&key),
         stateful_set: children.stateful_sets.get(&key),
+        budget: children.budgets.get(&key),
         pods,
         plan,
         nodes,
@@ -256,16 +269,16 @@ async fn node_state(
     watches: &Watches,
     is_marked: bool,
 ) -> NodeState {
-    let Some(address) = pod.address() else {
+    let Some(control) = pod.control() else {
         return NodeState::Silent("it has no address yet".to_owned());
     };
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-    let followed = watches.follow(store, uid, address);
+    let followed = watches.follow(store, uid, &control);
     match followed {
         Some(state) if is_marked => state,
         // Nothing listens before the container runs.
         _ if pod.never_started() => NodeState::Silent("its container has not started".to_owned()),
-        _ => match watches.ask(address).await {
+        _ => match watches.ask(&control).await {
             Ok(view) => NodeState::Up(view),
             Err(error) => NodeState::silent(&error),
         },

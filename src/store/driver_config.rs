@@ -1,16 +1,18 @@
 //! The configuration that runtimes give to their driver for a Store. Pure.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::config_from::MergedConfig;
 use super::driver_timeouts;
 use super::names;
 use super::validate::{Cluster, InvalidStore, ValidStore, validate};
 use atomix_resources::{Store, StoreStatus};
 
-/// What a runtime connects with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a runtime connects with. It may hold values of Secrets, so only the digest is shown.
+#[derive(Clone, PartialEq, Eq)]
 pub struct DriverConfig {
     /// The configuration as JSON with sorted keys.
     pub json: String,
@@ -18,34 +20,110 @@ pub struct DriverConfig {
     pub digest: String,
 }
 
+impl fmt::Debug for DriverConfig {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("DriverConfig")
+            .field("digest", &self.digest)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The driver configuration of a Store. It names the headless Service, never single nodes, so a
 /// change of the nodes re-configures nobody.
 ///
 /// # Errors
 /// When the spec is invalid.
-pub fn driver_config(store: &Store) -> Result<DriverConfig, InvalidStore> {
+pub fn driver_config(store: &Store, config: &MergedConfig) -> Result<DriverConfig, InvalidStore> {
     let kept_factor = store
         .status
         .as_ref()
         .and_then(|status| status.replication_factor);
-    let valid = validate(store, kept_factor)?;
+    let valid = validated(store, config, kept_factor)?;
     let metadata = &store.metadata;
     let name = metadata.name.as_deref().unwrap_or_default();
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
-    Ok(of(&valid, name, namespace))
+    let tls = store
+        .status
+        .as_ref()
+        .is_some_and(|status| status.tls == Some(true));
+    Ok(of(&valid, name, namespace, tls))
 }
 
-/// [`driver_config`] of a Store that was validated.
+/// [`validate`], without a word of what comes from Secrets: a problem quotes the value.
+///
+/// # Errors
+/// As [`validate`].
+pub fn validated(
+    store: &Store,
+    config: &MergedConfig,
+    kept_factor: Option<u32>,
+) -> Result<ValidStore, InvalidStore> {
+    let problems = match validate(store, config.fields.clone(), kept_factor) {
+        Err(invalid) if config.has_secrets => invalid.problems,
+        result => return result,
+    };
+    // The same problems, said of the names of the sources.
+    let nameable = match validate(store, config.shown.clone(), kept_factor) {
+        Ok(_) => Vec::new(),
+        Err(invalid) => invalid.problems,
+    };
+    let mut told: Vec<String> = problems
+        .iter()
+        .map(|problem| {
+            let subject = problem.split(" is ").next();
+            let mut nameable = nameable.iter();
+            let named =
+                nameable.find(|named| *named == problem || named.split(" is ").next() == subject);
+            named.cloned().unwrap_or_else(|| {
+                "a value of spec.configFrom is refused together with the others: try the values in \
+                 spec.config of another Store to see why"
+                    .to_owned()
+            })
+        })
+        .collect();
+    told.dedup();
+    Err(InvalidStore { problems: told })
+}
+
+/// What people may see of [`of`]: names of sources instead of their values.
 #[must_use]
-pub fn of(store: &ValidStore, name: &str, namespace: &str) -> DriverConfig {
+pub fn shown(
+    cluster: &Cluster,
+    shown: &Map<String, Value>,
+    name: &str,
+    namespace: &str,
+    tls: bool,
+) -> DriverConfig {
+    let timeouts = shown.get("timeouts").and_then(Value::as_object);
+    let cluster = Cluster {
+        driver_timeouts: timeouts.cloned().unwrap_or_default(),
+        ..cluster.clone()
+    };
+    of(
+        &ValidStore::MultiRaft(Box::new(cluster)),
+        name,
+        namespace,
+        tls,
+    )
+}
+
+/// [`driver_config`] of a Store that was validated; `tls` = its nodes speak TLS.
+#[must_use]
+pub fn of(store: &ValidStore, name: &str, namespace: &str, tls: bool) -> DriverConfig {
     let value = match store {
         ValidStore::MultiRaft(cluster) => {
             let host = names::service_host(name, namespace);
-            json!({
+            let mut config = json!({
                 "service": format!("{host}:{}", names::PEER_PORT),
                 "partitions": cluster.partitions,
                 "timeouts": timeouts(cluster),
-            })
+            });
+            // Left out otherwise: older runtimes, which cannot speak it, do not know the field.
+            if let Some(fields) = config.as_object_mut().filter(|_| tls) {
+                fields.insert("tls".to_owned(), Value::Bool(true));
+            }
+            config
         }
         ValidStore::DriverOnly { config } => config.clone(),
     };
@@ -82,11 +160,18 @@ pub fn may_connect(store: &Store) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        reason = "tests"
+    )]
 
     use proptest::option;
     use proptest::prelude::*;
 
+    use super::super::config_from::merge::{SourceValue, merge};
+    use super::super::config_from::{SourceKind, SourceObject};
     use super::*;
 
     fn config_of(raft: &Value, config: &Value) -> Result<Value, InvalidStore> {
@@ -99,7 +184,8 @@ mod tests {
             },
         }))
         .unwrap();
-        let config = driver_config(&store)?;
+        let config = MergedConfig::plain(store.spec.config.clone().unwrap_or_default());
+        let config = driver_config(&store, &config)?;
         Ok(serde_json::from_str(&config.json).unwrap())
     }
 
@@ -130,6 +216,64 @@ mod tests {
             let by_driver = atomix_driver::multiraft::Config::parse(drivers.to_string().as_bytes());
             let by_store = config_of(&raft, &json!({"timeouts": given}));
             prop_assert_eq!(by_store.is_ok(), by_driver.is_ok(), "{:?} {:?}", by_store, by_driver);
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_values_from_secrets_names_their_source_only() {
+        let store = |config: Value| -> Store {
+            serde_json::from_value(json!({
+                "apiVersion": "atomix.io/v1beta1", "kind": "Store",
+                "metadata": {"name": "tulip", "namespace": "meadow"},
+                "spec": {
+                    "driver": {"name": "multi-raft"}, "config": config,
+                    "multiRaft": {"storage": {"ephemeral": {}}},
+                    "configFrom": [
+                        {"secretRef": {"name": "bees"}, "key": "k", "path": "timeouts.session"},
+                    ],
+                },
+            }))
+            .unwrap()
+        };
+        let bees = SourceObject {
+            kind: SourceKind::Secret,
+            name: "bees".to_owned(),
+        };
+        for (config, value, expected) in [
+            (
+                json!({}),
+                "honey7s",
+                Err("is \"from Secret bees, key k\": give"),
+            ),
+            // Too short for the others, so no problem of its own.
+            (
+                json!({"timeouts": {"election": "20s"}}),
+                "7s",
+                Err("is \"from Secret bees, key k\""),
+            ),
+            (
+                json!({"colour": "red"}),
+                "40s",
+                Err("spec.config.colour is not for"),
+            ),
+            (json!({"timeouts": {"election": "10s"}}), "40s", Ok(())),
+        ] {
+            let store = store(config.clone());
+            let values = [SourceValue::of(&bees, "k", value.as_bytes()).unwrap()];
+            let merged = merge(&store.spec, &values).unwrap();
+            let found = driver_config(&store, &merged);
+            match (&found, expected) {
+                (Ok(found), Ok(())) => {
+                    assert!(found.json.contains(r#""session":"40s""#));
+                    assert!(!format!("{found:?}").contains("40s"), "{found:?}");
+                }
+                (Err(invalid), Err(words)) => {
+                    let told = invalid.to_string();
+                    assert!(told.contains(words), "{config}: {told}");
+                    assert!(!told.contains(value), "{config}: {told}");
+                }
+                _ => panic!("{config}: {found:?}"),
+            }
         }
     }
 

@@ -26,6 +26,12 @@ pub enum StoreError {
     /// Deleting a pod of an old revision.
     #[error("heal: {0}")]
     Heal(#[source] ApiError),
+    /// Replacing a pod.
+    #[error("rolling change: {0}")]
+    Roll(#[source] ApiError),
+    /// Writing whether a pod's disk counts.
+    #[error("readiness gate: {0}")]
+    Gate(#[source] ApiError),
     /// Writing the bootstrap plan or its mark.
     #[error("bootstrap: {0}")]
     Plan(#[source] ApiError),
@@ -53,6 +59,8 @@ impl StoreError {
         match self {
             Self::Dereference(error)
             | Self::Heal(error)
+            | Self::Roll(error)
+            | Self::Gate(error)
             | Self::Plan(error)
             | Self::Finalizer(error)
             | Self::Report(error)
@@ -95,6 +103,8 @@ impl ReconcileError for StoreError {
             Self::Invalid(_) => Category::InvalidObject,
             Self::Dereference(error)
             | Self::Heal(error)
+            | Self::Roll(error)
+            | Self::Gate(error)
             | Self::Plan(error)
             | Self::Finalizer(error)
             | Self::Report(error)

@@ -1,6 +1,5 @@
-//! Which pods of an old revision are deleted so that a corrected spec takes effect. Pure.
-//!
-//! Not the rolling change: a pod whose node ran stays, once the Store is bootstrapped.
+//! Which pods of an old revision are deleted before the Store is bootstrapped, so that a corrected
+//! spec takes effect. Pure. Not for afterwards: that is a rolling change (`rolling`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,14 +12,13 @@ use super::pods::StoragePodView;
 pub fn pods_to_replace(
     pods: &BTreeMap<u32, Arc<StoragePodView>>,
     newest_revision: Option<&str>,
-    is_bootstrapped: bool,
 ) -> Vec<Arc<StoragePodView>> {
     let Some(newest) = newest_revision else {
         return Vec::new();
     };
     let replaceable = pods.values().filter(|pod| {
         let is_old = pod.revision().is_some_and(|revision| revision != newest);
-        is_old && !pod.is_terminating() && (!is_bootstrapped || pod.never_started())
+        is_old && !pod.is_terminating()
     });
     replaceable.cloned().collect()
 }
@@ -50,20 +48,19 @@ mod tests {
     }
 
     #[test]
-    fn only_old_pods_that_hold_nothing_up_are_replaced() {
+    fn old_pods_that_are_not_going_are_replaced() {
         let pods = BTreeMap::from([
             (0, pod("new", "b", false, false)),
             (1, pod("old-stuck", "a", false, false)),
             (2, pod("old-running", "a", true, false)),
             (3, pod("old-going", "a", false, true)),
         ]);
-        let names = |newest: Option<&str>, bootstrapped| -> Vec<String> {
-            let pods = pods_to_replace(&pods, newest, bootstrapped);
+        let names = |newest: Option<&str>| -> Vec<String> {
+            let pods = pods_to_replace(&pods, newest);
             pods.iter().map(|pod| pod.name().to_owned()).collect()
         };
-        assert_eq!(names(Some("b"), true), ["old-stuck"]);
-        assert_eq!(names(Some("b"), false), ["old-stuck", "old-running"]);
-        assert!(names(None, false).is_empty());
-        assert!(names(Some("a"), true).contains(&"new".to_owned()));
+        assert_eq!(names(Some("b")), ["old-stuck", "old-running"]);
+        assert!(names(None).is_empty());
+        assert!(names(Some("a")).contains(&"new".to_owned()));
     }
 }

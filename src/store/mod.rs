@@ -1,7 +1,8 @@
 //! The Store controller: from a Store to running, bootstrapped storage nodes.
 //!
 //! One file a step: `dereference` (all reads) → `validate` → `bootstrap`, `placement` and `build`
-//! (pure) → `apply` and `carry_out` → `status` → `change` (of members). Not for runtimes: they are told of a Store by the Session
+//! (pure) → `apply` and `carry_out` → `status` → `change` (of members), or else `keep`, which
+//! replaces pods of an old template (`rolling`) and spreads leaders. Not for runtimes: they are told of a Store by the Session
 //! controller, which asks [`may_connect`] (`status.bootstrapped` is true, or the Store has no
 //! storage nodes) and takes the configuration from [`driver_config`].
 //!
@@ -11,9 +12,11 @@
 
 pub mod apply;
 pub mod bootstrap;
+pub mod budget;
 pub mod build;
 pub mod carry_out;
 pub mod change;
+pub mod config_from;
 pub mod deletion;
 pub mod dereference;
 pub mod driver_config;
@@ -21,7 +24,10 @@ pub mod driver_timeouts;
 pub mod error;
 pub mod heal;
 pub mod health;
+pub mod keep;
+pub mod leaders;
 pub mod names;
+pub mod network_policy;
 pub mod node_view;
 pub mod place;
 pub mod placement;
@@ -32,7 +38,11 @@ pub mod pod_trouble;
 pub mod pods;
 pub mod reason;
 mod reconcile;
+pub mod replicated;
+pub mod rolling;
 pub mod status;
+pub mod strength;
+pub mod tls;
 pub mod validate;
 pub mod watches;
 
@@ -64,6 +74,10 @@ const CONCURRENCY: usize = 16;
 pub struct StoreOptions {
     /// Image of storage nodes whose Store names none.
     pub node_image: String,
+    /// New Stores speak mutual TLS.
+    pub tls: bool,
+    /// Namespace of the operator itself, if it makes NetworkPolicies; they let it in.
+    pub network_policies: Option<String>,
 }
 
 /// Reconciles Stores.
@@ -154,7 +168,23 @@ impl StoreController {
         });
         let applier = self.context.applier.clone();
         let queue = self.queue.clone();
+        self.children.network_policies.listen(move |change| {
+            if let Change::Deleted(object) = change {
+                applier.forget(object.as_ref());
+            }
+            add_store_of(&queue, change.object().as_ref());
+        });
+        let applier = self.context.applier.clone();
+        let queue = self.queue.clone();
         self.children.stateful_sets.listen(move |change| {
+            if let Change::Deleted(object) = change {
+                applier.forget(object.as_ref());
+            }
+            add_store_of(&queue, change.object().as_ref());
+        });
+        let applier = self.context.applier.clone();
+        let queue = self.queue.clone();
+        self.children.budgets.listen(move |change| {
             if let Change::Deleted(object) = change {
                 applier.forget(object.as_ref());
             }
@@ -175,6 +205,7 @@ impl StoreController {
     /// Starts the watches of what belongs to Stores.
     pub fn watch(&self, tasks: &mut Tasks) {
         let (context, children) = (&self.context, &self.children);
+        context.config_sources.watch(context, &self.queue, tasks);
         let (client, scope) = (&context.client, &context.scope);
         let selector = names::CHILD_SELECTOR;
         let watch = cache::objects(scope.api(client), selector);
@@ -193,11 +224,29 @@ impl StoreController {
             watch,
             cache::prune_metadata,
         );
+        if self.reconciler.makes_network_policies() {
+            let watch = cache::objects(scope.api(client), selector);
+            context.follow(
+                tasks,
+                "networkpolicies",
+                &children.network_policies,
+                watch,
+                cache::prune_metadata,
+            );
+        }
         let watch = cache::objects(scope.api(client), selector);
         context.follow(
             tasks,
             "statefulsets",
             &children.stateful_sets,
+            watch,
+            cache::prune_metadata,
+        );
+        let watch = cache::objects(scope.api(client), selector);
+        context.follow(
+            tasks,
+            "poddisruptionbudgets",
+            &children.budgets,
             watch,
             cache::prune_metadata,
         );
@@ -219,15 +268,23 @@ impl StoreController {
         let Children {
             services,
             config_maps,
+            network_policies,
             stateful_sets,
             pods,
+            budgets,
         } = &children;
+        let makes_network_policies = reconciler.makes_network_policies();
         let synced = async {
             context.synced().await;
+            context.config_sources.synced().await;
             services.synced().await;
             config_maps.synced().await;
+            if makes_network_policies {
+                network_policies.synced().await;
+            }
             stateful_sets.synced().await;
             pods.synced().await;
+            budgets.synced().await;
             Ok::<(), Infallible>(())
         };
         tokio::select! {

@@ -26,6 +26,9 @@ pub const CONTAINER: &str = "node";
 /// The volume and claim template of a node's data.
 pub const DATA_VOLUME: &str = "data";
 
+/// Field of the ConfigMap, and file in the pods, with the namespaces whose runtimes are served.
+pub const ALLOWED_NAMESPACES: &str = "allowed-namespaces";
+
 /// Keeps a Store while Sessions of its namespace use it.
 pub const FINALIZER: &str = "atomix.io/store-in-use";
 
@@ -143,6 +146,7 @@ mod tests {
         let mut names = BTreeSet::from([
             format!("Service/{store}"),
             format!("StatefulSet/{store}"),
+            format!("PodDisruptionBudget/{store}"),
             format!("ConfigMap/{}", config_map(store)),
             format!("ConfigMap/{}", bootstrap_plan(store)),
         ]);

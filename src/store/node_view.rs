@@ -32,6 +32,8 @@ pub struct GroupView {
     pub leader: u64,
     /// It knows of a committed entry.
     pub has_committed: bool,
+    /// The last log index that it knows to be committed; 0 = none.
+    pub committed: u64,
     /// Its data is stored, but it does not run.
     pub is_stopped: bool,
     /// The highest term that it has seen.
@@ -40,6 +42,10 @@ pub struct GroupView {
     pub membership: Option<MembershipView>,
     /// On the leader: since when each other member has not answered; `None` = it never did.
     pub contacts: BTreeMap<u64, Option<Duration>>,
+    /// On the leader: the highest log index that it knows to be on each other member's disk.
+    pub matched: BTreeMap<u64, u64>,
+    /// The election timeout that it runs with; `None` = its program does not say.
+    pub election_timeout: Option<Duration>,
 }
 
 /// The members of a group as one of them sees them.
@@ -81,6 +87,10 @@ impl From<GroupStatus> for GroupView {
             (member.member_id, since)
         });
         let contacts = contacts.collect();
+        let matched = group.progress.iter();
+        let matched = matched.map(|member| (member.member_id, member.matched));
+        let matched = matched.collect();
+        let timeout = group.raft.and_then(|raft| raft.election_timeout);
         let places = group.members.into_iter();
         let places = places.map(|place| (place.member_id, (place.node_id, place.address)));
         let membership = group.membership.map(|position| MembershipView {
@@ -95,10 +105,13 @@ impl From<GroupStatus> for GroupView {
             leads: role == Role::Leader,
             leader: group.leader,
             has_committed: group.committed > 0,
+            committed: group.committed,
             is_stopped: role == Role::Stopped,
             term: group.term,
             membership,
             contacts,
+            matched,
+            election_timeout: timeout.and_then(|timeout| Duration::try_from(timeout).ok()),
         }
     }
 }

@@ -32,6 +32,13 @@ pub struct Placed {
 }
 
 impl Placed {
+    /// The number of voters of the smallest group, where a leader told it.
+    #[must_use]
+    pub fn smallest_group(&self) -> Option<usize> {
+        let known = self.observed.groups.values().flatten();
+        known.map(|group| group.voters.len()).min()
+    }
+
     /// When to look again if nothing is changed now.
     #[must_use]
     pub fn next(&self, cluster: &Cluster) -> Next {

@@ -2,15 +2,17 @@
 
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction,
-    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecurityContext,
-    TopologySpreadConstraint, Volume, VolumeMount,
+    PodReadinessGate, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile,
+    SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::build::Owner;
 use super::names;
+use super::tls;
 use super::validate::{Cluster, ClusterStorage};
+use atomix_resources::labels;
 use atomix_resources::storage_pod::{ImagePullPolicy, StoragePod};
 
 /// The user and group that nodes run as.
@@ -24,8 +26,14 @@ pub(super) fn pod_template(
     owner: &Owner,
     cluster: &Cluster,
     default_image: &str,
+    tls: bool,
 ) -> PodTemplateSpec {
     let pod = &cluster.pod;
+    let mut container = container(cluster, default_image);
+    let mut volumes = volumes(&cluster.storage).unwrap_or_default();
+    if tls {
+        tls::add(owner, &mut container, &mut volumes);
+    }
     let mut labels = pod.labels.clone().unwrap_or_default();
     labels.extend(names::child_labels(&owner.name));
     PodTemplateSpec {
@@ -35,8 +43,8 @@ pub(super) fn pod_template(
             ..ObjectMeta::default()
         }),
         spec: Some(PodSpec {
-            containers: vec![container(pod, default_image)],
-            volumes: volumes(&cluster.storage),
+            containers: vec![container],
+            volumes: Some(volumes).filter(|volumes| !volumes.is_empty()),
             affinity: pod.affinity.clone(),
             topology_spread_constraints: Some(spread(owner, pod)),
             node_selector: pod.node_selector.clone(),
@@ -48,13 +56,17 @@ pub(super) fn pod_template(
             termination_grace_period_seconds: Some(GRACE_SECONDS),
             // Nodes never talk to the API server.
             automount_service_account_token: Some(false),
+            readiness_gates: Some(vec![PodReadinessGate {
+                condition_type: labels::REPLICATED.to_owned(),
+            }]),
             enable_service_links: Some(false),
             ..PodSpec::default()
         }),
     }
 }
 
-fn container(pod: &StoragePod, default_image: &str) -> Container {
+fn container(cluster: &Cluster, default_image: &str) -> Container {
+    let pod = &cluster.pod;
     let image = pod
         .image
         .clone()
@@ -72,7 +84,7 @@ fn container(pod: &StoragePod, default_image: &str) -> Container {
             format!("--peer-addr=0.0.0.0:{}", names::PEER_PORT),
             format!("--admin-addr=0.0.0.0:{}", names::ADMIN_PORT),
         ]),
-        env: env(pod),
+        env: Some(env(cluster)),
         ports: Some(vec![
             port("control", names::CONTROL_PORT),
             port("peer", names::PEER_PORT),
@@ -99,8 +111,31 @@ fn container(pod: &StoragePod, default_image: &str) -> Container {
     }
 }
 
-fn env(pod: &StoragePod) -> Option<Vec<EnvVar>> {
-    pod.env.clone().filter(|env| !env.is_empty())
+/// Raft's settings, by variables since older images know no such arguments: a change of them makes
+/// another template, so it takes effect as the pods are replaced. What the user gives comes before.
+fn env(cluster: &Cluster) -> Vec<EnvVar> {
+    let timings = &cluster.timings;
+    let own = [
+        (
+            "ATOMIX_ELECTION_TIMEOUT_MILLIS",
+            timings.election_timeout.as_millis().to_string(),
+        ),
+        (
+            "ATOMIX_SNAPSHOT_ENTRY_THRESHOLD",
+            timings.snapshot_entry_threshold.to_string(),
+        ),
+    ];
+    let given = cluster.pod.env.clone().unwrap_or_default();
+    let is_given = |name: &str| given.iter().any(|variable| variable.name == name);
+    let own = own.into_iter().filter(|(name, _)| !is_given(name));
+    let own: Vec<EnvVar> = own
+        .map(|(name, value)| EnvVar {
+            name: name.to_owned(),
+            value: Some(value),
+            ..EnvVar::default()
+        })
+        .collect();
+    own.into_iter().chain(given).collect()
 }
 
 fn port(name: &str, number: u16) -> ContainerPort {

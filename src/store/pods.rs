@@ -1,6 +1,6 @@
 //! Storage pods as the operator reads them. Pure; what is wrong with one is said in `pod_trouble`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -8,6 +8,13 @@ use kube::Resource;
 use serde::Deserialize;
 
 use super::names;
+use crate::identities::NODES_SECRET;
+use atomix_controller::dialer::Destination;
+use atomix_resources::labels;
+use atomix_tls::Identity;
+
+/// The conditions that are read.
+const KEPT_CONDITIONS: [&str; 3] = ["Ready", "PodScheduled", labels::REPLICATED];
 
 /// The fields of a Pod that are read; everything else is dropped while decoding.
 #[derive(Debug, Clone, PartialEq, Deserialize, Resource)]
@@ -32,6 +39,36 @@ pub struct PodSpecView {
     /// For naming the image that cannot be pulled.
     #[serde(default)]
     pub containers: Vec<ContainerView>,
+    /// For seeing whether it mounts certificates.
+    #[serde(default)]
+    pub volumes: Vec<VolumeView>,
+    /// Conditions that must hold before it counts as ready.
+    #[serde(default)]
+    pub readiness_gates: Vec<ReadinessGateView>,
+}
+
+/// See [`StoragePodView`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeView {
+    /// The Secret, if it is one.
+    pub secret: Option<SecretVolumeView>,
+}
+
+/// See [`StoragePodView`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretVolumeView {
+    /// Its name.
+    pub secret_name: Option<String>,
+}
+
+/// See [`StoragePodView`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReadinessGateView {
+    /// The type of the condition.
+    pub condition_type: String,
 }
 
 /// See [`StoragePodView`].
@@ -163,6 +200,26 @@ impl StoragePodView {
         self.status.pod_ip.as_deref()?.parse().ok()
     }
 
+    /// Where its node serves the operator, while its container may serve, and who must answer: a node
+    /// of the Store whose StatefulSet gave the pod its name.
+    #[must_use]
+    pub fn control(&self) -> Option<Destination> {
+        let (store, _ordinal) = self.name().rsplit_once('-')?;
+        let address = SocketAddr::new(self.address()?, names::CONTROL_PORT);
+        let identity = self.speaks_tls().then(|| Identity::Node {
+            namespace: self.metadata.namespace.clone().unwrap_or_default(),
+            store: store.to_owned(),
+        });
+        Some(Destination { address, identity })
+    }
+
+    /// Whether it mounts a certificate: a pod made before the operator had an authority does not.
+    fn speaks_tls(&self) -> bool {
+        let secrets = self.spec.volumes.iter().flat_map(|volume| &volume.secret);
+        let mut names = secrets.filter_map(|secret| secret.secret_name.as_deref());
+        names.any(|name| name == NODES_SECRET)
+    }
+
     /// Kubernetes counts it as ready.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -182,6 +239,22 @@ impl StoragePodView {
                 && container.last_state.terminated.is_none()
                 && container.last_state.running.is_none()
         })
+    }
+
+    /// The node's container does not run, as the kubelet says.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.address().is_none()
+            || self
+                .container()
+                .is_none_or(|container| container.state.running.is_none())
+    }
+
+    /// The operator says whether its disk counts.
+    #[must_use]
+    pub fn has_gate(&self) -> bool {
+        let mut gates = self.spec.readiness_gates.iter();
+        gates.any(|gate| gate.condition_type == labels::REPLICATED)
     }
 
     /// What the kubelet says of the node's container.
@@ -224,7 +297,7 @@ pub fn prune(pod: &mut StoragePodView) {
         .retain(|status| status.name == names::CONTAINER);
     pod.status
         .conditions
-        .retain(|condition| matches!(condition.type_.as_str(), "Ready" | "PodScheduled"));
+        .retain(|condition| KEPT_CONDITIONS.contains(&condition.type_.as_str()));
 }
 
 #[cfg(test)]

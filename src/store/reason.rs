@@ -32,10 +32,22 @@ pub enum Reason {
     ReplacingMembers,
     /// Members should move, and cannot now.
     PlacementWaits,
-    /// Pods run with an earlier template.
-    PodsOutdated,
+    /// Pods are replaced one at a time, since their settings have changed.
+    ReplacingPods,
+    /// A pod that was replaced does not come back.
+    RollStopped,
+    /// A change of the pods would lose data.
+    DataLossNotAllowed,
     /// The specification contradicts itself.
     InvalidSpec,
+    /// Objects of `spec.configFrom` have not been read yet.
+    ConfigPending,
+    /// The operator may not read an object of `spec.configFrom`.
+    ConfigSourceForbidden,
+    /// An object of `spec.configFrom` is not there, or not labelled.
+    ConfigSourceNotFound,
+    /// A value of `spec.configFrom` is missing or unusable.
+    ConfigValueInvalid,
     /// No runtime has the driver.
     DriverNotFound,
     /// Deletion waits for Sessions.
@@ -86,8 +98,14 @@ impl Reason {
             Self::MovingMembers => "MovingMembers",
             Self::ReplacingMembers => "ReplacingMembers",
             Self::PlacementWaits => "PlacementWaits",
-            Self::PodsOutdated => "PodsOutdated",
+            Self::ReplacingPods => "ReplacingPods",
+            Self::RollStopped => "RollStopped",
+            Self::DataLossNotAllowed => "DataLossNotAllowed",
             Self::InvalidSpec => "InvalidSpec",
+            Self::ConfigPending => "ConfigPending",
+            Self::ConfigSourceForbidden => "ConfigSourceForbidden",
+            Self::ConfigSourceNotFound => "ConfigSourceNotFound",
+            Self::ConfigValueInvalid => "ConfigValueInvalid",
             Self::DriverNotFound => "DriverNotFound",
             Self::InUse => "InUse",
             Self::NameTaken => "NameTaken",
@@ -126,6 +144,7 @@ impl Reason {
             || matches!(
                 self,
                 Self::Paused
+                    | Self::ConfigPending
                     | Self::WaitingForNodes
                     | Self::WaitingForEarlierStore
                     | Self::Bootstrapping
@@ -133,7 +152,7 @@ impl Reason {
                     | Self::MovingMembers
                     | Self::ReplacingMembers
                     | Self::PlacementWaits
-                    | Self::PodsOutdated
+                    | Self::ReplacingPods
             )
     }
 
@@ -153,8 +172,14 @@ impl Reason {
             Self::MovingMembers,
             Self::ReplacingMembers,
             Self::PlacementWaits,
-            Self::PodsOutdated,
+            Self::ReplacingPods,
+            Self::RollStopped,
+            Self::DataLossNotAllowed,
             Self::InvalidSpec,
+            Self::ConfigPending,
+            Self::ConfigSourceForbidden,
+            Self::ConfigSourceNotFound,
+            Self::ConfigValueInvalid,
             Self::DriverNotFound,
             Self::InUse,
             Self::NameTaken,

@@ -7,23 +7,31 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use kube::core::error_boundary::InvalidObject;
 use parking_lot::Mutex;
+use serde_json::Map;
 
 use super::StoreOptions;
 use super::apply::Prepared;
 use super::bootstrap::{Desired, Phase};
-use super::build::{Owner, StoreObjects, build};
+use super::budget::bearable;
+use super::build::{Owner, Protection, StoreObjects, build};
 use super::carry_out::{Announcement, Bootstrapper, Outcome};
 use super::change::{ChangeRefused, Changer};
+use super::config_from::{self, ConfigTrouble};
 use super::deletion::{sessions_using, waiting_message};
-use super::dereference::{Children, Inputs, StatefulSetView, dereference};
-use super::driver_config;
+use super::dereference::{Children, Inputs, dereference};
+use super::driver_config::{self, DriverConfig};
 use super::error::StoreError;
+use super::keep::{Keeper, Refusals, sooner};
+use super::leaders::Pace;
 use super::names;
 use super::place::{Placed, Placer, pods_before_the_mark};
 use super::plan_store::PlanStore;
 use super::pods::StoragePodView;
 use super::reason::Reason;
+use super::replicated::Gates;
+use super::rolling::AppliedSets;
 use super::status::{self, Findings};
+use super::tls;
 use super::validate::{Cluster, ClusterStorage, ValidStore, validate};
 use super::watches::{NodeState, Watches};
 use crate::context::Context;
@@ -44,6 +52,10 @@ pub(super) struct Reconciler {
     undecodable: UndecodableReports,
     /// The last refusal of a change of members: the status tells of it while it is tried again.
     refused: Mutex<HashMap<ObjectKey, ChangeRefused>>,
+    gates: Gates,
+    pace: Pace,
+    refusals: Refusals,
+    applied_sets: AppliedSets,
 }
 
 impl Reconciler {
@@ -67,12 +79,22 @@ impl Reconciler {
             options,
             children,
             refused: Mutex::default(),
+            gates: Gates::default(),
+            pace: Pace::default(),
+            refusals: Refusals::default(),
+            applied_sets: AppliedSets::default(),
         }
+    }
+
+    pub(super) fn makes_network_policies(&self) -> bool {
+        self.options.network_policies.is_some()
     }
 
     pub(super) fn forget_pod(&self, pod: &StoragePodView) {
         if let Some(uid) = &pod.metadata.uid {
             self.watches.forget(uid);
+            self.gates.forget(uid);
+            self.refusals.forget(uid);
         }
     }
 
@@ -82,6 +104,9 @@ impl Reconciler {
             self.statuses.forget(key);
             self.undecodable.forget(key);
             self.refused.lock().remove(key);
+            self.context.config_sources.forget(key);
+            self.pace.forget(key);
+            self.applied_sets.forget(key);
             return Ok(Next::OnChange);
         };
         let is_going = guarded.meta().deletion_timestamp.is_some();
@@ -106,7 +131,15 @@ impl Reconciler {
             return Ok(Next::OnChange);
         }
         let previous = self.previous_status(store);
-        let valid = match validate(store, previous.replication_factor) {
+        // A refusal is told by the status, and tried again after it.
+        let read = self.context.config_sources.read(key, store).await;
+        let merged = self.context.config_sources.of(key, store);
+        let valid = match &merged {
+            Ok(merged) => driver_config::validated(store, merged, previous.replication_factor),
+            // Nodes need nothing of the driver's configuration.
+            Err(_) => validate(store, Map::new(), previous.replication_factor),
+        };
+        let valid = match valid {
             Ok(valid) => valid,
             Err(invalid) => {
                 let message = format!("correct the specification: {invalid}");
@@ -115,21 +148,46 @@ impl Reconciler {
                 return Err(invalid.into());
             }
         };
-        let config = driver_config::of(&valid, &key.name, &key.namespace);
+        let tls = tls::is_spoken(&previous, self.options.tls);
+        let config = merged.map(|_| driver_config::of(&valid, &key.name, &key.namespace, tls));
+        let next = self
+            .reconcile_valid(key, store, valid, &config, &previous)
+            .await?;
+        read.map_err(StoreError::Dereference)?;
+        Ok(next)
+    }
+
+    async fn reconcile_valid(
+        &self,
+        key: &ObjectKey,
+        store: &Store,
+        valid: ValidStore,
+        config: &Result<DriverConfig, ConfigTrouble>,
+        previous: &StoreStatus,
+    ) -> Result<Next, StoreError> {
         match valid {
             ValidStore::DriverOnly { .. } => {
+                let config = match config {
+                    Ok(config) => config,
+                    Err(trouble) => {
+                        self.halt(store, trouble.reason(), &trouble.to_string(), previous)
+                            .await?;
+                        return Ok(Next::OnChange);
+                    }
+                };
                 let missing = crate::driver::builtin::resolve(&store.spec.driver);
                 let missing = missing.err().map(|error| error.to_string());
                 let generation = store.metadata.generation.unwrap_or_default();
                 let now = Timestamp::now();
                 let is_paused = store.is_paused();
                 let status =
-                    status::of_driver_only(&config, missing, is_paused, &previous, generation, now);
-                self.write_status(store, &previous, &status).await?;
+                    status::of_driver_only(config, missing, is_paused, previous, generation, now);
+                self.write_status(store, previous, &status).await?;
                 Ok(Next::OnChange)
             }
             ValidStore::MultiRaft(cluster) => {
-                let reconciled = self.reconcile_cluster(key, store, &cluster, &config, &previous);
+                let config = config.as_ref();
+                let reconciled = self.reconcile_cluster(key, store, &cluster, config, previous);
                 Box::pin(reconciled).await
             }
         }
@@ -140,10 +198,15 @@ impl Reconciler {
         key: &ObjectKey,
         store: &Store,
         cluster: &Cluster,
-        config: &driver_config::DriverConfig,
+        config: Result<&DriverConfig, &ConfigTrouble>,
         previous: &StoreStatus,
     ) -> Result<Next, StoreError> {
         let owner = owner_of(key, store);
+        let protection = Protection {
+            tls: tls::is_spoken(previous, self.options.tls),
+            allowed_namespaces: store.spec.allowed_namespaces.clone().unwrap_or_default(),
+            operator_namespace: self.options.network_policies.clone(),
+        };
         let mut inputs = dereference(&owner, &self.children, &self.plans, &self.watches).await?;
         let bootstrapper = Bootstrapper {
             context: &self.context,
@@ -178,8 +241,14 @@ impl Reconciler {
                 Some(placed) => placed.decision.replicas,
                 None => pods_before_the_mark(cluster, &inputs, bootstrapper.was_bootstrapped),
             };
-            let objects = build(&owner, cluster, config, &self.options.node_image, pods);
-            match self.apply(&owner, store, objects, &inputs).await {
+            let fields = config_from::merge::shown(&store.spec).unwrap_or_default();
+            let shown =
+                driver_config::shown(cluster, &fields, &key.name, &key.namespace, protection.tls);
+            let smallest = placed.as_ref().and_then(Placed::smallest_group);
+            let bearable = bearable(cluster.replication_factor, smallest);
+            let image = &self.options.node_image;
+            let objects = build(&owner, cluster, &shown, image, pods, &protection, bearable);
+            match Box::pin(self.apply(&owner, store, objects, &mut inputs)).await {
                 Ok(()) => bootstrapper.carry_out(&mut inputs, decision).await,
                 Err(error) => Outcome::stopped(decision.phase, error),
             }
@@ -188,11 +257,30 @@ impl Reconciler {
             phase,
             next,
             events,
-            error,
+            mut error,
         } = outcome;
 
-        let stateful_set = inputs.stateful_set.as_deref();
         let refused = self.refused_change(key, placed.as_ref());
+        let keeper = Keeper {
+            context: &self.context,
+            key,
+            owner: &owner,
+            cluster,
+            watches: &self.watches,
+            gates: &self.gates,
+            pace: &self.pace,
+            refusals: &self.refusals,
+            is_refused: refused.is_some(),
+        };
+        let kept = match &placed {
+            Some(placed) => {
+                let kept = keeper.look(&mut inputs, placed).await;
+                let written = keeper.write_gates(&inputs, &kept).await;
+                error = error.or(written.err());
+                Some(kept)
+            }
+            None => None,
+        };
         let findings = Findings {
             name: &key.name,
             cluster,
@@ -203,11 +291,13 @@ impl Reconciler {
             pods: &inputs.pods,
             nodes: &inputs.nodes,
             placement: placed.as_ref().map(|placed| &placed.decision),
-            newest_revision: stateful_set.and_then(StatefulSetView::newest_revision),
+            roll: kept.as_ref().map(|kept| &kept.roll),
+            eviction_refused: kept.as_ref().is_some_and(|kept| kept.is_held_up),
             error: error.as_ref().or(refused.as_ref()),
         };
         let generation = store.metadata.generation.unwrap_or_default();
-        let status = status::of_cluster(&findings, previous, generation, Timestamp::now());
+        let mut status = status::of_cluster(&findings, previous, generation, Timestamp::now());
+        status.tls = Some(protection.tls);
         self.announce(store, events);
         // At a start nothing is known of nodes yet, and what an earlier operator wrote stays until
         // they have spoken: the first word of each brings us back.
@@ -225,13 +315,18 @@ impl Reconciler {
             return Err(error);
         }
         written?;
-        match placed.filter(|_| !is_paused) {
-            Some(placed) => {
-                self.change_members(key, store, &owner, cluster, &inputs, &placed)
-                    .await
-            }
-            None => Ok(next),
+        let Some((placed, kept)) = placed.zip(kept).filter(|_| !is_paused) else {
+            return Ok(next);
+        };
+        // What members need comes first; a pod that is not running holds nobody up.
+        if !placed.decision.actions.is_empty() && !kept.replaces_pods() {
+            return self
+                .change_members(key, store, &owner, cluster, &inputs, &placed)
+                .await;
         }
+        let acted = keeper.act(&inputs, kept).await?;
+        self.announce(store, acted.events);
+        Ok(sooner(acted.next, placed.next(cluster)))
     }
 
     /// Carries out what was planned for the members: last, since a change may take its time, and
@@ -289,10 +384,18 @@ impl Reconciler {
         owner: &Owner,
         store: &Store,
         objects: StoreObjects,
-        inputs: &Inputs,
+        inputs: &mut Inputs,
     ) -> Result<(), StoreError> {
         let applied = Prepared::new(objects).apply(&self.context, inputs).await?;
-        applied.heal(&self.context, owner, inputs, store).await
+        applied.heal(&self.context, owner, inputs, store).await?;
+        if !inputs.is_bootstrapped() {
+            return Ok(());
+        }
+        let key = ObjectKey::new(&owner.namespace, &owner.name);
+        let (context, outcome) = (&self.context, applied.stateful_set);
+        self.applied_sets
+            .renew(context, &key, inputs, outcome)
+            .await
     }
 
     /// Waits for Sessions of the own namespace, then removes the finalizer.

@@ -4,6 +4,7 @@
 
 mod causes;
 mod moves;
+mod rolls;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
 use super::bootstrap::{Phase, StoredPlan};
+use super::config_from::ConfigTrouble;
 use super::driver_config::DriverConfig;
 use super::error::StoreError;
 use super::health::{self, PartitionHealth};
@@ -20,6 +22,7 @@ use super::placement::Decision;
 use super::plan_record::Plan;
 use super::pods::StoragePodView;
 use super::reason::Reason;
+use super::rolling::Roll;
 use super::validate::Cluster;
 use super::watches::NodeState;
 use atomix_resources::StoreStatus;
@@ -34,8 +37,8 @@ pub struct Findings<'a> {
     pub name: &'a str,
     /// The validated spec.
     pub cluster: &'a Cluster,
-    /// The driver's configuration.
-    pub config: &'a DriverConfig,
+    /// The driver's configuration, or why there is none.
+    pub config: Result<&'a DriverConfig, &'a ConfigTrouble>,
     /// The Store is paused.
     pub paused: bool,
     /// The stored plan.
@@ -48,8 +51,10 @@ pub struct Findings<'a> {
     pub nodes: &'a BTreeMap<u32, NodeState>,
     /// What is to become of the members; `None` before the mark.
     pub placement: Option<&'a Decision>,
-    /// The newest revision of the pods, if known.
-    pub newest_revision: Option<&'a str>,
+    /// How far a change of the pods is; `None` before the mark.
+    pub roll: Option<&'a Roll>,
+    /// A budget has refused the next eviction for some time.
+    pub eviction_refused: bool,
     /// What ended this pass early.
     pub error: Option<&'a StoreError>,
 }
@@ -78,6 +83,10 @@ pub fn of_cluster(
         conditions: conditions::follow(&previous.conditions, &wanted, generation, now),
         replicas: u32::try_from(findings.pods.len()).ok(),
         ready_replicas: u32::try_from(ready_replicas).ok(),
+        updated_replicas: findings
+            .roll
+            .and_then(Roll::known_updated)
+            .or(previous.updated_replicas),
         selector: Some(names::selector_text(findings.name)),
         replication_factor: Some(findings.cluster.replication_factor),
         partitions: Some(PartitionCounts {
@@ -91,7 +100,11 @@ pub fn of_cluster(
             .or_else(|| previous.store_uid.clone()),
         bootstrapped,
         version: version(findings.nodes).or_else(|| previous.version.clone()),
-        config_digest: Some(findings.config.digest.clone()),
+        config_digest: match findings.config {
+            Ok(config) => Some(config.digest.clone()),
+            Err(_) => previous.config_digest.clone(),
+        },
+        tls: previous.tls,
     }
 }
 
@@ -126,19 +139,32 @@ fn wanted_conditions(findings: &Findings<'_>, health: &PartitionHealth) -> Vec<W
         None => WantedCondition::is_true(
             conditions::READY,
             Reason::AllPartitionsReady.as_str(),
-            format!("all {} partitions have a leader", health.total),
+            ready_message(findings, health),
         ),
         Some(cause) => {
             WantedCondition::is_false(conditions::READY, cause.reason.as_str(), cause.message)
         }
     };
     let degraded = causes::degraded(findings);
+    // A change that is refused leaves what serves alone.
+    let stalled = stalled.or_else(|| rolls::stalled(findings));
     vec![
         ready,
         progressing(findings, health, stalled.as_ref()),
         condition(conditions::DEGRADED, degraded, Reason::FullStrength),
         condition(conditions::STALLED, stalled, Reason::NotStalled),
     ]
+}
+
+/// Without a second copy nothing forbids a drain, so it is said what one costs.
+fn ready_message(findings: &Findings<'_>, health: &PartitionHealth) -> String {
+    let all = format!("all {} partitions have a leader", health.total);
+    if findings.cluster.replication_factor > 1 {
+        return all;
+    }
+    format!(
+        "{all}; each has one copy, so drains are allowed, and a partition is away while its pod is"
+    )
 }
 
 /// Whoever reads that nothing progresses must not take it for being done.

@@ -55,6 +55,8 @@ pub struct Cluster {
     pub storage: ClusterStorage,
     /// Settings of the pods.
     pub pod: StoragePod,
+    /// A change of the pods may lose data.
+    pub allow_data_loss: bool,
     /// Timeouts of the driver that are given.
     pub driver_timeouts: Map<String, Value>,
 }
@@ -82,19 +84,24 @@ pub enum ClusterStorage {
     },
 }
 
-/// Checks a Store. `kept_factor` is the replication factor in its status, which outlives defaults.
+/// Checks a Store whose driver gets `config`. `kept_factor` is the replication factor in its status,
+/// which outlives defaults.
 ///
 /// # Errors
 /// Every problem of the spec.
-pub fn validate(store: &Store, kept_factor: Option<u32>) -> Result<ValidStore, InvalidStore> {
+pub fn validate(
+    store: &Store,
+    config: Map<String, Value>,
+    kept_factor: Option<u32>,
+) -> Result<ValidStore, InvalidStore> {
     let mut problems = Vec::new();
     let is_multi_raft = store.spec.driver.name == MULTI_RAFT;
-    let config = store.spec.config.clone().unwrap_or_default();
     let valid = match (&store.spec.multi_raft, is_multi_raft) {
         (Some(multi_raft), true) => ValidStore::MultiRaft(Box::new(cluster(
             multi_raft,
             &config,
             kept_factor,
+            store.allows_data_loss(),
             &mut problems,
         ))),
         (None, false) => ValidStore::DriverOnly {
@@ -127,6 +134,7 @@ fn cluster(
     spec: &MultiRaft,
     config: &Map<String, Value>,
     kept_factor: Option<u32>,
+    allow_data_loss: bool,
     problems: &mut Vec<String>,
 ) -> Cluster {
     let replicas = spec.replicas;
@@ -170,6 +178,7 @@ fn cluster(
         timings,
         storage: storage(&spec.storage, problems),
         pod: spec.pod.clone().unwrap_or_default(),
+        allow_data_loss,
         driver_timeouts: config
             .get("timeouts")
             .and_then(Value::as_object)

@@ -4,7 +4,6 @@
 //! Bounded: nodes beyond the limit are asked once at each reconcile instead.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +14,8 @@ use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tonic::{Code, Status, Streaming};
 
-use super::names::CONTROL_PORT;
 use super::node_view::NodeView;
-use atomix_controller::dialer::{Channel, Channels};
+use atomix_controller::dialer::{Channel, Channels, Destination};
 use atomix_controller::{ObjectKey, Queue};
 
 /// Watch streams that may be open at a time.
@@ -69,7 +67,7 @@ impl NodeState {
 
 #[derive(Debug)]
 struct Followed {
-    address: IpAddr,
+    destination: Destination,
     state: Arc<Mutex<NodeState>>,
     task: AbortHandle,
 }
@@ -102,11 +100,16 @@ impl Watches {
     /// The state of a pod's node; starts to follow it at the first call. `None` = too many are
     /// followed: ask with [`Self::ask`].
     #[must_use]
-    pub fn follow(&self, store: &ObjectKey, pod_uid: &str, address: IpAddr) -> Option<NodeState> {
+    pub fn follow(
+        &self,
+        store: &ObjectKey,
+        pod_uid: &str,
+        destination: &Destination,
+    ) -> Option<NodeState> {
         let mut followed = self.followed.lock();
         if let Some(known) = followed
             .get(pod_uid)
-            .filter(|known| known.address == address)
+            .filter(|known| known.destination == *destination)
         {
             return Some(known.state.lock().clone());
         }
@@ -117,14 +120,14 @@ impl Watches {
         let first = NodeState::Unheard;
         let state = Arc::new(Mutex::new(first.clone()));
         let follower = Follower {
-            channel: self.channels.get(SocketAddr::new(address, CONTROL_PORT)),
+            channel: self.channels.get(destination),
             state: Arc::clone(&state),
             queue: self.queue.clone(),
             store: store.clone(),
         };
         let task = tokio::spawn(follower.run()).abort_handle();
         let entry = Followed {
-            address,
+            destination: destination.clone(),
             state,
             task,
         };
@@ -136,8 +139,7 @@ impl Watches {
     pub fn forget(&self, pod_uid: &str) {
         let gone = self.followed.lock().remove(pod_uid);
         if let Some(gone) = gone {
-            self.channels
-                .close(SocketAddr::new(gone.address, CONTROL_PORT));
+            self.channels.close(gone.destination.address);
         }
     }
 
@@ -150,9 +152,8 @@ impl Watches {
     ///
     /// # Errors
     /// The node's refusal, or that it did not answer.
-    pub async fn ask(&self, address: IpAddr) -> Result<NodeView, Status> {
-        let channel = self.channels.get(SocketAddr::new(address, CONTROL_PORT));
-        ask(channel).await
+    pub async fn ask(&self, destination: &Destination) -> Result<NodeView, Status> {
+        ask(self.channels.get(destination)).await
     }
 }
 

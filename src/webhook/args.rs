@@ -75,7 +75,11 @@ impl WebhookArgs {
     ///
     /// # Errors
     /// When the address cannot be listened on, or the lifetimes do not fit.
-    pub fn open(self, namespace: &str) -> Result<Option<(TcpListener, WebhookOptions)>, String> {
+    pub fn open(
+        self,
+        namespace: &str,
+        tls: bool,
+    ) -> Result<Option<(TcpListener, WebhookOptions)>, String> {
         let Some(address) = self.webhook_addr else {
             return Ok(None);
         };
@@ -98,6 +102,7 @@ impl WebhookArgs {
                 image: self.runtime_image,
                 image_pull_policy: self.runtime_image_pull_policy,
                 resources: self.runtime_resources,
+                tls,
             },
             certificates: CertificateOptions {
                 secret: ObjectKey::new(namespace, service.clone()),

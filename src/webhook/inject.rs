@@ -104,6 +104,12 @@ fn add_sidecar(spec: &mut Map<String, Value>, options: &SidecarOptions) -> Resul
     if !volumes.iter().any(|volume| is_named(volume, sidecar::NAME)) {
         volumes.push(sidecar::volume());
     }
+    let has_tls = volumes
+        .iter()
+        .any(|volume| is_named(volume, sidecar::TLS_VOLUME));
+    if options.tls && !has_tls {
+        volumes.push(sidecar::tls_volume());
+    }
     Ok(())
 }
 

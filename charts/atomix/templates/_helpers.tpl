@@ -7,6 +7,11 @@
 {{ include "atomix.name" . }}-webhook
 {{- end }}
 
+{{- /* The Secret with the authority that signs the certificates of nodes and runtimes. */ -}}
+{{- define "atomix.authority" -}}
+{{ include "atomix.name" . }}-authority
+{{- end }}
+
 {{- define "atomix.selectorLabels" -}}
 app.kubernetes.io/name: atomix-operator
 app.kubernetes.io/instance: {{ .Release.Name }}

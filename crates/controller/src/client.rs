@@ -32,9 +32,7 @@ pub fn hardened(mut config: Config) -> Config {
 /// # Errors
 /// When the configuration's certificates or credentials are unusable.
 pub fn connect(config: Config, metrics: &Metrics) -> kube::Result<Client> {
-    let layer = CountRequests {
-        metrics: metrics.clone(),
-    };
+    let layer = CountRequests::new(metrics);
     let builder = ClientBuilder::try_from(hardened(config))?;
     Ok(builder.with_layer(&layer).build())
 }
@@ -43,6 +41,16 @@ pub fn connect(config: Config, metrics: &Metrics) -> kube::Result<Client> {
 #[derive(Debug, Clone)]
 pub struct CountRequests {
     metrics: Metrics,
+}
+
+impl CountRequests {
+    /// A layer that counts in `metrics`.
+    #[must_use]
+    pub fn new(metrics: &Metrics) -> Self {
+        Self {
+            metrics: metrics.clone(),
+        }
+    }
 }
 
 impl<S> Layer<S> for CountRequests {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use atomix_tls::{Connector, Credentials, Identity};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use thiserror::Error;
@@ -34,49 +35,90 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// After this much silence a connection is probed, so that a vanished peer is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// Opens channels. The channel connects at its first call and again after it broke.
-pub trait Dialer: Debug + Send + Sync + 'static {
-    /// A channel to a pod's port.
-    fn dial(&self, address: SocketAddr) -> Channel;
+/// A pod's port, and who must answer there.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Destination {
+    /// The port.
+    pub address: SocketAddr,
+    /// Whose certificate must be shown; `None` = the pod speaks plain text.
+    pub identity: Option<Identity>,
 }
 
-/// Plain HTTP/2 over TCP.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct TcpDialer;
-
-impl Dialer for TcpDialer {
-    fn dial(&self, address: SocketAddr) -> Channel {
-        // A socket address always makes a valid URI; if it did not, each call says so.
-        match Endpoint::from_shared(format!("http://{address}")) {
-            Ok(endpoint) => {
-                let channel = endpoint
-                    .connect_timeout(CONNECT_TIMEOUT)
-                    .http2_keep_alive_interval(KEEP_ALIVE)
-                    .keep_alive_timeout(Duration::from_secs(10))
-                    .keep_alive_while_idle(true)
-                    .tcp_nodelay(true)
-                    .connect_lazy();
-                Channel::new(channel.map_err(|error| ChannelError(error.into())))
-            }
-            Err(error) => {
-                let message = error.to_string();
-                Channel::new(tower::service_fn(move |_request| {
-                    let message = message.clone();
-                    async move { Err(ChannelError(message.into())) }
-                }))
-            }
+impl Destination {
+    /// A port that speaks plain text.
+    #[must_use]
+    pub fn plain(address: SocketAddr) -> Self {
+        Self {
+            address,
+            identity: None,
         }
     }
 }
 
-/// Open channels by address: at most a fixed number, the least recently used is dropped first.
+/// Opens channels. The channel connects at its first call and again after it broke.
+pub trait Dialer: Debug + Send + Sync + 'static {
+    /// A channel to a pod's port.
+    fn dial(&self, destination: &Destination) -> Channel;
+}
+
+/// HTTP/2 over TCP, by mutual TLS where the pod speaks it.
+#[derive(Debug, Clone, Default)]
+pub struct PodDialer {
+    credentials: Option<Credentials>,
+}
+
+impl PodDialer {
+    /// Dials; without credentials only pods that speak plain text.
+    #[must_use]
+    pub fn new(credentials: Option<Credentials>) -> Self {
+        Self { credentials }
+    }
+}
+
+impl Dialer for PodDialer {
+    fn dial(&self, destination: &Destination) -> Channel {
+        // A socket address always makes a valid URI; if it did not, each call says so.
+        let endpoint = match Endpoint::from_shared(format!("http://{}", destination.address)) {
+            Ok(endpoint) => endpoint
+                .connect_timeout(CONNECT_TIMEOUT)
+                .http2_keep_alive_interval(KEEP_ALIVE)
+                .keep_alive_timeout(Duration::from_secs(10))
+                .keep_alive_while_idle(true)
+                .tcp_nodelay(true),
+            Err(error) => return broken(error.to_string()),
+        };
+        let channel = match (&destination.identity, &self.credentials) {
+            (None, _) => endpoint.connect_lazy(),
+            (Some(expected), Some(credentials)) => {
+                let connector = Connector::new(credentials.clone(), expected.clone());
+                endpoint.connect_with_connector_lazy(connector)
+            }
+            (Some(expected), None) => {
+                return broken(format!(
+                    "{expected} speaks TLS and this operator does not: give it --tls-authority"
+                ));
+            }
+        };
+        Channel::new(channel.map_err(|error| ChannelError(error.into())))
+    }
+}
+
+/// A channel on which no call succeeds.
+fn broken(message: String) -> Channel {
+    Channel::new(tower::service_fn(move |_request| {
+        let message = message.clone();
+        async move { Err(ChannelError(message.into())) }
+    }))
+}
+
+/// Open channels by destination: at most a fixed number, the least recently used is dropped first.
 /// Clones share the channels.
 #[derive(Debug, Clone)]
 pub struct Channels {
     dialer: Arc<dyn Dialer>,
     metrics: Metrics,
     capacity: usize,
-    open: Arc<Mutex<Vec<(SocketAddr, Channel)>>>,
+    open: Arc<Mutex<Vec<(Destination, Channel)>>>,
 }
 
 impl Channels {
@@ -91,12 +133,12 @@ impl Channels {
         }
     }
 
-    /// The channel to this address. A caller that holds one keeps it open.
+    /// The channel to this destination. A caller that holds one keeps it open.
     #[must_use]
-    pub fn get(&self, address: SocketAddr) -> Channel {
+    pub fn get(&self, destination: &Destination) -> Channel {
         let mut open = self.open.lock();
         // Most recently used last; a few hundred entries are scanned faster than hashed twice.
-        if let Some(position) = open.iter().position(|(known, _)| *known == address) {
+        if let Some(position) = open.iter().position(|(known, _)| known == destination) {
             let entry = open.remove(position);
             let channel = entry.1.clone();
             open.push(entry);
@@ -107,15 +149,17 @@ impl Channels {
         }
         let channel = Channel::new(CountCalls {
             metrics: self.metrics.clone(),
-            inner: self.dialer.dial(address),
+            inner: self.dialer.dial(destination),
         });
-        open.push((address, channel.clone()));
+        open.push((destination.clone(), channel.clone()));
         channel
     }
 
     /// Drops the channel to an address that is no longer used, such as a deleted pod's.
     pub fn close(&self, address: SocketAddr) {
-        self.open.lock().retain(|(known, _)| *known != address);
+        self.open
+            .lock()
+            .retain(|(known, _)| known.address != address);
     }
 }
 
@@ -147,12 +191,12 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Default)]
-    struct Counting(Mutex<Vec<SocketAddr>>);
+    struct Counting(Mutex<Vec<Destination>>);
 
     impl Dialer for Counting {
-        fn dial(&self, address: SocketAddr) -> Channel {
-            self.0.lock().push(address);
-            TcpDialer.dial(address)
+        fn dial(&self, destination: &Destination) -> Channel {
+            self.0.lock().push(destination.clone());
+            PodDialer::default().dial(destination)
         }
     }
 
@@ -160,9 +204,9 @@ mod tests {
     async fn channels_are_shared_and_the_least_recently_used_is_dropped() {
         let dialer = Arc::new(Counting::default());
         let channels = Channels::new(dialer.clone(), 2, Metrics::default());
-        let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+        let at = |port: u16| Destination::plain(SocketAddr::from(([127, 0, 0, 1], port)));
         for port in [1, 2, 1, 3, 1, 2] {
-            let _channel = channels.get(at(port));
+            let _channel = channels.get(&at(port));
         }
         assert_eq!(*dialer.0.lock(), [at(1), at(2), at(3), at(2)]);
     }

@@ -198,11 +198,10 @@ impl Metrics {
         self.families.grpc_calls.get_or_create(&labels).inc();
     }
 
-    /// How many objects of a kind are in a state.
-    pub fn objects(&self, kind: &'static str, state: &'static str, count: usize) {
+    /// One object of a kind came into a state (1), or left it (-1).
+    pub fn objects_changed(&self, kind: &'static str, state: &'static str, by: i64) {
         let labels = ObjectLabels { kind, state };
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        self.families.objects.get_or_create(&labels).set(count);
+        self.families.objects.get_or_create(&labels).inc_by(by);
     }
 
     /// Whether this process holds the lease.

@@ -13,8 +13,8 @@ use atomix_proto::multiraft::v1::{
     BootstrapRequest, BootstrapResponse, GetStatusRequest, GetStatusResponse, GroupMember,
     GroupStatus, JoinRequest, JoinResponse, LeaderChanged, LeaveRequest, LeaveResponse,
     LogCompacted, LogPosition as LogPositionMessage, MemberProgress, MemberReady, MemberRemoved,
-    MembershipChanged, SnapshotChanged, TransferLeadershipRequest, TransferLeadershipResponse,
-    WatchRequest, WatchResponse,
+    MembershipChanged, RaftTimings, SnapshotChanged, TransferLeadershipRequest,
+    TransferLeadershipResponse, WatchRequest, WatchResponse,
 };
 use atomix_raft::{GroupEvent, LogPosition, MemberId, PartitionId, Role};
 use tokio::sync::{broadcast, mpsc};
@@ -27,7 +27,7 @@ use tonic::{Request, Response, Status};
 use crate::bootstrap::Bootstrapper;
 use crate::hosted::Hosted;
 use crate::members::{Asker, Joiner, hand_over, leave};
-use crate::partition::PartitionEvent;
+use crate::partition::{Partition, PartitionEvent};
 
 /// Messages that wait for one watcher's connection, besides the events that it may lag behind.
 const WATCH_MESSAGES: usize = 16;
@@ -192,9 +192,7 @@ fn event_message(hosted: &Hosted, event: PartitionEvent) -> Event {
             Event::MembershipChanged(MembershipChanged {
                 partition_id: partition,
                 membership: Some(position(membership)),
-                group: hosted
-                    .get(id)
-                    .map(|partition| group_status(partition.status())),
+                group: hosted.get(id).map(|partition| group_status(&partition)),
             })
         }
         GroupEvent::SnapshotCreated { index } => Event::SnapshotCreated(SnapshotChanged {
@@ -219,7 +217,7 @@ fn status(hosted: &Hosted) -> GetStatusResponse {
     let groups = records
         .iter()
         .map(|record| match hosted.get(record.partition_id) {
-            Some(partition) => group_status(partition.status()),
+            Some(partition) => group_status(&partition),
             None => GroupStatus {
                 partition_id: record.partition_id.0,
                 member_id: record.member_id.0,
@@ -238,7 +236,9 @@ fn status(hosted: &Hosted) -> GetStatusResponse {
     }
 }
 
-fn group_status(status: atomix_raft::GroupStatus) -> GroupStatus {
+fn group_status(partition: &Partition) -> GroupStatus {
+    let status = partition.status();
+    let timings = &partition.record().timings;
     let role = match status.role {
         Role::Stopped => RoleMessage::Stopped,
         Role::Learner => RoleMessage::Learner,
@@ -278,6 +278,10 @@ fn group_status(status: atomix_raft::GroupStatus) -> GroupStatus {
         committed: status.committed,
         progress: progress.collect(),
         members: members.collect(),
+        raft: Some(RaftTimings {
+            election_timeout: timings.election_timeout.try_into().ok(),
+            snapshot_entry_threshold: timings.snapshot_entry_threshold,
+        }),
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use atomix_tls::Guard;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 /// The largest message between nodes: an append of one entry, or a snapshot chunk.
 pub(crate) const MAX_PEER_MESSAGE: usize = 16 << 20;
@@ -25,13 +25,14 @@ pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// How long the other side of a stream may take to greet.
 pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Serves with the settings of every port of a node until `shutdown`.
+/// Serves with the settings of every port of a node until `shutdown`; with a guard by TLS.
 ///
 /// # Errors
 /// When accepting connections fails.
 pub(crate) async fn serve(
     listener: tokio::net::TcpListener,
     routes: Routes,
+    guard: Option<Guard>,
     shutdown: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let server = Server::builder()
@@ -39,7 +40,11 @@ pub(crate) async fn serve(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE));
-    let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let routes = match &guard {
+        Some(guard) => guard.protect(routes),
+        None => routes,
+    };
+    let connections = atomix_tls::accept(listener, guard);
     atomix_process::grpc::serve(server, routes, connections, shutdown).await
 }
 

@@ -22,7 +22,9 @@ mod metrics;
 mod options;
 mod partition;
 mod peers;
+mod reach;
 mod resolver;
+mod security;
 mod service;
 
 pub use options::Options;

@@ -13,6 +13,7 @@ use atomix_proto::multiraft::v1::partitions_server::PartitionsServer;
 use atomix_proto::multiraft::v1::peers_server::PeersServer;
 use atomix_proto::multiraft::v1::plans_server::PlansServer;
 use atomix_raft::{Engine, EngineOptions, OpenError, StartError};
+use atomix_tls::{CredentialsError, Guard};
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -29,10 +30,12 @@ use crate::grpc;
 use crate::hosted::Hosted;
 use crate::members::{Asker, Joiner, MembersService, watch_standing};
 use crate::metrics::Metrics;
-use crate::options::Options;
+use crate::options::{Options, RaftSettings};
 use crate::partition::Environment;
 use crate::peers::{Greeting, PeerTransport, PeersService};
+use crate::reach::Reach;
 use crate::resolver::{DnsResolver, HostsFileResolver, Resolver};
+use crate::security::Security;
 
 /// Events that a watcher may lag behind.
 const WATCH_EVENTS: usize = 1024;
@@ -58,6 +61,18 @@ pub enum NodeError {
     /// A partition of the data directory cannot be started.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// There is no certificate to serve with.
+    #[error(transparent)]
+    Tls(#[from] CredentialsError),
+    /// The certificate is somebody else's.
+    #[error(
+        "the certificate in --tls-directory is that of {found}, not of a storage node such as \
+         spiffe://atomix.io/node/NAMESPACE/STORE"
+    )]
+    NotANode {
+        /// Whose it is.
+        found: String,
+    },
     /// The protocol's descriptors are broken.
     #[error("cannot serve gRPC reflection")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -141,6 +156,8 @@ impl Service {
         // Cancelled when the leaderships are handed over, or when something broke.
         let stop = CancellationToken::new();
         let mut tasks = Tasks::new(stop.clone()).with_grace(SHUTDOWN_GRACE);
+        let security = Security::open(&options, &stop)?;
+        let reach = Reach::new(resolver, security.credentials());
 
         let metrics = Metrics::default();
         let mut registry = Registry::default();
@@ -151,6 +168,7 @@ impl Service {
         let admin_addr = admin_listener.1;
         tasks.spawn("admin server", admin.serve(admin_listener.0, stop.clone()));
 
+        let raft = RaftSettings::of(&options);
         // Reads all of the log.
         let engine_options = EngineOptions::new(options.data_dir);
         let engine = tokio::task::spawn_blocking(move || Engine::open(engine_options))
@@ -172,10 +190,10 @@ impl Service {
         ));
         let (faults, reported) = Faults::new();
         let (events, _) = broadcast::channel(WATCH_EVENTS);
-        let transport =
-            PeerTransport::new(Arc::clone(&greeting), Arc::clone(&resolver), stop.clone());
+        let transport = PeerTransport::new(Arc::clone(&greeting), reach.clone(), stop.clone());
         let environment = Environment {
             engine: engine.clone(),
+            raft,
             kinds: Arc::new(kinds),
             transport: Arc::new(transport),
             faults,
@@ -188,7 +206,7 @@ impl Service {
             guard(engine, reported, Arc::clone(&hosted), stop.clone()),
         );
 
-        let asker = Arc::new(Asker::new(Arc::clone(&hosted), Arc::clone(&resolver)));
+        let asker = Arc::new(Asker::new(Arc::clone(&hosted), reach.clone()));
         let joiner = Joiner::new(Arc::clone(&hosted), Arc::clone(&asker), stop.clone());
         let standing = watch_standing(
             Arc::clone(&hosted),
@@ -204,15 +222,17 @@ impl Service {
         let control_addr = control.1;
         let peer_addr = peer.1;
         let node_service = NodeService {
-            bootstrapper: Arc::new(Bootstrapper::new(Arc::clone(&hosted), resolver)),
+            bootstrapper: Arc::new(Bootstrapper::new(Arc::clone(&hosted), reach)),
             asker,
             joiner: joiner.clone(),
             hosted: Arc::clone(&hosted),
             events,
             shutdown: stop.clone(),
         };
-        serve_control(&mut tasks, control.0, node_service, &stop).await?;
-        serve_peers(&mut tasks, peer.0, hosted, greeting, &stop).await?;
+        let guard = security.control();
+        serve_control(&mut tasks, control.0, node_service, guard, &stop).await?;
+        let guard = security.data();
+        serve_peers(&mut tasks, peer.0, hosted, greeting, guard, &stop).await?;
         joiner.resume();
         readiness.ready();
         tasks.spawn("readiness", leave_at_shutdown(readiness, shutdown, stop));
@@ -238,6 +258,7 @@ async fn serve_control(
     tasks: &mut Tasks,
     listener: TcpListener,
     service: NodeService,
+    guard: Option<Guard>,
     shutdown: &CancellationToken,
 ) -> Result<(), NodeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -246,7 +267,7 @@ async fn serve_control(
     let routes = Routes::new(service)
         .add_service(health_service)
         .add_service(grpc::reflection()?);
-    let serving = grpc::serve(listener, routes, shutdown.clone());
+    let serving = grpc::serve(listener, routes, guard, shutdown.clone());
     tasks.spawn("control server", serving);
     Ok(())
 }
@@ -256,6 +277,7 @@ async fn serve_peers(
     listener: TcpListener,
     hosted: Arc<Hosted>,
     greeting: Arc<Greeting>,
+    guard: Option<Guard>,
     shutdown: &CancellationToken,
 ) -> Result<(), NodeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -291,7 +313,7 @@ async fn serve_peers(
         .add_service(partitions)
         .add_service(health_service)
         .add_service(grpc::reflection()?);
-    let serving = grpc::serve(listener, routes, shutdown.clone());
+    let serving = grpc::serve(listener, routes, guard, shutdown.clone());
     tasks.spawn("peer server", serving);
     Ok(())
 }

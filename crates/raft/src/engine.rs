@@ -363,7 +363,7 @@ impl Engine {
         let mut groups = self.inner.groups.lock();
         let slot = groups
             .get_mut(&partition)
-            .filter(|slot| slot.record == *record)
+            .filter(|slot| slot.record.is_for(record))
             .ok_or(StartError::RecordMismatch(partition))?;
         if slot.started {
             return Err(StartError::AlreadyStarted(partition));

@@ -68,6 +68,17 @@ pub struct GroupRecord {
 }
 
 impl GroupRecord {
+    /// Whether a group with the other record may run on what is stored here: a process may run it with
+    /// other timings.
+    pub(crate) fn is_for(&self, other: &Self) -> bool {
+        let timings = self.timings;
+        *self
+            == Self {
+                timings,
+                ..other.clone()
+            }
+    }
+
     /// Whether both are about the same stay of the same partition; what a repeated Join may change
     /// is left out.
     pub(crate) fn is_same_stay(&self, other: &Self) -> bool {

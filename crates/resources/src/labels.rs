@@ -8,9 +8,14 @@ pub const RUNTIME: &str = "atomix.io/runtime";
 pub const SESSION_FINALIZER: &str = "atomix.io/disconnect";
 /// Finalizer of a Driver: it stays while a Store uses it.
 pub const DRIVER_FINALIZER: &str = "atomix.io/in-use";
+/// On a Secret or ConfigMap that Stores name in configFrom: `"true"`.
+pub const CONFIG: &str = "atomix.io/config";
 /// On a pod that is to get a runtime sidecar when it is created: `"true"`.
 pub const INJECT: &str = "atomix.io/inject";
 /// Annotation of such a pod; `"false"` = it is ready also while its runtime is not connected.
 pub const READINESS_GATE: &str = "atomix.io/readiness-gate";
 /// Condition of a pod, and its readiness gate: the runtime reaches every Store that it should.
 pub const CONNECTED: &str = "atomix.io/connected";
+/// Condition of a storage pod, and its readiness gate: every partition that has a copy on its disk
+/// counts that copy as a voter that has caught up.
+pub const REPLICATED: &str = "atomix.io/replicated";

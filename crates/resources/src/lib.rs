@@ -9,6 +9,12 @@ pub mod conditions;
     clippy::duplicated_attributes,
     reason = "KubeSchema derives a copy of each struct inside a function; columns are alike"
 )]
+pub mod config_source;
+#[allow(
+    unreachable_pub,
+    clippy::duplicated_attributes,
+    reason = "KubeSchema derives a copy of each struct inside a function; columns are alike"
+)]
 pub mod driver;
 pub mod labels;
 mod rules;
@@ -35,6 +41,7 @@ pub mod store;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
 
+pub use config_source::{ConfigObject, ConfigSource};
 pub use driver::{Driver, DriverSource, DriverSpec, DriverStatus};
 pub use session::{PrimitiveKind, Session, SessionSpec, SessionState, SessionStatus};
 pub use store::{DriverReference, MultiRaft, Store, StoreSpec, StoreStatus};

@@ -4,19 +4,6 @@
 use kube::core::Rule;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-/// Added to every refusal of a change that a later version will carry out.
-const NOT_YET: &str = "this version of the operator cannot carry out the change; \
-                       create a new Store, or set the old value again";
-
-/// An optional field that must stay as it was.
-pub(super) fn unchanged(field: &str) -> Rule {
-    Rule::new(format!(
-        "has(self.{field}) == has(oldSelf.{field}) \
-         && (!has(self.{field}) || self.{field} == oldSelf.{field})"
-    ))
-    .message(format!("{field} cannot be changed yet: {NOT_YET}").as_str())
-}
-
 /// A field with a default that must keep its meaning; writing the default out is no change.
 pub(super) fn unchanged_with_default(field: &str, default: &str, why: &str) -> Rule {
     Rule::new(format!(
@@ -24,14 +11,6 @@ pub(super) fn unchanged_with_default(field: &str, default: &str, why: &str) -> R
          == (has(oldSelf.{field}) ? oldSelf.{field} : {default})"
     ))
     .message(format!("{field} cannot be changed{why}").as_str())
-}
-
-/// As [`unchanged_with_default`], for a value that is computed: `value` is CEL over the words of
-/// [`of_new_and_old`].
-pub(super) fn unchanged_value(field: &str, value: &str) -> Rule {
-    let (new, old) = of_new_and_old(value);
-    Rule::new(format!("({new}) == ({old})"))
-        .message(format!("{field} cannot be changed{}", not_yet()).as_str())
 }
 
 /// The same CEL for the new object and for the old one, in place of `this`.
@@ -50,16 +29,6 @@ pub(super) const REPLICAS_HOLD_KEPT_FACTOR: &str = "!has(self.spec.multiRaft) \
      || !has(self.status) || !has(self.status.replicationFactor) \
      || self.spec.multiRaft.replicas >= self.status.replicationFactor";
 
-/// CEL for the election timeout, with the default; of `multiRaft`. As `validate::timings`: it does
-/// not hang on replicas, since it stays when they change.
-pub(super) const ELECTION_TIMEOUT: &str = "has(this.raft) && has(this.raft.electionTimeout) \
-     ? duration(this.raft.electionTimeout) \
-     : ((has(this.partitions) ? this.partitions : 3) > 64 ? duration('2500ms') : duration('1s'))";
-
-/// CEL for the snapshot threshold, with the node's default; of `multiRaft`.
-pub(super) const SNAPSHOT_ENTRY_THRESHOLD: &str = "has(this.raft) && has(this.raft.snapshotEntryThreshold) \
-     ? this.raft.snapshotEntryThreshold : 10000";
-
 /// CEL for storage that means the same as before; of `storage`.
 pub(super) fn same_storage() -> String {
     let same = |field: &str| {
@@ -74,11 +43,6 @@ pub(super) fn same_storage() -> String {
         same("size"),
         same("storageClassName"),
     )
-}
-
-/// [`NOT_YET`] as the end of a message.
-pub(super) fn not_yet() -> String {
-    format!(" yet: {NOT_YET}")
 }
 
 /// Schema of a free-form JSON object. `null` is one without fields: that is what server-side apply

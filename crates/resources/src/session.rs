@@ -143,8 +143,8 @@ pub struct StoreReference {
     /// Name of the Store.
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
-    /// Namespace of the Store. Default: the Session's. Another one is not supported yet and is
-    /// reported as a condition.
+    /// Namespace of the Store, which must list the Session's in its allowedNamespaces. Default: the
+    /// Session's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub namespace: Option<String>,
@@ -246,6 +246,10 @@ pub struct PodCounts {
     pub connected: u32,
     /// Of these, pods whose runtime could not be reached or refused.
     pub failed: u32,
+    /// Pods that the selector matched without a runtime sidecar when this specification was first
+    /// seen, at most 100; as long as no pod with one is matched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_injected: Option<u32>,
 }
 
 /// A pod that could not be connected.
@@ -269,6 +273,15 @@ impl Session {
 }
 
 impl PodSelector {
+    /// The selector as the API server takes it in a LIST.
+    pub fn as_text(&self) -> String {
+        let pairs = self.match_labels.iter();
+        let mut parts: Vec<String> = pairs.map(|(key, value)| format!("{key}={value}")).collect();
+        let expressions = self.match_expressions.iter().flatten();
+        parts.extend(expressions.map(LabelRequirement::as_text));
+        parts.join(",")
+    }
+
     /// Whether a pod with these labels is selected.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         let pairs_match = self
@@ -285,6 +298,18 @@ impl PodSelector {
 }
 
 impl LabelRequirement {
+    fn as_text(&self) -> String {
+        let key = &self.key;
+        let values = self.values.iter().flatten().cloned();
+        let values = values.collect::<Vec<String>>().join(",");
+        match self.operator {
+            LabelOperator::In => format!("{key} in ({values})"),
+            LabelOperator::NotIn => format!("{key} notin ({values})"),
+            LabelOperator::Exists => key.clone(),
+            LabelOperator::DoesNotExist => format!("!{key}"),
+        }
+    }
+
     fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         let value = labels.get(&self.key);
         let listed = |value: &String| self.values.iter().flatten().any(|listed| listed == value);
@@ -358,5 +383,16 @@ mod tests {
             };
             assert_eq!(selector.matches(&pod), expected, "{selector:?} on {pod:?}");
         }
+        let selector = PodSelector {
+            match_labels: labels(&[("app", "shop")]),
+            match_expressions: Some(vec![
+                requirement(LabelOperator::In, &["web", "db"]),
+                requirement(LabelOperator::NotIn, &["old"]),
+                requirement(LabelOperator::Exists, &[]),
+                requirement(LabelOperator::DoesNotExist, &[]),
+            ]),
+        };
+        let text = "app=shop,tier in (web,db),tier notin (old),tier,!tier";
+        assert_eq!(selector.as_text(), text);
     }
 }

@@ -11,94 +11,60 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::rules::unchanged;
-
-/// Every field but the image.
-const OTHER_FIELDS: [&str; 13] = [
-    "imagePullPolicy",
-    "imagePullSecrets",
-    "resources",
-    "env",
-    "labels",
-    "annotations",
-    "nodeSelector",
-    "tolerations",
-    "affinity",
-    "topologySpreadConstraints",
-    "priorityClassName",
-    "serviceAccountName",
-    "securityContext",
-];
-
-/// Settings of the storage pods.
+/// Settings of the storage pods. Every change is carried out by replacing the pods one at a time.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Default)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = unchanged("imagePullPolicy"),
-    validation = unchanged("imagePullSecrets"),
-    validation = unchanged("resources"),
-    validation = unchanged("env"),
-    validation = unchanged("labels"),
-    validation = unchanged("annotations"),
-    validation = unchanged("nodeSelector"),
-    validation = unchanged("tolerations"),
-    validation = unchanged("affinity"),
-    validation = unchanged("topologySpreadConstraints"),
-    validation = unchanged("priorityClassName"),
-    validation = unchanged("serviceAccountName"),
-    validation = unchanged("securityContext")
-)]
 pub struct StoragePod {
     /// Image of the storage nodes. Default: the operator's own version of atomix-node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
-    /// When to pull the image. Default: as Kubernetes decides from the tag. Cannot be changed yet.
+    /// When to pull the image. Default: as Kubernetes decides from the tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_pull_policy: Option<ImagePullPolicy>,
-    /// Secrets to pull the image with. Default: none. Cannot be changed yet.
+    /// Secrets to pull the image with. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub image_pull_secrets: Option<Vec<LocalObjectReference>>,
-    /// CPU and memory of a node. Default: none. Cannot be changed yet.
+    /// CPU and memory of a node. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
-    /// Further environment variables. Default: none. Cannot be changed yet.
+    /// Further environment variables. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub env: Option<Vec<EnvVar>>,
-    /// Further labels. Default: none. Cannot be changed yet.
+    /// Further labels. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub labels: Option<BTreeMap<String, String>>,
-    /// Further annotations. Default: none. Cannot be changed yet.
+    /// Further annotations. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub annotations: Option<BTreeMap<String, String>>,
-    /// Labels that a machine must have. Default: any machine. Cannot be changed yet.
+    /// Labels that a machine must have. Default: any machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub node_selector: Option<BTreeMap<String, String>>,
-    /// Taints that the pods bear. Default: none. Cannot be changed yet.
+    /// Taints that the pods bear. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub tolerations: Option<Vec<Toleration>>,
-    /// Rules of placement. Default: none. Cannot be changed yet.
+    /// Rules of placement. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
-    /// How pods spread. Default: softly over hosts and zones. Cannot be changed yet.
+    /// How pods spread. Default: softly over hosts and zones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub topology_spread_constraints: Option<Vec<TopologySpreadConstraint>>,
-    /// PriorityClass of the pods. Default: the cluster's. Cannot be changed yet.
+    /// PriorityClass of the pods. Default: the cluster's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub priority_class_name: Option<String>,
-    /// ServiceAccount of the pods. Default: default. Cannot be changed yet.
+    /// ServiceAccount of the pods. Default: default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub service_account_name: Option<String>,
-    /// Security context of the pods. Default: restricted. Cannot be changed yet.
+    /// Security context of the pods. Default: restricted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_context: Option<PodSecurityContext>,
 }
@@ -123,18 +89,4 @@ impl ImagePullPolicy {
             Self::Never => "Never",
         }
     }
-}
-
-/// CEL for the parent: when `pod` comes or goes, it holds nothing but an image.
-pub(super) fn pod_appears_with_image_only() -> String {
-    let image_only = |pod: &str| {
-        OTHER_FIELDS
-            .map(|field| format!("!has({pod}.{field})"))
-            .join(" && ")
-    };
-    format!(
-        "has(self.pod) == has(oldSelf.pod) || (has(self.pod) ? ({}) : ({}))",
-        image_only("self.pod"),
-        image_only("oldSelf.pod"),
-    )
 }

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::config_source::{self, ConfigSource};
 use super::rules;
 use super::storage_pod::StoragePod;
 
@@ -61,6 +62,14 @@ pub const DEFAULT_REPLICAS: u32 = 3;
 pub struct StoreSpec {
     /// The driver by which applications reach the store.
     pub driver: DriverReference,
+    /// Values of Secrets and ConfigMaps of the Store's namespace that are put into `config`, at
+    /// most 16. Each object carries the label `atomix.io/config: "true"`; when it changes, connected
+    /// runtimes are configured anew. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    #[x_kube(validation = Rule::new(config_source::PATHS_ARE_APART)
+        .message("each path of configFrom needs a place of its own: no path may be given twice, or lead into another"))]
+    pub config_from: Option<Vec<ConfigSource>>,
     /// The driver's configuration, a JSON object of the driver's own form. For the driver
     /// multi-raft most of it follows from multiRaft; only `timeouts` may be given, with `session`
     /// (default: 30s), `election` (default: raft.electionTimeout) and `connect` (default: 2s).
@@ -68,12 +77,37 @@ pub struct StoreSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::free_form_object")]
     pub config: Option<Map<String, Value>>,
+    /// Names of further namespaces whose Sessions may use this Store, at most 64; no patterns.
+    /// Pods of an allowed namespace read and write all of the Store's data, and get its
+    /// configuration with the credentials in it. A namespace that is taken out loses its connections
+    /// within minutes. Default: none, only the Store's own namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub allowed_namespaces: Option<Vec<String>>,
     /// Storage nodes to run: only and always with the driver multi-raft.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multi_raft: Option<MultiRaft>,
+    /// How pods are replaced when their settings change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_strategy: Option<UpdateStrategy>,
     /// Stops the operator's work on this Store, except for status and deletion. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,
+}
+
+/// How pods are replaced when their settings change.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct UpdateStrategy {
+    /// Lets a change replace pods whose data would be lost: those of ephemeral storage with one copy
+    /// of each partition. All of them are replaced at once, and the Store begins again empty.
+    /// Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_data_loss: Option<bool>,
 }
 
 /// Names a driver.
@@ -98,11 +132,7 @@ pub struct DriverReference {
 #[x_kube(
     validation = Rule::new("!has(self.replicationFactor) || self.replicationFactor <= self.replicas")
         .message("replicationFactor cannot be greater than replicas: every copy lies on a node of its own; give more replicas, or a smaller replicationFactor"),
-    validation = rules::unchanged_with_default("partitions", "3", ": keys are spread over partitions by their number; create a new Store"),
-    validation = rules::unchanged_value("raft.electionTimeout", rules::ELECTION_TIMEOUT),
-    validation = rules::unchanged_value("raft.snapshotEntryThreshold", rules::SNAPSHOT_ENTRY_THRESHOLD),
-    validation = Rule::new(super::storage_pod::pod_appears_with_image_only())
-        .message("pod fields other than the image cannot be changed yet: this version of the operator cannot carry out the change; create a new Store, or set the old value again")
+    validation = rules::unchanged_with_default("partitions", "3", ": keys are spread over partitions by their number; create a new Store")
 )]
 pub struct MultiRaft {
     /// Number of storage nodes, 1 to 63, at least replicationFactor. Default: 3. When it grows,
@@ -120,14 +150,15 @@ pub struct MultiRaft {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 7), extend("enum" = [1, 3, 5, 7]))]
     pub replication_factor: Option<u32>,
-    /// Settings of Raft. Cannot be changed yet, except that defaults may be written out.
+    /// Settings of Raft. A change takes effect node by node: the pods are replaced one at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raft: Option<Raft>,
     /// Where the nodes keep data. Cannot be changed yet.
     #[x_kube(validation = Rule::new(rules::same_storage())
         .message("storage cannot be changed yet: this version of the operator cannot carry out the change; create a new Store, or set the old value again"))]
     pub storage: Storage,
-    /// Settings of the storage pods.
+    /// Settings of the storage pods. A change replaces the pods one at a time, each only while
+    /// every partition has all its copies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<StoragePod>,
 }
@@ -208,9 +239,12 @@ pub struct StoreStatus {
     /// Storage nodes that exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
-    /// Storage nodes that serve.
+    /// Storage nodes that serve, and whose disks every partition counts on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_replicas: Option<u32>,
+    /// Storage nodes whose pods have the settings of the specification.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_replicas: Option<u32>,
     /// Label selector of the storage pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
@@ -233,6 +267,10 @@ pub struct StoreStatus {
     /// Every partition has committed its first entry; only then do runtimes connect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrapped: Option<bool>,
+    /// Whether the storage nodes, and the runtimes that reach them, speak mutual TLS. As the operator
+    /// was set when the Store was made; it never changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<bool>,
     /// Version of the storage nodes' program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
@@ -278,6 +316,12 @@ impl MultiRaft {
 }
 
 impl Store {
+    /// Whether a change of the pods may lose data.
+    pub fn allows_data_loss(&self) -> bool {
+        let strategy = self.spec.update_strategy.unwrap_or_default();
+        strategy.allow_data_loss.unwrap_or(false)
+    }
+
     /// Whether the operator may change anything but status and deletion.
     pub fn is_paused(&self) -> bool {
         self.spec.paused.unwrap_or(false)

@@ -31,7 +31,7 @@ fn schema_of(plural: &str) -> Value {
 
 #[test]
 fn the_files_in_crds_are_the_generated_ones() {
-    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("crds");
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../crds");
     let expected: BTreeMap<String, String> = files()
         .unwrap()
         .into_iter()
@@ -155,6 +155,9 @@ fn only_what_a_user_must_say_is_required_and_only_replicas_has_a_default() {
         ),
         ("sessions.store", json!(["name"])),
         ("stores", json!(["driver"])),
+        ("stores.configFrom.items", json!(["key", "path"])),
+        ("stores.configFrom.items.configMapRef", json!(["name"])),
+        ("stores.configFrom.items.secretRef", json!(["name"])),
         ("stores.driver", json!(["name"])),
         ("stores.multiRaft", json!(["storage"])),
     ]

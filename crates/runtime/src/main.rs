@@ -11,8 +11,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
     logging::init_with(options.log_format, options.log_filter.as_deref());
     let shutdown = shutdown::on_signals()?;
-    let drivers = built_in_drivers(&options);
-    Sidecar::start(&options, drivers, shutdown)
+    let credentials = atomix_tls::open_or_plaintext(options.tls_directory.as_deref(), &shutdown)?;
+    let drivers = built_in_drivers(&options, credentials.clone());
+    Sidecar::start(&options, drivers, credentials, shutdown)
         .await?
         .run()
         .await?;

@@ -33,6 +33,12 @@ pub struct Options {
     #[arg(long, env = "ATOMIX_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
 
+    /// Folder with tls.crt, tls.key and ca.crt, read again when they change: the control port is then
+    /// served by mutual TLS, for the operator alone, and storage nodes are asked by TLS. Without it
+    /// everything is plain text, for development only.
+    #[arg(long, env = "ATOMIX_TLS_DIRECTORY")]
+    pub tls_directory: Option<PathBuf>,
+
     /// File with lines "NAME ADDRESS" that are used before DNS.
     #[arg(long, env = "ATOMIX_HOSTS_FILE")]
     pub hosts_file: Option<PathBuf>,

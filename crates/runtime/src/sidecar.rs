@@ -12,13 +12,12 @@ use atomix_process::tasks::{TaskError, Tasks};
 use atomix_proto::runtime::v1::runtime_server::RuntimeServer;
 use atomix_proto::runtime::v1::session_service_server::SessionServiceServer;
 use atomix_session_service::Sessions;
+use atomix_tls::{Credentials, Guard, Identity, Party, Rules};
 use futures::Stream;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -81,26 +80,31 @@ pub struct Addresses {
 }
 
 /// The drivers that are built into this program.
-pub fn built_in_drivers(options: &Options) -> Vec<Arc<dyn Driver>> {
+/// `credentials` prove to storage nodes who this process is.
+pub fn built_in_drivers(
+    options: &Options,
+    credentials: Option<Credentials>,
+) -> Vec<Arc<dyn Driver>> {
     let resolver: Arc<dyn Resolver> = match &options.hosts_file {
         Some(path) => Arc::new(HostsFileResolver::new(path.clone())),
         None => Arc::new(DnsResolver),
     };
     vec![
         Arc::new(MemoryDriver::default()),
-        Arc::new(MultiRaftDriver::new(resolver)),
+        Arc::new(MultiRaftDriver::new(resolver).with_credentials(credentials)),
     ]
 }
 
 impl Sidecar {
     /// Listens on all ports, restores what was connected before, and starts to serve. It ends when
-    /// `shutdown` is cancelled.
+    /// `shutdown` is cancelled. With credentials the control port is for the operator alone.
     ///
     /// # Errors
     /// When a port or the state folder cannot be used.
     pub async fn start(
         options: &Options,
         drivers: Vec<Arc<dyn Driver>>,
+        credentials: Option<Credentials>,
         shutdown: CancellationToken,
     ) -> Result<Self, StartError> {
         let admin_listener = listen(options.admin_addr, "probes and metrics").await?;
@@ -151,12 +155,17 @@ impl Sidecar {
         );
         // Stores are left only after the last call has ended: then every sender is gone.
         let (serving, mut all_served) = mpsc::channel::<()>(1);
+        let guard = credentials.map(only_the_operator);
         let control = control_routes(&stores, &shutdown).await?;
+        let control = match &guard {
+            Some(guard) => guard.protect(control),
+            None => control,
+        };
         tasks.spawn(
             "control",
             serve(
                 control,
-                TcpListenerStream::new(control_listener.listener).map(nodelay),
+                atomix_tls::accept(control_listener.listener, guard),
                 shutdown.clone(),
                 serving.clone(),
             ),
@@ -257,10 +266,12 @@ fn is_missing_family(error: &io::Error) -> bool {
 /// Linux: the kernel has no IPv6.
 const EAFNOSUPPORT: i32 = 97;
 
-fn nodelay(stream: io::Result<TcpStream>) -> io::Result<TcpStream> {
-    let stream = stream?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+fn only_the_operator(credentials: Credentials) -> Guard {
+    let operator = || Party::Exactly(Identity::Operator);
+    let rules = Rules::new()
+        .allow(RUNTIME, operator())
+        .allow(SESSION_SERVICE, operator());
+    Guard::new(credentials, rules)
 }
 
 async fn control_routes(

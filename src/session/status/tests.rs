@@ -17,6 +17,7 @@ fn open() -> Phase {
                 driver: DriverId::default(),
                 config: String::new(),
                 config_digest: String::new(),
+                has_secrets: false,
             },
         }),
         is_paused: false,
@@ -205,4 +206,36 @@ fn a_status_names_at_most_twenty_pods_and_stays_the_same_while_nothing_changes()
     assert_eq!(first.pods.unwrap().failed, 50);
     let second = status(1, &first, &open(), &view(&outcomes), at(2));
     assert_eq!(second, first);
+}
+
+#[test]
+fn pods_without_a_sidecar_are_told_until_one_with_it_is_matched_or_the_specification_changes() {
+    let found = |number: Option<u32>| SessionView {
+        not_injected: number,
+        ..SessionView::default()
+    };
+    let told = |status: &SessionStatus| {
+        let ready = status.conditions.iter().find(|one| one.type_ == READY);
+        let reason = ready.map(|one| one.reason.clone()).unwrap_or_default();
+        (reason, status.pods.and_then(|pods| pods.not_injected))
+    };
+    let not_injected = ("NotInjected".to_owned(), Some(2));
+    let no_pods = ("NoPods".to_owned(), None);
+    let first = status(
+        1,
+        &SessionStatus::default(),
+        &open(),
+        &found(Some(2)),
+        at(1),
+    );
+    assert_eq!(told(&first), not_injected);
+    // Another operator has not looked, and need not.
+    let kept = status(1, &first, &open(), &found(None), at(2));
+    assert_eq!((told(&kept), &kept), (not_injected, &first));
+    let changed = status(2, &kept, &open(), &found(Some(0)), at(3));
+    assert_eq!(told(&changed), no_pods);
+    let matched = status(1, &kept, &open(), &view(&[Some(Outcome::Connected)]), at(3));
+    assert_eq!(told(&matched).1, None);
+    let gone = status(1, &matched, &open(), &found(None), at(4));
+    assert_eq!(told(&gone), no_pods);
 }

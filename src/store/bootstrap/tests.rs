@@ -59,6 +59,7 @@ fn observed(stored: StoredPlan, nodes: Vec<Option<NodeView>>) -> Observed {
         was_bootstrapped: false,
         live_replicas: u32::try_from(nodes.len()).unwrap(),
         nodes,
+        zones: BTreeMap::new(),
     }
 }
 
@@ -88,6 +89,7 @@ fn made_plan(desired: &Desired, node_ids: &[u64]) -> Plan {
     let nodes: Vec<NodeView> = node_ids.iter().map(|id| empty_node(*id)).collect();
     new_plan(
         desired,
+        &BTreeMap::new(),
         &nodes.iter().collect::<Vec<_>>(),
         1,
         &mut counter(),

@@ -10,6 +10,10 @@ use super::*;
 use atomix_resources::Store;
 
 fn objects(multi_raft: Value) -> StoreObjects {
+    protected(multi_raft, &Protection::default())
+}
+
+fn protected(multi_raft: Value, protection: &Protection) -> StoreObjects {
     let store: Store = serde_json::from_value(json!({
         "apiVersion": "atomix.io/v1beta1",
         "kind": "Store",
@@ -17,8 +21,8 @@ fn objects(multi_raft: Value) -> StoreObjects {
         "spec": {"driver": {"name": "multi-raft"}, "multiRaft": multi_raft},
     }))
     .unwrap();
-    let valid = validate(&store, None).unwrap();
-    let config = driver_config::of(&valid, "tulip", "meadow");
+    let valid = validate(&store, store.spec.config.clone().unwrap_or_default(), None).unwrap();
+    let config = driver_config::of(&valid, "tulip", "meadow", false);
     let ValidStore::MultiRaft(cluster) = valid else {
         unreachable!("it has multiRaft");
     };
@@ -27,7 +31,9 @@ fn objects(multi_raft: Value) -> StoreObjects {
         namespace: "meadow".to_owned(),
         reference: kube::Resource::controller_owner_ref(&store, &()).unwrap(),
     };
-    build(&owner, &cluster, &config, "garden/node:7", cluster.replicas)
+    let image = "garden/node:7";
+    let pods = cluster.replicas;
+    build(&owner, &cluster, &config, image, pods, protection, 1)
 }
 
 fn json_of(value: &impl serde::Serialize) -> Value {
@@ -39,12 +45,16 @@ fn every_object_is_owned_labelled_and_named_after_its_store() {
     let StoreObjects {
         service,
         config_map,
+        network_policy,
         stateful_set,
+        budget,
     } = objects(json!({"storage": {"size": "1Gi"}}));
+    assert_eq!(network_policy, None, "nobody asked for one");
     for (object, name) in [
         (json_of(&service), "tulip"),
         (json_of(&config_map), "tulip-config"),
         (json_of(&stateful_set), "tulip"),
+        (json_of(&budget), "tulip"),
     ] {
         let meta = &object["metadata"];
         assert_eq!(meta["name"], name);
@@ -64,6 +74,16 @@ fn every_object_is_owned_labelled_and_named_after_its_store() {
             r#"{"partitions":3,"service":"tulip.meadow.svc:5681","#,
             r#""timeouts":{"election":"1000ms","session":"30000ms"}}"#
         )
+    );
+    assert_eq!(
+        json_of(&budget)["spec"],
+        json!({
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": {
+                "app.kubernetes.io/name": "atomix-node",
+                "atomix.io/store": "tulip",
+            }},
+        })
     );
     let spec = &json_of(&service)["spec"];
     assert_eq!(spec["clusterIP"], "None");
@@ -102,6 +122,10 @@ fn pods_are_restricted_probed_and_spread() {
     let set = json_of(&objects(json!({"storage": {"size": "1Gi"}})).stateful_set);
     let pod = &set["spec"]["template"]["spec"];
     assert_eq!(pod["automountServiceAccountToken"], false);
+    assert_eq!(
+        pod["readinessGates"],
+        json!([{"conditionType": "atomix.io/replicated"}])
+    );
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
     assert_eq!(
         pod["securityContext"]["seccompProfile"]["type"],
@@ -164,11 +188,82 @@ fn pod_fields_of_the_spec_reach_the_pods_but_cannot_break_selection() {
     assert_eq!(pod["topologySpreadConstraints"], json!([]));
     assert_eq!(pod["containers"][0]["image"], "garden/other:8");
     assert_eq!(pod["containers"][0]["imagePullPolicy"], "Never");
-    assert_eq!(pod["containers"][0]["env"][0]["name"], "COLOUR");
+    assert_eq!(
+        pod["containers"][0]["env"],
+        json!([
+            {"name": "ATOMIX_ELECTION_TIMEOUT_MILLIS", "value": "1000"},
+            {"name": "ATOMIX_SNAPSHOT_ENTRY_THRESHOLD", "value": "0"},
+            {"name": "COLOUR", "value": "red"},
+        ])
+    );
     let volumes = pod["volumes"].as_array().unwrap();
     assert!(
         volumes
             .iter()
             .any(|volume| volume["name"] == "data" && volume["emptyDir"].is_object())
+    );
+}
+
+#[test]
+fn nodes_that_speak_tls_mount_their_own_stores_certificate_and_the_allowed_namespaces() {
+    let storage = json!({"storage": {"size": "1Gi"}});
+    let plain = json_of(&objects(storage.clone()).stateful_set).to_string();
+    assert!(!plain.contains("tls"), "{plain}");
+
+    let protection = Protection {
+        tls: true,
+        allowed_namespaces: vec!["field".to_owned(), "wood".to_owned()],
+        operator_namespace: None,
+    };
+    let objects = protected(storage, &protection);
+    let map = objects.config_map.data.unwrap();
+    assert_eq!(map["allowed-namespaces"], "field\nwood\n");
+    let pod = json_of(&objects.stateful_set)["spec"]["template"]["spec"].clone();
+    let secret = &pod["volumes"][0]["secret"];
+    assert_eq!(secret["secretName"], "atomix-nodes-tls");
+    assert_eq!(secret["optional"], false);
+    assert_eq!(
+        secret["items"],
+        json!([
+            {"key": "tulip.crt", "path": "tls.crt"},
+            {"key": "tulip.key", "path": "tls.key"},
+            {"key": "ca.crt", "path": "ca.crt"},
+        ])
+    );
+    assert_eq!(pod["volumes"][1]["configMap"]["name"], "tulip-config");
+    let container = &pod["containers"][0];
+    let mounts = container["volumeMounts"].as_array().unwrap();
+    let folders: Vec<&Value> = mounts.iter().map(|mount| &mount["mountPath"]).collect();
+    assert_eq!(
+        folders,
+        ["/var/lib/atomix", "/etc/atomix/tls", "/etc/atomix/store"]
+    );
+    let arguments = container["args"].to_string();
+    assert!(arguments.contains("--tls-directory=/etc/atomix/tls"));
+    assert!(arguments.contains("--allowed-namespaces=/etc/atomix/store/allowed-namespaces"));
+}
+
+#[test]
+fn a_change_of_raft_s_settings_is_another_template_and_the_user_s_variables_win() {
+    let env = |raft: Value, env: Value| {
+        let spec = json!({"storage": {"size": "1Gi"}, "raft": raft, "pod": {"env": env}});
+        let set = json_of(&objects(spec).stateful_set);
+        set["spec"]["template"]["spec"]["containers"][0]["env"].clone()
+    };
+    let raft = json!({"electionTimeout": "2s", "snapshotEntryThreshold": 9});
+    assert_eq!(
+        env(raft.clone(), json!([])),
+        json!([
+            {"name": "ATOMIX_ELECTION_TIMEOUT_MILLIS", "value": "2000"},
+            {"name": "ATOMIX_SNAPSHOT_ENTRY_THRESHOLD", "value": "9"},
+        ])
+    );
+    let given = json!([{"name": "ATOMIX_SNAPSHOT_ENTRY_THRESHOLD", "value": "5"}]);
+    assert_eq!(
+        env(raft, given),
+        json!([
+            {"name": "ATOMIX_ELECTION_TIMEOUT_MILLIS", "value": "2000"},
+            {"name": "ATOMIX_SNAPSHOT_ENTRY_THRESHOLD", "value": "5"},
+        ])
     );
 }

@@ -23,8 +23,8 @@ pub struct Seen<'a> {
     pub zones: &'a BTreeMap<u32, String>,
     /// How many pods the StatefulSet has; 0 = there is none.
     pub live_replicas: u32,
-    /// After how long without an answer its leader counts a member as silent; `None` = answers are
-    /// old, so that nothing is said of it.
+    /// After how long without an answer its leader counts a member as silent, where the leader does
+    /// not tell its election timeout; `None` = answers are old, so that nothing is said of it.
     pub contact_limit: Option<Duration>,
 }
 
@@ -106,6 +106,8 @@ impl Seen<'_> {
         let Some(limit) = self.contact_limit else {
             return BTreeSet::new();
         };
+        // A changed timeout is in force as its node tells.
+        let limit = leader.election_timeout.map_or(limit, |timeout| timeout * 2);
         let is_heard = |member: u64| {
             let since = leader.contacts.get(&member).copied().flatten();
             member == leader.member_id || since.is_some_and(|since| since <= limit)

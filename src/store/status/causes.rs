@@ -2,7 +2,7 @@
 //!
 //! Each sentence names the object, the cause and an action; a test goes through all reasons.
 
-use super::{Findings, moves};
+use super::{Findings, moves, rolls};
 use crate::store::bootstrap::Phase;
 use crate::store::error::StoreError;
 use crate::store::health::{self, PartitionHealth};
@@ -79,15 +79,21 @@ pub(super) fn stalled(findings: &Findings<'_>) -> Option<Cause> {
         Phase::WaitingForNodes(_)
         | Phase::WaitingForEarlierPlan
         | Phase::Bootstrapping { .. }
-        | Phase::Done => None,
+        | Phase::Done => config_trouble(findings).filter(|trouble| !trouble.reason.is_expected()),
     }
+}
+
+/// The nodes need nothing of it, but nobody can connect anew.
+fn config_trouble(findings: &Findings<'_>) -> Option<Cause> {
+    let trouble = findings.config.err()?;
+    Some(cause(trouble.reason(), trouble.to_string()))
 }
 
 /// Why the Store does not serve in full.
 pub(super) fn unready(findings: &Findings<'_>, health: &PartitionHealth) -> Option<Cause> {
     let is_done = matches!(findings.phase, Phase::Done);
     if is_done && health.ready == health.total {
-        return None;
+        return config_trouble(findings);
     }
     // The first cause, not its consequences.
     if let Some(trouble) = health::troubles(findings.pods).into_iter().next() {
@@ -145,9 +151,9 @@ pub(super) fn progressing(findings: &Findings<'_>, health: &PartitionHealth) -> 
         | Phase::PlanDamaged(_) => None,
     };
     phase
+        .or_else(|| rolls::progressing(findings))
         .or_else(|| unready_partitions(health))
         .or_else(|| moves::progressing(findings))
-        .or_else(|| old_pods(findings))
 }
 
 fn of_error(error: &StoreError) -> Cause {
@@ -177,27 +183,6 @@ fn unready_partitions(health: &PartitionHealth) -> Option<Cause> {
         first.message
     );
     Some(cause(Reason::PartitionsNotReady, message))
-}
-
-fn old_pods(findings: &Findings<'_>) -> Option<Cause> {
-    let newest = findings.newest_revision?;
-    let old: Vec<String> = findings
-        .pods
-        .values()
-        .filter(|pod| pod.revision().is_some_and(|revision| revision != newest))
-        .map(|pod| pod.name().to_owned())
-        .collect();
-    if old.is_empty() {
-        return None;
-    }
-    Some(cause(
-        Reason::PodsOutdated,
-        format!(
-            "running with their former settings: {}; delete them one at a time, waiting for Ready \
-             in between",
-            listed(&old)
-        ),
-    ))
 }
 
 /// The Store serves, with less than its full strength.

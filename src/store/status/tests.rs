@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::super::config_from::{SourceKind, SourceObject};
 use super::super::node_view::{GroupView, NodeView};
 use super::super::placement::{Action, Join, Potential, Purpose, Wait};
 use super::super::plan_record::{HexId, PlannedNode, PlannedPartition};
+use super::super::rolling::{Step, Wait as RollWait, Why};
 use super::super::validate::{ClusterStorage, Timings};
 use super::*;
 use atomix_controller::ApiError;
@@ -24,6 +26,7 @@ fn cluster() -> Cluster {
         },
         storage: ClusterStorage::Ephemeral,
         pod: Default::default(),
+        allow_data_loss: false,
         driver_timeouts: Default::default(),
     }
 }
@@ -100,7 +103,8 @@ struct Case {
     error: Option<StoreError>,
     paused: bool,
     incarnation: u64,
-    newest_revision: &'static str,
+    roll: Option<Roll>,
+    eviction_refused: bool,
 }
 
 impl Case {
@@ -114,7 +118,8 @@ impl Case {
             error: None,
             paused: false,
             incarnation: 1,
-            newest_revision: "r1",
+            roll: None,
+            eviction_refused: false,
         }
     }
 
@@ -144,14 +149,15 @@ impl Case {
         let findings = Findings {
             name: "tulip",
             cluster: &cluster,
-            config: &config,
+            config: Ok(&config),
             paused: self.paused,
             plan: &stored,
             phase: &self.phase,
             pods: &self.pods,
             nodes: &nodes,
             placement: self.placement.as_ref(),
-            newest_revision: Some(self.newest_revision),
+            roll: self.roll.as_ref(),
+            eviction_refused: self.eviction_refused,
             error: self.error.as_ref(),
         };
         of_cluster(&findings, previous, 4, Timestamp::UNIX_EPOCH)
@@ -283,16 +289,87 @@ fn a_lost_disk_is_named_and_old_pods_are_progress() {
     let (degraded, message) = told(&status, "Degraded");
     assert_eq!(degraded, "True/DiskLost");
     assert!(message.contains("tulip-2"), "{message}");
+}
 
+fn rolling(step: Step) -> Option<Roll> {
+    Some(Roll {
+        updated: 1,
+        total: 3,
+        step,
+    })
+}
+
+#[test]
+fn a_rolling_change_tells_how_far_it_is_and_what_has_stopped_it() {
     let mut case = Case::healthy();
-    let mut old = StoragePodView::clone(&case.pods[&0]);
-    old.metadata.labels = Some([("controller-revision-hash".to_owned(), "r0".to_owned())].into());
-    case.pods.insert(0, Arc::new(old));
+    case.roll = rolling(Step::Replace(vec![1], Why::FullStrength));
     let status = case.status(&StoreStatus::default());
+    assert_eq!(status.updated_replicas, Some(1));
     assert_eq!(told(&status, "Ready").0, "True/AllPartitionsReady");
     let (progressing, message) = told(&status, "Progressing");
-    assert_eq!(progressing, "True/PodsOutdated");
-    assert!(message.contains("tulip-0"), "{message}");
+    assert_eq!(progressing, "True/ReplacingPods");
+    assert!(
+        message.starts_with("1 of 3 pods have the newest settings; replaces tulip-1:"),
+        "{message}"
+    );
+
+    // Somebody else's budget, or a pod that is not ready, stands against it.
+    case.eviction_refused = true;
+    let status = case.status(&status);
+    let (progressing, message) = told(&status, "Progressing");
+    assert_eq!(progressing, "True/RollStopped");
+    assert!(
+        message.contains("eviction of tulip-1: look at"),
+        "{message}"
+    );
+    case.eviction_refused = false;
+
+    // It starts.
+    case.roll = rolling(Step::Wait(RollWait::Pod { ordinal: 2 }));
+    case.nodes[2] = silent();
+    let status = case.status(&status);
+    let (progressing, message) = told(&status, "Progressing");
+    assert_eq!(progressing, "True/ReplacingPods");
+    assert!(
+        message.contains("waits for tulip-2 (connection"),
+        "{message}"
+    );
+
+    // It does not come back.
+    let waiting = json!({"containerStatuses": [
+        {"name": "node", "state": {"waiting": {"reason": "ErrImagePull"}}}
+    ]});
+    case.pods.insert(2, pod("tulip-2", waiting));
+    let status = case.status(&status);
+    let (progressing, message) = told(&status, "Progressing");
+    assert_eq!(progressing, "True/RollStopped");
+    assert!(
+        message.contains("the change has stopped: pod tulip-2 cannot pull image garden/node:9"),
+        "{message}"
+    );
+    assert_eq!(told(&status, "Degraded").0, "True/ImagePullFailed");
+
+    // All members move first.
+    let mut case = Case::healthy();
+    case.placement = Some(moving(Purpose::Drain));
+    case.roll = rolling(Step::Wait(RollWait::Moves));
+    let status = case.status(&StoreStatus::default());
+    assert_eq!(told(&status, "Progressing").0, "True/MovingMembers");
+}
+
+#[test]
+fn a_change_that_would_lose_data_stalls_and_leaves_what_serves_alone() {
+    let mut case = Case::healthy();
+    case.roll = rolling(Step::Refused { ordinal: 2 });
+    let status = case.status(&StoreStatus::default());
+    assert_eq!(told(&status, "Ready").0, "True/AllPartitionsReady");
+    assert_eq!(told(&status, "Degraded").0, "False/FullStrength");
+    let (stalled, message) = told(&status, "Stalled");
+    assert_eq!(stalled, "True/DataLossNotAllowed");
+    assert!(
+        message.contains("tulip-2") && message.contains("spec.updateStrategy.allowDataLoss"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -501,11 +578,27 @@ fn troubled_cases() -> Vec<Case> {
             });
         }),
         healthy(&|case| case.placement = Some(moving(Purpose::Drain))),
-        healthy(&|case| case.newest_revision = "r2"),
+        healthy(&|case| case.roll = rolling(Step::Replace(vec![1], Why::FullStrength))),
+        healthy(&|case| case.roll = rolling(Step::Refused { ordinal: 1 })),
         healthy(&|case| case.incarnation = 2),
         starting(&|_| {}),
         starting(&|case| case.paused = true),
     ];
+    for wait in [
+        RollWait::Template,
+        RollWait::Pod { ordinal: 1 },
+        RollWait::NoLeader { partition: 1 },
+        RollWait::Copy {
+            partition: 1,
+            ordinal: Some(1),
+        },
+    ] {
+        cases.push(healthy(&|case| {
+            let waiting = waiting("CrashLoopBackOff");
+            case.pods.insert(1, pod("tulip-1", waiting));
+            case.roll = rolling(Step::Wait(wait));
+        }));
+    }
     for wait in [
         Wait::Unreachable {
             partition: 1,
@@ -569,7 +662,7 @@ fn troubled_cases() -> Vec<Case> {
 }
 
 /// Words with which a sentence says what to do, or that nothing is to be done.
-const ACTIONS: [&str; 12] = [
+const ACTIONS: [&str; 14] = [
     "no action",
     "delete",
     "restore it",
@@ -582,6 +675,8 @@ const ACTIONS: [&str; 12] = [
     "keep the other pods",
     "fill it again",
     "get these pods running",
+    "add it to the chart",
+    "Set the old settings again",
 ];
 
 #[test]
@@ -606,6 +701,25 @@ fn every_reason_comes_with_what_to_do() {
     told.extend(driver_only.conditions);
     let sessions = super::super::deletion::waiting_message(&["bees".to_owned()]);
     told.extend(of_halted(Reason::InUse, &sessions, &before, 4, now).conditions);
+    for trouble in [
+        ConfigTrouble::NotGranted {
+            namespace: "meadow".to_owned(),
+        },
+        ConfigTrouble::NotFound(SourceObject {
+            kind: SourceKind::Secret,
+            name: "bees".to_owned(),
+        }),
+        ConfigTrouble::KeyNotFound {
+            object: SourceObject {
+                kind: SourceKind::ConfigMap,
+                name: "bees".to_owned(),
+            },
+            key: "honey".to_owned(),
+        },
+        ConfigTrouble::NotRead,
+    ] {
+        told.extend(of_halted(trouble.reason(), &trouble.to_string(), &before, 4, now).conditions);
+    }
     let invalid = "correct the specification: …";
     told.extend(of_halted(Reason::InvalidSpec, invalid, &before, 4, now).conditions);
 

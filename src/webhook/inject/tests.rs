@@ -11,6 +11,7 @@ fn options() -> SidecarOptions {
         image_pull_policy: Some("IfNotPresent".to_owned()),
         resources: serde_json::from_value(json!({"requests": {"cpu": "20m", "memory": "32Mi"}}))
             .unwrap(),
+        tls: true,
     }
 }
 
@@ -67,7 +68,8 @@ fn a_pod_gets_a_sidecar_before_everything_else_with_its_volume_gate_label_and_en
     assert_eq!(sidecar["imagePullPolicy"], "IfNotPresent");
     assert_eq!(sidecar["resources"]["requests"]["memory"], "32Mi");
     assert!(sidecar.get("env").is_none(), "{sidecar}");
-    assert_eq!(spec["volumes"], json!([sidecar::volume()]));
+    let volumes = json!([sidecar::volume(), sidecar::tls_volume()]);
+    assert_eq!(spec["volumes"], volumes);
     assert_eq!(
         spec["readinessGates"],
         json!([{"conditionType": "sun.io/shines"}, {"conditionType": CONNECTED}])
@@ -182,7 +184,8 @@ fn the_sample_written_by_hand_has_the_same_sidecar() {
         }
     }
     assert_eq!(by_hand, injected);
-    assert_eq!(spec["volumes"], json!([sidecar::volume()]));
+    let volumes = json!([sidecar::volume(), sidecar::tls_volume()]);
+    assert_eq!(spec["volumes"], volumes);
 }
 
 fn any_container() -> impl Strategy<Value = Value> {
@@ -282,7 +285,9 @@ proptest! {
             let (before, after) = (names(&pod), names(&after));
             let mut rest = after.iter();
             prop_assert!(before.iter().all(|item| rest.any(|found| found == item)), "{}", field);
-            prop_assert!(after.len() <= before.len() + 1, "{}", field);
+            // State and certificate.
+            let added = if field == "volumes" { 2 } else { 1 };
+            prop_assert!(after.len() <= before.len() + added, "{}", field);
         }
     }
 

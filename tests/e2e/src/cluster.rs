@@ -98,7 +98,11 @@ impl Cluster {
     pub async fn namespace(&self, purpose: &str) -> anyhow::Result<Namespace> {
         let namespaces: Api<NamespaceObject> = Api::all(self.client());
         let wanted: NamespaceObject = serde_json::from_value(serde_json::json!({
-            "metadata": {"generateName": format!("e2e-{purpose}-")},
+            "metadata": {
+                "generateName": format!("e2e-{purpose}-"),
+                // Everything of ours runs under the strictest profile.
+                "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+            },
         }))?;
         let created = namespaces.create(&PostParams::default(), &wanted).await?;
         let name = created
@@ -131,6 +135,13 @@ impl Cluster {
                 .args(["--set", &format!("image.registry={}", self.image_registry)])
                 .args(["--set", &format!("image.tag={}", self.image_tag)])
                 .args(["--wait", "--timeout", "3m"]),
+        )?;
+        self.run(
+            Command::new("helm")
+                .arg("--kubeconfig")
+                .arg(&self.kubeconfig)
+                .args(["test", "atomix", "--namespace", SYSTEM_NAMESPACE])
+                .args(["--timeout", "2m"]),
         )
     }
 

@@ -81,6 +81,16 @@ impl ApiServer {
         Ok(socket.local_addr()?.ip())
     }
 
+    /// The same API server, reached by whoever this token names.
+    ///
+    /// # Errors
+    /// When the token cannot be used.
+    pub fn with_token(&self, token: &str) -> Result<Self> {
+        let mut config = self.config.clone();
+        config.auth_info = serde_json::from_value(serde_json::json!({"token": token}))?;
+        Ok(Self { config })
+    }
+
     /// The configuration, for a client with layers of its own.
     pub fn config(&self) -> Config {
         self.config.clone()

@@ -33,7 +33,7 @@ pub async fn restore(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Lets the API server accept [`newer_store`] and [`newer_session`].
+/// Lets the API server accept [`newer_store`], [`newer_session`] and [`newer_driver`].
 ///
 /// # Errors
 /// When the CRDs do not have the fields, or the API server refuses them.
@@ -61,7 +61,27 @@ pub async fn teach_a_newer_version(client: &Client) -> Result<()> {
             .await
             .with_context(|| format!("cannot change the CRD {name}"))?;
     }
+    // A source of another sort.
+    let name = "drivers.atomix.io";
+    let mut crd = api.get(name).await?;
+    let source = crd.data.pointer_mut(&format!("{spec}/source"));
+    let source = source.and_then(Value::as_object_mut);
+    let source = source.with_context(|| format!("{name} has no source"))?;
+    source.remove("required");
+    api.replace(name, &kube::api::PostParams::default(), &crd)
+        .await
+        .with_context(|| format!("cannot change the CRD {name}"))?;
     Ok(())
+}
+
+/// A Driver that this operator cannot decode.
+pub fn newer_driver(name: &str) -> Value {
+    json!({
+        "apiVersion": "atomix.io/v1beta1",
+        "kind": "Driver",
+        "metadata": {"name": name},
+        "spec": {"name": name, "version": "v1", "source": {}},
+    })
 }
 
 /// A Store that this operator cannot decode.
@@ -87,4 +107,23 @@ pub fn newer_session(name: &str, store: &str) -> Value {
         });
     }
     session
+}
+
+/// Makes the CRD of Stores one of an older version, which lacks `spec.configFrom`.
+///
+/// # Errors
+/// When it does not have the field, or the API server refuses it.
+pub async fn forget_a_field(client: &Client) -> Result<()> {
+    let resource = ApiResource::erase::<CustomResourceDefinition>(&());
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    let name = "stores.atomix.io";
+    let mut crd = api.get(name).await?;
+    let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
+    let fields = crd.data.pointer_mut(spec).and_then(Value::as_object_mut);
+    let removed = fields.and_then(|fields| fields.remove("configFrom"));
+    removed.with_context(|| format!("{name} has no configFrom"))?;
+    api.replace(name, &kube::api::PostParams::default(), &crd)
+        .await
+        .with_context(|| format!("cannot change the CRD {name}"))?;
+    Ok(())
 }

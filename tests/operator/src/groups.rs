@@ -10,6 +10,8 @@ use atomix_proto::multiraft::v1::node_client::NodeClient;
 use atomix_proto::multiraft::v1::{GetStatusRequest, GetStatusResponse, GroupStatus};
 use tonic::transport::Endpoint;
 
+use crate::identity;
+
 const CONTROL_PORT: u16 = 5680;
 
 /// The status of a node.
@@ -20,7 +22,7 @@ pub async fn status(address: Ipv4Addr) -> Result<GetStatusResponse> {
     let endpoint = Endpoint::from_shared(format!("http://{address}:{CONTROL_PORT}"))?
         .connect_timeout(Duration::from_secs(2))
         .timeout(Duration::from_secs(5));
-    let mut client = NodeClient::new(endpoint.connect().await?);
+    let mut client = NodeClient::new(identity::connect(endpoint, address).await?);
     Ok(client.get_status(GetStatusRequest {}).await?.into_inner())
 }
 

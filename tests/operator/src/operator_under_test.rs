@@ -10,17 +10,22 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use atomix_controller::client::CountRequests;
 use atomix_controller::lease::{LeaseLost, LeaseOptions};
+use atomix_controller::metrics::Metrics;
 use atomix_operator::Scope;
+use atomix_operator::identities::IdentityOptions;
 use atomix_operator::operator::{Listeners, Operator, OperatorError, Options};
 use atomix_operator::session::SessionOptions;
+use atomix_operator::store::StoreOptions;
+use atomix_tls::Credentials;
 use kube::Client;
 use kube::client::ClientBuilder;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api_server::ApiServer;
-use crate::fault::{CrashPoint, Faults, Gate, WatchTimeout, WatchedApi, WatchedDialer};
+use crate::fault::{Audit, CrashPoint, Faults, Gate, WatchTimeout, WatchedApi, WatchedDialer};
 use crate::samples;
 use crate::webhook::Served;
 
@@ -40,14 +45,22 @@ pub struct Settings {
     pub short_lease: bool,
     /// Settings of its session controller.
     pub sessions: SessionOptions,
+    /// Namespaces whose Secrets it may read.
+    pub secret_namespaces: Vec<String>,
     /// Where it is killed.
     pub crash: Option<CrashPoint>,
     /// What its calls meet.
     pub faults: Option<Faults>,
     /// Seconds that watches last.
     pub watch_timeout: WatchTimeout,
+    /// Its identities: with some, new Stores speak mutual TLS.
+    pub identities: Option<IdentityOptions>,
     /// Where it serves the injection webhook, if it does.
     pub webhook: Option<Served>,
+    /// Records what it asks of the API server.
+    pub audit: Option<Audit>,
+    /// It makes NetworkPolicies.
+    pub network_policies: bool,
     /// The names of the pods by address.
     pub names: Box<dyn Fn() -> HashMap<Ipv4Addr, String> + Send + Sync>,
 }
@@ -57,6 +70,7 @@ pub struct Settings {
 pub struct OperatorUnderTest {
     started: Instant,
     api: SocketAddr,
+    admin: SocketAddr,
     gate: Gate,
     shutdown: CancellationToken,
     thread: Option<JoinHandle<Result<()>>>,
@@ -68,18 +82,24 @@ impl OperatorUnderTest {
         let gate = Gate::new(settings.crash.clone());
         gate.meet(settings.faults.clone());
         let shutdown = CancellationToken::new();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-        let api = listener.local_addr().expect("a bound port has an address");
+        let bind = || {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+            let address = listener.local_addr().expect("a bound port has an address");
+            (listener, address)
+        };
+        let (api_listener, api) = bind();
+        let (admin_listener, admin) = bind();
         let thread = std::thread::Builder::new()
             .name("operator".to_owned())
             .spawn({
                 let (gate, shutdown) = (gate.clone(), shutdown.clone());
-                move || live(settings, listener, gate, shutdown)
+                move || live(settings, [api_listener, admin_listener], gate, shutdown)
             })
             .expect("a thread can be started");
         Self {
             started: Instant::now(),
             api,
+            admin,
             gate,
             shutdown,
             thread: Some(thread),
@@ -94,6 +114,11 @@ impl OperatorUnderTest {
     /// Where it serves gRPC.
     pub fn api(&self) -> SocketAddr {
         self.api
+    }
+
+    /// Where it serves probes and metrics.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
     }
 
     /// Its calls.
@@ -175,7 +200,7 @@ fn is_lease_not_renewed(error: &anyhow::Error) -> bool {
 
 fn live(
     settings: Settings,
-    api: TcpListener,
+    [api, admin]: [TcpListener; 2],
     gate: Gate,
     shutdown: CancellationToken,
 ) -> Result<()> {
@@ -187,8 +212,9 @@ fn live(
         let webhook = settings.webhook.take();
         let options = options(settings, &gate)?;
         api.set_nonblocking(true)?;
+        admin.set_nonblocking(true)?;
         let listeners = Listeners {
-            admin: None,
+            admin: Some(tokio::net::TcpListener::from_std(admin)?),
             api: Some(tokio::net::TcpListener::from_std(api)?),
             webhook: webhook.map(|Served { listener, options }| (listener, options)),
         };
@@ -204,10 +230,12 @@ fn options(settings: Settings, gate: &Gate) -> Result<Options> {
     static STARTED: AtomicU32 = AtomicU32::new(0);
     let number = STARTED.fetch_add(1, Ordering::Relaxed);
     let identity = format!("operator-{}-{number}", std::process::id());
+    let metrics = Metrics::default();
     let client = || -> Result<Client> {
         let config = atomix_controller::client::hardened(settings.server.config());
-        let layer = WatchedApi::new(gate.clone(), settings.watch_timeout);
-        Ok(ClientBuilder::try_from(config)?.with_layer(&layer).build())
+        let layer = WatchedApi::new(gate.clone(), settings.watch_timeout, settings.audit.clone());
+        let builder = ClientBuilder::try_from(config)?.with_layer(&layer);
+        Ok(builder.with_layer(&CountRequests::new(&metrics)).build())
     };
     let mut lease = LeaseOptions::new(settings.lease_namespace.clone(), LEASE.to_owned(), identity);
     if settings.short_lease {
@@ -217,14 +245,30 @@ fn options(settings: Settings, gate: &Gate) -> Result<Options> {
         lease.look_every = Duration::from_millis(200);
     }
     let names = settings.names;
+    let operator_namespace = settings.lease_namespace.clone();
+    let operator_namespace = settings.network_policies.then_some(operator_namespace);
+    // Empty as the memory of a new process is.
+    let identities = settings.identities.map(|identities| IdentityOptions {
+        credentials: Credentials::default(),
+        ..identities
+    });
+    let credentials = identities.as_ref();
+    let credentials = credentials.map(|identities| identities.credentials.clone());
+    let dialer = WatchedDialer::new(gate.clone(), names, credentials);
     Ok(Options {
         client: client()?,
         lease_client: client()?,
-        dialer: std::sync::Arc::new(WatchedDialer::new(gate.clone(), names)),
+        dialer: std::sync::Arc::new(dialer),
         scope: settings.scope,
         lease,
-        stores: samples::store_options(),
+        stores: StoreOptions {
+            tls: identities.is_some(),
+            network_policies: operator_namespace,
+            ..samples::store_options()
+        },
         sessions: settings.sessions,
-        metrics: atomix_controller::metrics::Metrics::default(),
+        identities,
+        secret_namespaces: settings.secret_namespaces,
+        metrics,
     })
 }

@@ -6,9 +6,12 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use k8s_openapi::api::core::v1::{ConfigMap, Container, PersistentVolumeClaim, Pod, Volume};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, PersistentVolumeClaim, Pod, Secret, Volume,
+};
 use kube::{Api, Client, ResourceExt as _};
 
+use crate::mounts::{self, Mount, Mounts};
 use crate::processes::{Program, program_path};
 
 /// Programs that a container may run for real; other containers only appear to run.
@@ -24,6 +27,8 @@ pub struct Folders {
     pub root: PathBuf,
     /// The file that stands for DNS.
     pub hosts: PathBuf,
+    /// Folders that hold what ConfigMaps and Secrets hold.
+    pub mounts: Mounts,
 }
 
 /// Whether a container runs one of this project's programs.
@@ -156,12 +161,18 @@ async fn volume_folder(
         pod_folder.join(&volume.name)
     } else if let Some(source) = &volume.config_map {
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
-        let map = maps.get(&source.name).await?;
         let folder = pod_folder.join(&volume.name);
-        std::fs::create_dir_all(&folder)?;
-        for (file, content) in map.data.iter().flatten() {
-            std::fs::write(folder.join(file), content)?;
-        }
+        let mount = Mount::new(folder.clone(), source.items.as_deref())?;
+        mount.write(&mounts::of_config_map(&maps.get(&source.name).await?))?;
+        folders.mounts.add("ConfigMap", &source.name, mount);
+        folder
+    } else if let Some(source) = &volume.secret {
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
+        let name = source.secret_name.as_deref().unwrap_or_default();
+        let folder = pod_folder.join(&volume.name);
+        let mount = Mount::new(folder.clone(), source.items.as_deref())?;
+        mount.write(&mounts::of_secret(&secrets.get(name).await?))?;
+        folders.mounts.add("Secret", name, mount);
         folder
     } else {
         bail!(

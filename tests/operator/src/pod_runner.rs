@@ -1,5 +1,5 @@
 //! Does a kubelet's work for the pods of one namespace: processes for containers, an address, the
-//! pod's status, restarts, and an end when the pod is deleted.
+//! pod's status with its readiness gates, restarts, and an orderly end when the pod is deleted.
 //!
 //! Only for pods that no machine can take; a pod that a real kubelet runs is left alone.
 
@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -19,10 +20,13 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::addresses;
+use crate::identity;
+use crate::mounts::Mounts;
 use crate::pod_process::{self, Folders};
-use crate::pod_status::{ContainerState, PodState};
+use crate::pod_status::{ContainerState, PodState, gates_hold};
 use crate::probe;
 use crate::processes::Process;
 use crate::wait::until;
@@ -38,6 +42,7 @@ const PERIOD: Duration = Duration::from_millis(150);
 pub struct PodRunner {
     shared: Arc<Shared>,
     watch: JoinHandle<()>,
+    mounts: JoinHandle<()>,
     /// Removed with the runner.
     _folder: tempfile::TempDir,
 }
@@ -47,6 +52,8 @@ struct Shared {
     namespace: String,
     folders: Folders,
     pods: Mutex<HashMap<String, RunningPod>>,
+    /// Pods that are gone for the API server while their processes end in order.
+    ending: Mutex<HashMap<String, JoinHandle<()>>>,
 }
 
 impl fmt::Debug for Shared {
@@ -64,20 +71,39 @@ struct RunningPod {
     address: Ipv4Addr,
     /// Names under which DNS would list the pod.
     host_names: Vec<String>,
-    /// Ends with it, and its processes.
-    task: JoinHandle<()>,
+    /// The conditions of its readiness gates hold.
+    gates_hold: Arc<AtomicBool>,
+    /// Cancelled when its processes are to end in order.
+    stop: CancellationToken,
+    /// Ends with it, and its processes; taken when they end in order.
+    task: Option<JoinHandle<()>>,
+}
+
+impl RunningPod {
+    /// Begins the orderly end.
+    fn end(mut self) -> Option<JoinHandle<()>> {
+        self.stop.cancel();
+        self.task.take()
+    }
 }
 
 impl Drop for RunningPod {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+        identity::unregister(self.address);
     }
 }
 
 impl Drop for PodRunner {
     fn drop(&mut self) {
         self.watch.abort();
+        self.mounts.abort();
         self.shared.pods.lock().clear();
+        for (_, ending) in self.shared.ending.lock().drain() {
+            ending.abort();
+        }
     }
 }
 
@@ -94,6 +120,7 @@ impl PodRunner {
         let folders = Folders {
             root: folder.path().to_owned(),
             hosts: folder.path().join("hosts"),
+            mounts: Mounts::default(),
         };
         std::fs::write(&folders.hosts, "")?;
         let shared = Arc::new(Shared {
@@ -101,11 +128,15 @@ impl PodRunner {
             namespace: namespace.to_owned(),
             folders,
             pods: Mutex::default(),
+            ending: Mutex::default(),
         });
         let watch = tokio::spawn(follow(Arc::clone(&shared)));
+        let followed = shared.folders.mounts.clone();
+        let mounts = tokio::spawn(followed.follow(shared.client.clone(), namespace.to_owned()));
         Ok(Self {
             shared,
             watch,
+            mounts,
             _folder: folder,
         })
     }
@@ -185,18 +216,40 @@ impl Shared {
             return;
         }
         let mut pods = self.pods.lock();
-        if pods.get(&name).is_some_and(|known| known.uid == uid) {
+        if let Some(known) = pods.get(&name).filter(|known| known.uid == uid) {
+            known.gates_hold.store(gates_hold(pod), Ordering::Relaxed);
             return;
         }
         // The process of a pod that this one takes the place of ends first: it holds the disk.
-        pods.remove(&name);
+        let mut ending = self.ending.lock();
+        let replaced = pods.remove(&name).and_then(RunningPod::end);
+        let predecessor = replaced.or_else(|| ending.remove(&name));
+        drop(ending);
         let address = addresses::next_free();
-        let run = run_pod(Arc::clone(self), pod.clone(), address);
+        identity::register(address, &self.namespace, pod);
+        let (hold, stop) = (
+            Arc::new(AtomicBool::new(gates_hold(pod))),
+            CancellationToken::new(),
+        );
+        let told = Told {
+            gates_hold: Arc::clone(&hold),
+            stop: stop.clone(),
+        };
+        let run = run_pod(Arc::clone(self), pod.clone(), address, told);
+        let task = tokio::spawn(async move {
+            if let Some(predecessor) = predecessor {
+                // It may have been aborted.
+                let _ended = predecessor.await;
+            }
+            run.await;
+        });
         let running = RunningPod {
             uid,
             address,
             host_names: self.host_names(pod),
-            task: tokio::spawn(run),
+            gates_hold: hold,
+            stop,
+            task: Some(task),
         };
         pods.insert(name, running);
         drop(pods);
@@ -204,7 +257,10 @@ impl Shared {
     }
 
     fn end(&self, name: &str) {
-        self.pods.lock().remove(name);
+        let ended = self.pods.lock().remove(name);
+        if let Some(task) = ended.and_then(RunningPod::end) {
+            self.ending.lock().insert(name.to_owned(), task);
+        }
         self.write_hosts();
     }
 
@@ -245,21 +301,70 @@ struct Running {
     process: Option<Process>,
 }
 
-async fn run_pod(shared: Arc<Shared>, pod: Pod, address: Ipv4Addr) {
+/// What a pod that runs is told from outside.
+struct Told {
+    gates_hold: Arc<AtomicBool>,
+    stop: CancellationToken,
+}
+
+async fn run_pod(shared: Arc<Shared>, pod: Pod, address: Ipv4Addr, told: Told) {
     let name = pod.name_any();
-    if let Err(error) = try_run_pod(&shared, &pod, address).await {
+    if let Err(error) = try_run_pod(&shared, &pod, address, &told).await {
         eprintln!("pod {}/{name} cannot be run: {error:#}", shared.namespace);
     }
 }
 
-async fn try_run_pod(shared: &Shared, pod: &Pod, address: Ipv4Addr) -> Result<()> {
+async fn try_run_pod(shared: &Shared, pod: &Pod, address: Ipv4Addr, told: &Told) -> Result<()> {
+    let mut containers: Vec<Running> = Vec::new();
+    let ran = tokio::select! {
+        ran = keep_running(shared, pod, address, told, &mut containers) => ran,
+        () = told.stop.cancelled() => Ok(()),
+    };
+    let grace = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.termination_grace_period_seconds);
+    let grace = grace.and_then(|seconds| u64::try_from(seconds).ok());
+    end_in_order(&mut containers, Duration::from_secs(grace.unwrap_or(30))).await;
+    ran
+}
+
+/// Asks all processes to end; those that do not in time are killed with their pod.
+async fn end_in_order(containers: &mut [Running], grace: Duration) {
+    let processes = || {
+        containers
+            .iter()
+            .filter_map(|running| running.process.as_ref())
+    };
+    processes().for_each(Process::terminate);
+    let all_ended = async {
+        let mut period = tokio::time::interval(PERIOD / 5);
+        for process in containers
+            .iter_mut()
+            .filter_map(|running| running.process.as_mut())
+        {
+            while process.ended().is_none() {
+                period.tick().await;
+            }
+        }
+    };
+    // Whoever runs on is killed as it is dropped.
+    let _ended = tokio::time::timeout(grace, all_ended).await;
+}
+
+async fn keep_running(
+    shared: &Shared,
+    pod: &Pod,
+    address: Ipv4Addr,
+    told: &Told,
+    containers: &mut Vec<Running>,
+) -> Result<()> {
     let spec = pod.spec.as_ref().context("the pod has no specification")?;
     let all = spec
         .init_containers
         .iter()
         .flatten()
         .chain(&spec.containers);
-    let mut containers: Vec<Running> = Vec::new();
     for container in all {
         let process = start(shared, pod, container, address).await?;
         containers.push(Running {
@@ -274,7 +379,7 @@ async fn try_run_pod(shared: &Shared, pod: &Pod, address: Ipv4Addr) -> Result<()
     loop {
         period.tick().await;
         let mut states = Vec::new();
-        for running in &mut containers {
+        for running in &mut *containers {
             let state = look(running, written.as_ref(), address).await;
             if matches!(state, ContainerState::Ended { .. }) {
                 restarts += 1;
@@ -287,6 +392,7 @@ async fn try_run_pod(shared: &Shared, pod: &Pod, address: Ipv4Addr) -> Result<()
             containers: states,
             restarts,
             started_at,
+            gates_hold: told.gates_hold.load(Ordering::Relaxed),
         };
         if written.as_ref() == Some(&state) {
             continue;

@@ -36,6 +36,18 @@ pub struct PodState {
     pub restarts: i32,
     /// When the processes that run now were started.
     pub started_at: Timestamp,
+    /// The conditions of all readiness gates hold.
+    pub gates_hold: bool,
+}
+
+/// Whether the conditions of all readiness gates of a pod hold, as others wrote them.
+pub fn gates_hold(pod: &Pod) -> bool {
+    let gates = pod.spec.iter().flat_map(|spec| &spec.readiness_gates);
+    let conditions = || pod.status.iter().flat_map(|status| &status.conditions);
+    gates.flatten().all(|gate| {
+        let mut conditions = conditions().flatten();
+        conditions.any(|seen| seen.type_ == gate.condition_type && seen.status == "True")
+    })
 }
 
 impl PodState {
@@ -83,7 +95,7 @@ impl PodState {
                 condition("PodScheduled", true),
                 condition("Initialized", true),
                 condition("ContainersReady", self.is_ready()),
-                condition("Ready", self.is_ready()),
+                condition("Ready", self.is_ready() && self.gates_hold),
             ],
             "initContainerStatuses": sidecars,
             "containerStatuses": containers,

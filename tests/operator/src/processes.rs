@@ -46,6 +46,13 @@ impl Process {
         self.child.try_wait().ok().flatten()
     }
 
+    /// Asks it to end in order, as a kubelet does first.
+    pub fn terminate(&self) {
+        let id = self.child.id().to_string();
+        // Fails only when it has ended.
+        let _ = Command::new("kill").args(["-TERM", &id]).status();
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()

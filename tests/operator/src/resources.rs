@@ -1,6 +1,6 @@
 //! Stores, Sessions and Drivers as a user's tools see them: plain JSON, not the operator's types.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::events::v1::Event;
@@ -116,6 +116,20 @@ pub fn expect_condition(object: &DynamicObject, type_: &str, status: &str) -> Re
             object.data.get("status").unwrap_or(&Value::Null)
         )
     })
+}
+
+/// The reasons of all events about an object.
+///
+/// # Errors
+/// When they cannot be read.
+pub async fn events(client: &Client, namespace: &str, object: &str) -> Result<BTreeSet<String>> {
+    let events: Api<Event> = Api::namespaced(client.clone(), namespace);
+    let all = events.list(&ListParams::default()).await?;
+    let about = all.into_iter().filter(|event| {
+        let regarding = event.regarding.as_ref();
+        regarding.and_then(|regarding| regarding.name.as_deref()) == Some(object)
+    });
+    Ok(about.filter_map(|event| event.reason).collect())
 }
 
 /// The Warning events about an object, by their reason.

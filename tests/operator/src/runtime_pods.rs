@@ -8,6 +8,8 @@ use atomix_proto::runtime::v1::runtime_client::RuntimeClient;
 use atomix_proto::runtime::v1::{GetStatusRequest, GetStatusResponse};
 use tonic::transport::{Channel, Endpoint};
 
+use crate::identity;
+
 const CONTROL_PORT: u16 = 5679;
 const APPLICATION_PORT: u16 = 5678;
 
@@ -16,7 +18,8 @@ const APPLICATION_PORT: u16 = 5678;
 /// # Errors
 /// When it does not answer in time.
 pub async fn status(address: Ipv4Addr) -> Result<GetStatusResponse> {
-    let mut client = RuntimeClient::new(channel(address, CONTROL_PORT).await?);
+    let endpoint = endpoint(address, CONTROL_PORT)?;
+    let mut client = RuntimeClient::new(identity::connect(endpoint, address).await?);
     Ok(client.get_status(GetStatusRequest {}).await?.into_inner())
 }
 
@@ -25,12 +28,12 @@ pub async fn status(address: Ipv4Addr) -> Result<GetStatusResponse> {
 /// # Errors
 /// When it does not accept the connection.
 pub async fn application(address: Ipv4Addr) -> Result<Channel> {
-    channel(address, APPLICATION_PORT).await
+    Ok(endpoint(address, APPLICATION_PORT)?.connect().await?)
 }
 
-async fn channel(address: Ipv4Addr, port: u16) -> Result<Channel> {
+fn endpoint(address: Ipv4Addr, port: u16) -> Result<Endpoint> {
     let endpoint = Endpoint::from_shared(format!("http://{address}:{port}"))?
         .connect_timeout(Duration::from_secs(2))
         .timeout(Duration::from_secs(10));
-    Ok(endpoint.connect().await?)
+    Ok(endpoint)
 }

@@ -98,6 +98,44 @@ pub fn application_pod(name: &str, app: &str) -> Value {
     })
 }
 
+/// As [`application_pod`], with a certificate for its runtime.
+pub fn secured_pod(name: &str, app: &str) -> Value {
+    let mut pod = application_pod(name, app);
+    let mount = json!({"name": "tls", "mountPath": "/etc/atomix/tls", "readOnly": true});
+    let volume = json!({"name": "tls", "secret": {"secretName": "atomix-runtime-tls"}});
+    for (list, item) in [
+        ("/spec/initContainers/0/volumeMounts", mount),
+        (
+            "/spec/initContainers/0/args",
+            json!("--tls-directory=/etc/atomix/tls"),
+        ),
+        ("/spec/volumes", volume),
+    ] {
+        let list = pod.pointer_mut(list).and_then(Value::as_array_mut);
+        list.expect("the sample has this list").push(item);
+    }
+    pod
+}
+
+/// As the Pod Security profile `restricted` asks of an application.
+pub fn restricted(mut pod: Value) -> Value {
+    let of_pod = json!({
+        "runAsNonRoot": true,
+        "runAsUser": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    });
+    let of_container = json!({
+        "allowPrivilegeEscalation": false,
+        "capabilities": {"drop": ["ALL"]},
+    });
+    for (place, context) in [("/spec", of_pod), ("/spec/containers/0", of_container)] {
+        let place = pod.pointer_mut(place).and_then(Value::as_object_mut);
+        let place = place.expect("the sample has this object");
+        place.insert("securityContext".to_owned(), context);
+    }
+    pod
+}
+
 /// An application pod that asks for a runtime sidecar, labelled `app=APP`.
 pub fn asking_pod(name: &str, app: &str) -> Value {
     json!({
@@ -119,5 +157,7 @@ pub fn asking_pod(name: &str, app: &str) -> Value {
 pub fn store_options() -> StoreOptions {
     StoreOptions {
         node_image: "atomix-node:test".to_owned(),
+        tls: false,
+        network_policies: None,
     }
 }

@@ -74,6 +74,11 @@ impl<'a> Supervised<'a> {
         self.operator.api()
     }
 
+    /// Where the operator that runs now serves probes and metrics.
+    pub fn admin(&self) -> std::net::SocketAddr {
+        self.operator.admin()
+    }
+
     /// Where the operator crashed.
     pub fn crashed_at(&self) -> Option<&str> {
         self.crashed_at.as_deref()

@@ -4,8 +4,11 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use atomix_controller::ObjectKey;
 use atomix_operator::Scope;
+use atomix_operator::identities::{IdentityOptions, Lifetimes};
 use atomix_operator::session::SessionOptions;
+use atomix_tls::Credentials;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, DynamicObject, PostParams};
 use kube::{Api, Client};
@@ -14,6 +17,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::api_server::ApiServer;
 use crate::fault::{CrashPoint, WatchTimeout};
+use crate::identity;
 use crate::namespace::TestNamespace;
 use crate::observer::Observer;
 use crate::operator_under_test::{OperatorUnderTest, Settings};
@@ -28,6 +32,8 @@ pub struct TestBed {
     runner: PodRunner,
     observer: Observer,
     namespace: TestNamespace,
+    /// Of its operators: with some, new Stores speak mutual TLS.
+    lifetimes: Option<Lifetimes>,
     _place: Option<SemaphorePermit<'static>>,
 }
 
@@ -59,6 +65,18 @@ impl TestBed {
         })
     }
 
+    /// As [`Self::create`], with operators that have an authority: new Stores speak mutual TLS.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn create_secured(purpose: &str, lifetimes: Lifetimes) -> Result<Self> {
+        let bed = Self::create(purpose).await?;
+        Ok(Self {
+            lifetimes: Some(lifetimes),
+            ..bed
+        })
+    }
+
     /// As [`Self::create`], but at once: for a test that mostly waits.
     ///
     /// # Errors
@@ -73,6 +91,7 @@ impl TestBed {
             server,
             client,
             namespace,
+            lifetimes: None,
             _place: None,
         })
     }
@@ -110,10 +129,18 @@ impl TestBed {
             lease_namespace: self.namespace().to_owned(),
             short_lease: true,
             sessions: SessionOptions::default(),
+            secret_namespaces: vec![self.namespace().to_owned()],
             crash: None,
             faults: None,
             watch_timeout: WatchTimeout::None,
+            identities: self.lifetimes.map(|lifetimes| IdentityOptions {
+                authority: ObjectKey::new(self.namespace(), identity::AUTHORITY),
+                lifetimes,
+                credentials: Credentials::default(),
+            }),
             webhook: None,
+            audit: None,
+            network_policies: false,
             names: Box::new(self.runner.names_handle()),
         }
     }

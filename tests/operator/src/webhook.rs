@@ -59,6 +59,22 @@ impl TestWebhook {
     /// # Errors
     /// When the API server refuses.
     pub async fn create(bed: &TestBed, lifetimes: Lifetimes) -> Result<Self> {
+        let secret = ObjectKey::new(bed.namespace(), SECRET);
+        let configuration = format!("lily-{}", bed.namespace());
+        Self::create_named(bed, lifetimes, secret, configuration).await
+    }
+
+    /// As [`Self::create`], with names of the caller's. Sidecars speak TLS if the operators of the
+    /// bed have an authority.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn create_named(
+        bed: &TestBed,
+        lifetimes: Lifetimes,
+        secret: ObjectKey,
+        configuration: String,
+    ) -> Result<Self> {
         let listener = TcpListener::bind((bed.server().own_address()?, 0))?;
         let address = listener.local_addr()?;
         let webhook = Self {
@@ -67,11 +83,12 @@ impl TestWebhook {
             options: WebhookOptions {
                 sidecar: SidecarOptions {
                     image: "atomix-runtime:test".to_owned(),
+                    tls: bed.settings().identities.is_some(),
                     ..SidecarOptions::default()
                 },
                 certificates: CertificateOptions {
-                    secret: ObjectKey::new(bed.namespace(), SECRET),
-                    configuration: format!("lily-{}", bed.namespace()),
+                    secret,
+                    configuration,
                     names: vec![address.ip().to_string()],
                     source: CertificateSource::Operator(lifetimes),
                 },
@@ -142,8 +159,9 @@ impl TestWebhook {
     /// # Errors
     /// When it is not there.
     pub async fn secret(&self) -> Result<Secret> {
-        let secrets: Api<Secret> = Api::namespaced(self.client.0.clone(), &self.namespace);
-        Ok(secrets.get(SECRET).await?)
+        let key = &self.options.certificates.secret;
+        let secrets: Api<Secret> = Api::namespaced(self.client.0.clone(), &key.namespace);
+        Ok(secrets.get(&key.name).await?)
     }
 
     /// The authorities that the API server is told to trust.

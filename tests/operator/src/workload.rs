@@ -165,7 +165,17 @@ pub async fn run<L>(purpose: &str, crash: Option<CrashPoint>, live: L) -> Result
 where
     L: AsyncFnOnce(&TestBed, &mut Supervised<'_>) -> Result<()>,
 {
-    let bed = TestBed::create(purpose).await?;
+    run_in(TestBed::create(purpose).await?, crash, live).await
+}
+
+/// As [`run`], in a place that the caller has made.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_in<L>(bed: TestBed, crash: Option<CrashPoint>, live: L) -> Result<Outcome>
+where
+    L: AsyncFnOnce(&TestBed, &mut Supervised<'_>) -> Result<()>,
+{
     let mut operator = Supervised::start(&bed, crash);
     let lived = Box::pin(live(&bed, &mut operator)).await;
     explain(lived, &bed, &operator)?;

@@ -11,6 +11,7 @@
 //! - `timeouts.election`: the nodes' election timeout, after which a silent node is passed over;
 //!   default 1 s. At most a third of `session`.
 //! - `timeouts.connect`: how long connecting to one node may take; default 2 s.
+//! - `tls`: whether the nodes speak mutual TLS; default false.
 //!
 //! Durations are a number and a unit: `ms`, `s` or `m`. Unknown fields are refused.
 
@@ -36,6 +37,8 @@ pub struct Config {
     pub partitions: u32,
     /// How long things may take.
     pub timeouts: Timeouts,
+    /// Whether the nodes speak mutual TLS.
+    pub tls: bool,
 }
 
 /// How long things may take.
@@ -85,11 +88,21 @@ impl Config {
             None => Timeouts::default(),
             Some(timeouts) => parse_timeouts(timeouts)?,
         };
+        let tls = match fields.remove("tls") {
+            None => false,
+            Some(Value::Bool(tls)) => tls,
+            Some(other) => {
+                return Err(DriverError::invalid(format!(
+                    "config field tls must be true or false, not {other}"
+                )));
+            }
+        };
         refuse_unknown("", &fields)?;
         Ok(Self {
             nodes,
             partitions,
             timeouts,
+            tls,
         })
     }
 }
@@ -201,7 +214,8 @@ mod tests {
     fn a_full_configuration_is_read() {
         let config = Config::parse(
             br#"{"service": "store-a.team.svc:7001", "partitions": 8,
-                 "timeouts": {"session": "2m", "election": "500ms", "connect": "3s"}}"#,
+                 "timeouts": {"session": "2m", "election": "500ms", "connect": "3s"},
+                 "tls": true}"#,
         )
         .unwrap();
         assert_eq!(
@@ -217,6 +231,7 @@ mod tests {
                     election: Duration::from_millis(500),
                     connect: Duration::from_secs(3),
                 },
+                tls: true,
             }
         );
     }
@@ -231,6 +246,7 @@ mod tests {
             .collect();
         assert_eq!(nodes, [("a", 5681), ("127.0.0.1", 9)]);
         assert_eq!(config.timeouts, Timeouts::default());
+        assert!(!config.tls);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::config::Config;
 use super::keep_alive;
 use super::nodes::Nodes;
 use super::routing::{PartitionId, partition_of_operation};
+use super::{NO_CREDENTIALS, Security};
 use crate::driver::{Connection, ConnectionState, Invocation, Owner, StoreId};
 use crate::error::{DriverError, ErrorKind};
 use crate::resolver::Resolver;
@@ -42,9 +43,13 @@ impl MultiRaftConnection {
         config: &Config,
         kinds: Arc<Kinds>,
         resolver: Arc<dyn Resolver>,
-    ) -> Self {
+        security: Option<Security>,
+    ) -> Result<Self, DriverError> {
+        if config.tls && security.is_none() {
+            return Err(DriverError::invalid(NO_CREDENTIALS));
+        }
         let closed = CancellationToken::new();
-        let nodes = Nodes::new(config, resolver);
+        let nodes = Nodes::new(config, resolver, security);
         let client_name = format!("{store} driver {}", env!("CARGO_PKG_VERSION"));
         let partitions: Vec<_> = (1..=config.partitions)
             .map(|id| {
@@ -71,13 +76,13 @@ impl MultiRaftConnection {
                 () = background => {}
             }
         });
-        Self {
+        Ok(Self {
             kinds,
             nodes,
             partitions,
             closed: closed.clone(),
             _close_on_drop: closed.drop_guard(),
-        }
+        })
     }
 
     fn partition_of(&self, operation: &Operation) -> Result<&Arc<PartitionClient>, DriverError> {
@@ -99,7 +104,7 @@ impl Connection for MultiRaftConnection {
                 self.partitions.len()
             )));
         }
-        self.nodes.configure(&config);
+        self.nodes.configure(&config)?;
         for client in &self.partitions {
             client.partition.forget_any_leader();
         }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use atomix_primitives::Kinds;
+use atomix_tls::{Credentials, Identity};
 
 pub use self::config::{Config, DEFAULT_NODE_PORT, Timeouts};
 use self::connection::MultiRaftConnection;
@@ -26,6 +27,7 @@ use crate::resolver::Resolver;
 pub struct MultiRaftDriver {
     kinds: Arc<Kinds>,
     resolver: Arc<dyn Resolver>,
+    credentials: Option<Credentials>,
 }
 
 impl MultiRaftDriver {
@@ -40,9 +42,40 @@ impl MultiRaftDriver {
         Self {
             kinds: Arc::new(Kinds::standard()),
             resolver,
+            credentials: None,
         }
     }
+
+    /// Proves to nodes that speak TLS who this process is.
+    #[must_use]
+    pub fn with_credentials(mut self, credentials: Option<Credentials>) -> Self {
+        self.credentials = credentials;
+        self
+    }
 }
+
+impl MultiRaftDriver {
+    fn security(&self, store: &StoreId) -> Option<Security> {
+        let credentials = self.credentials.clone()?;
+        let nodes = Identity::Node {
+            namespace: store.namespace.clone(),
+            store: store.name.clone(),
+        };
+        Some(Security { credentials, nodes })
+    }
+}
+
+/// How nodes that speak TLS are connected to.
+#[derive(Clone, Debug)]
+pub(crate) struct Security {
+    credentials: Credentials,
+    /// The identity of all nodes of the store.
+    nodes: Identity,
+}
+
+/// What is told when the nodes speak TLS and this process cannot.
+const NO_CREDENTIALS: &str = "the Store's nodes speak TLS, but this runtime has no certificate: \
+     mount the Secret atomix-runtime-tls and give --tls-directory, or let the pod be injected anew";
 
 #[async_trait]
 impl Driver for MultiRaftDriver {
@@ -65,6 +98,7 @@ impl Driver for MultiRaftDriver {
             &config,
             Arc::clone(&self.kinds),
             Arc::clone(&self.resolver),
-        )))
+            self.security(store),
+        )?))
     }
 }

@@ -14,7 +14,9 @@ use tokio::time::Instant;
 
 use super::config::{Config, Timeouts};
 use super::link::{Greeter, Link, LinkState, jittered};
+use super::{NO_CREDENTIALS, Security};
 use crate::driver::ConnectionState;
+use crate::error::DriverError;
 use crate::resolver::{HostPort, Resolver};
 
 const MIN_RESOLVE_DELAY: Duration = Duration::from_millis(100);
@@ -25,6 +27,7 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The nodes of a store.
 pub(crate) struct Nodes {
     resolver: Arc<dyn Resolver>,
+    security: Option<Security>,
     inner: Mutex<Inner>,
     state: watch::Sender<ConnectionState>,
     look_again: Notify,
@@ -36,6 +39,8 @@ struct Inner {
     names: Vec<HostPort>,
     partitions: u32,
     timeouts: Timeouts,
+    /// Whether the nodes speak TLS.
+    tls: bool,
     /// What the names resolved to last.
     members: Vec<SocketAddr>,
     /// Members, and nodes that others named as leaders.
@@ -50,16 +55,22 @@ struct Inner {
 
 impl Nodes {
     /// Knows the nodes' names and nothing more; [`Self::follow`] finds and connects them.
-    pub(crate) fn new(config: &Config, resolver: Arc<dyn Resolver>) -> Arc<Self> {
+    pub(crate) fn new(
+        config: &Config,
+        resolver: Arc<dyn Resolver>,
+        security: Option<Security>,
+    ) -> Arc<Self> {
         let (state, _) = watch::channel(ConnectionState::Connecting {
             reason: "looking for the storage nodes".to_owned(),
         });
         Arc::new_cyclic(|itself| Self {
             resolver,
+            security,
             inner: Mutex::new(Inner {
                 names: config.nodes.clone(),
                 partitions: config.partitions,
                 timeouts: config.timeouts,
+                tls: config.tls,
                 members: Vec::new(),
                 links: BTreeMap::new(),
                 resolve_error: None,
@@ -119,10 +130,12 @@ impl Nodes {
 
     fn link_in(&self, inner: &mut Inner, address: SocketAddr) -> Arc<Link> {
         let timeouts = inner.timeouts;
+        let security = self.security.as_ref().filter(|_| inner.tls);
         let link = inner.links.entry(address).or_insert_with(|| {
             Arc::new(Link::start(
                 address,
                 timeouts,
+                security.cloned(),
                 Arc::new(WeakGreeter(Weak::clone(&self.itself))),
             ))
         });
@@ -158,19 +171,30 @@ impl Nodes {
     }
 
     /// Uses other names and timeouts from now on; nodes of the old names are not asked again.
-    pub(crate) fn configure(&self, config: &Config) {
+    ///
+    /// # Errors
+    /// When the nodes speak TLS and this process has no certificate; nothing changes then.
+    pub(crate) fn configure(&self, config: &Config) -> Result<(), DriverError> {
+        if config.tls && self.security.is_none() {
+            return Err(DriverError::invalid(NO_CREDENTIALS));
+        }
         let mut inner = self.inner.lock();
-        if inner.names == config.nodes && inner.timeouts == config.timeouts {
-            return;
+        let same = inner.names == config.nodes
+            && inner.timeouts == config.timeouts
+            && inner.tls == config.tls;
+        if same {
+            return Ok(());
         }
         inner.names.clone_from(&config.nodes);
         inner.timeouts = config.timeouts;
+        inner.tls = config.tls;
         inner.members.clear();
         inner.links.clear();
         inner.highest_partitions.clear();
         drop(inner);
         self.publish_state();
         self.look_again.notify_one();
+        Ok(())
     }
 
     /// The known nodes do not host a partition: there may be others by now, which are looked up soon.

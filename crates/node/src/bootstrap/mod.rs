@@ -18,9 +18,8 @@ use atomix_raft::{NodeId, PartitionId};
 use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status};
 
-use crate::grpc;
 use crate::hosted::Hosted;
-use crate::resolver::Resolver;
+use crate::reach::Reach;
 use decision::{HeldPlan, PeerReport, Refusal};
 use plan::BootstrapPlan;
 
@@ -32,12 +31,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Carries out Bootstraps, one at a time.
 pub(crate) struct Bootstrapper {
     hosted: Arc<Hosted>,
-    resolver: Arc<dyn Resolver>,
+    reach: Reach,
 }
 
 impl Bootstrapper {
-    pub(crate) fn new(hosted: Arc<Hosted>, resolver: Arc<dyn Resolver>) -> Self {
-        Self { hosted, resolver }
+    pub(crate) fn new(hosted: Arc<Hosted>, reach: Reach) -> Self {
+        Self { hosted, reach }
     }
 
     /// Creates and starts the groups of the plan that do not exist here yet.
@@ -109,15 +108,8 @@ impl Bootstrapper {
     /// What one node holds. Another node that sits at its address now does not count: what that one
     /// holds says nothing about this plan.
     async fn ask_peer(&self, node_id: NodeId, address: &str) -> Result<PeerReport, String> {
-        let resolved = self.resolver.resolve(address).await;
-        let resolved = resolved.map_err(|error| error.to_string())?;
-        let endpoint = Endpoint::from_shared(format!("http://{resolved}"))
-            .map_err(|error| error.to_string())?;
-        let channel = endpoint
-            .connect_timeout(CONNECT_TIMEOUT)
-            .connect()
-            .await
-            .map_err(|error| grpc::with_sources(&error))?;
+        let settings = |endpoint: Endpoint| endpoint.connect_timeout(CONNECT_TIMEOUT);
+        let channel = self.reach.connect(address, settings).await?;
         let answer = PlansClient::new(channel)
             .list_plans(ListPlansRequest {})
             .await

@@ -14,9 +14,8 @@ use tonic::{Code, Request};
 
 use super::answer::Answer;
 use super::service;
-use crate::grpc;
 use crate::hosted::Hosted;
-use crate::resolver::Resolver;
+use crate::reach::Reach;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// At least; longer than a leader works on one request.
@@ -25,7 +24,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Asks leaders for changes of members.
 pub(crate) struct Asker {
     hosted: Arc<Hosted>,
-    resolver: Arc<dyn Resolver>,
+    reach: Reach,
 }
 
 /// What a leader answered.
@@ -36,8 +35,8 @@ pub(crate) struct Answered {
 }
 
 impl Asker {
-    pub(crate) fn new(hosted: Arc<Hosted>, resolver: Arc<dyn Resolver>) -> Self {
-        Self { hosted, resolver }
+    pub(crate) fn new(hosted: Arc<Hosted>, reach: Reach) -> Self {
+        Self { hosted, reach }
     }
 
     /// Asks the leader of the group that `record` is a member of: this node if it leads, then
@@ -129,15 +128,8 @@ impl Asker {
         request: MembersRequest,
         deadline: Instant,
     ) -> Result<Answer, String> {
-        let resolved = self.resolver.resolve(address).await;
-        let resolved = resolved.map_err(|error| error.to_string())?;
-        let endpoint = Endpoint::from_shared(format!("http://{resolved}"))
-            .map_err(|error| error.to_string())?;
-        let channel = endpoint
-            .connect_timeout(CONNECT_TIMEOUT)
-            .connect()
-            .await
-            .map_err(|error| grpc::with_sources(&error))?;
+        let settings = |endpoint: Endpoint| endpoint.connect_timeout(CONNECT_TIMEOUT);
+        let channel = self.reach.connect(address, settings).await?;
         let request = Request::new(request);
         let patience = deadline.saturating_duration_since(Instant::now());
         let mut client = MembersClient::new(channel);

@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::faults::Faults;
 use crate::metrics::PartitionMetrics;
+use crate::options::RaftSettings;
 use leadership::{Duties, Leadership, leader_of};
 use machine::PartitionMachine;
 use queues::{Proposals, Reads};
@@ -74,6 +75,7 @@ impl Inner {
 #[derive(Clone)]
 pub(crate) struct Environment {
     pub(crate) engine: Engine,
+    pub(crate) raft: RaftSettings,
     pub(crate) kinds: Arc<Kinds>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) faults: Faults,
@@ -110,8 +112,9 @@ impl Partition {
     /// When its data cannot be read.
     pub(crate) async fn start(
         environment: &Environment,
-        record: GroupRecord,
+        mut record: GroupRecord,
     ) -> Result<Self, StartError> {
+        record.timings = environment.raft.over(record.timings);
         let partition = record.partition_id;
         let initializes = record.initializer == Some(record.member_id);
         let machine = PartitionMachine::new(

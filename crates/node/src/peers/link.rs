@@ -20,7 +20,7 @@ use super::exchange::{Ended, Exchange, FRAMES, Leaving, describe};
 use super::processes::Arrivals;
 use super::queue::Outgoing;
 use crate::grpc;
-use crate::resolver::Resolver;
+use crate::reach::Reach;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A node that is gone without a word, its address perhaps moved, is noticed by its silence.
@@ -35,7 +35,7 @@ pub(super) struct Link {
     pub(super) address: String,
     pub(super) class: Class,
     pub(super) greeting: Arc<Greeting>,
-    pub(super) resolver: Arc<dyn Resolver>,
+    pub(super) reach: Reach,
 }
 
 /// What was last said about the node, so that each change is one line in the log.
@@ -141,19 +141,16 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<Channel, String> {
-        let resolved = self.resolver.resolve(&self.address).await;
-        let resolved = resolved.map_err(|error| error.to_string())?;
-        Endpoint::from_shared(format!("http://{resolved}"))
-            .map_err(|error| error.to_string())?
-            .tcp_nodelay(true)
-            .initial_stream_window_size(grpc::STREAM_WINDOW)
-            .initial_connection_window_size(grpc::CONNECTION_WINDOW)
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .keep_alive_while_idle(true)
-            .connect()
-            .await
-            .map_err(|error| grpc::with_sources(&error))
+        let settings = |endpoint: Endpoint| {
+            endpoint
+                .tcp_nodelay(true)
+                .initial_stream_window_size(grpc::STREAM_WINDOW)
+                .initial_connection_window_size(grpc::CONNECTION_WINDOW)
+                .http2_keep_alive_interval(PING_INTERVAL)
+                .keep_alive_timeout(PING_TIMEOUT)
+                .keep_alive_while_idle(true)
+        };
+        self.reach.connect(&self.address, settings).await
     }
 
     /// The node's id as people know it.

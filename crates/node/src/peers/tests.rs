@@ -22,6 +22,7 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Greeting, PeerTransport};
+use crate::reach::Reach;
 use crate::resolver::DnsResolver;
 
 const PEER: NodeId = NodeId(7);
@@ -134,7 +135,7 @@ impl Node {
         let greeting = Arc::new(Greeting::new(NodeId(1), 1, Arc::default()));
         let transport = PeerTransport::new(
             Arc::clone(&greeting),
-            Arc::new(DnsResolver),
+            Reach::new(Arc::new(DnsResolver), None),
             shutdown.clone(),
         );
         Self {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::Greeting;
 use super::link::Link;
 use super::queue::{Lost, NotQueued, Queue, ReplyReceiver};
-use crate::resolver::Resolver;
+use crate::reach::Reach;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct LinkKey {
@@ -25,20 +25,16 @@ struct LinkKey {
 /// Carries the messages of all groups of this node.
 pub(crate) struct PeerTransport {
     greeting: Arc<Greeting>,
-    resolver: Arc<dyn Resolver>,
+    reach: Reach,
     links: Mutex<HashMap<LinkKey, Queue>>,
     shutdown: CancellationToken,
 }
 
 impl PeerTransport {
-    pub(crate) fn new(
-        greeting: Arc<Greeting>,
-        resolver: Arc<dyn Resolver>,
-        shutdown: CancellationToken,
-    ) -> Self {
+    pub(crate) fn new(greeting: Arc<Greeting>, reach: Reach, shutdown: CancellationToken) -> Self {
         Self {
             greeting,
-            resolver,
+            reach,
             links: Mutex::default(),
             shutdown,
         }
@@ -78,7 +74,7 @@ impl PeerTransport {
             address: key.address.clone(),
             class,
             greeting: Arc::clone(&self.greeting),
-            resolver: Arc::clone(&self.resolver),
+            reach: self.reach.clone(),
         };
         tokio::spawn(link.run(outgoing, self.shutdown.clone()));
         links.retain(|_, queue| !queue.has_ended());

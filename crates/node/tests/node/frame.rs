@@ -42,7 +42,11 @@ impl Single {
             control_addr: any,
             peer_addr: any,
             admin_addr: any,
+            tls_directory: None,
+            allowed_namespaces: None,
             hosts_file: None,
+            election_timeout_millis: None,
+            snapshot_entry_threshold: None,
             log_filter: None,
             log_format: LogFormat::Text,
         };

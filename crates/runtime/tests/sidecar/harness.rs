@@ -38,8 +38,10 @@ impl TestSidecar {
         ];
         let options = Options::parse_from(fixed.iter().chain(arguments));
         let shutdown = CancellationToken::new();
-        let drivers = built_in_drivers(&options);
-        let sidecar = Sidecar::start(&options, drivers, shutdown.clone())
+        let credentials =
+            atomix_tls::open_or_plaintext(options.tls_directory.as_deref(), &shutdown).unwrap();
+        let drivers = built_in_drivers(&options, credentials.clone());
+        let sidecar = Sidecar::start(&options, drivers, credentials, shutdown.clone())
             .await
             .unwrap();
         let addresses = sidecar.addresses().clone();

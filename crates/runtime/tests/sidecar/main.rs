@@ -11,6 +11,7 @@
 #![allow(missing_docs, unreachable_pub, reason = "tests")]
 
 mod application;
+mod bad_input;
 mod control;
 mod counter_conformance;
 mod harness;

@@ -93,6 +93,12 @@ fn a_group_is_what_its_newest_leader_says() {
     assert_eq!(observed.groups[&2], None, "nobody leads it");
     assert_eq!(observed.nodes[&2].held[&2].state, HeldState::Joining);
     assert_eq!(observed.nodes[&1].held[&1].state, HeldState::Admitted);
+    // A leader with a longer timeout is more patient.
+    let mut patient = nodes.clone();
+    let view = patient.get_mut(&1).unwrap().groups.get_mut(&1).unwrap();
+    view.election_timeout = seconds(5);
+    let observed = see(&patient, seconds(2));
+    assert_eq!(observed.groups[&1].as_ref().unwrap().silent, [13].into());
     // What the watches told earlier says nothing of who is silent now.
     let observed = see(&nodes, None);
     assert!(observed.groups[&1].as_ref().unwrap().silent.is_empty());

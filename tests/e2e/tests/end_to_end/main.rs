@@ -12,5 +12,6 @@
 mod bad_input;
 mod faults;
 mod injection;
+mod rolling;
 mod scaling;
 mod story;

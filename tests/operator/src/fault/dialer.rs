@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use atomix_controller::dialer::{Channel, ChannelError, Dialer, TcpDialer};
+use atomix_controller::dialer::{Channel, ChannelError, Destination, Dialer, PodDialer};
+use atomix_tls::Credentials;
 use futures::future::BoxFuture;
 use tonic::body::Body;
 use tower::Service;
@@ -23,6 +24,7 @@ type Names = Arc<dyn Fn() -> HashMap<Ipv4Addr, String> + Send + Sync>;
 pub struct WatchedDialer {
     gate: Gate,
     names: Names,
+    pods: PodDialer,
 }
 
 impl fmt::Debug for WatchedDialer {
@@ -38,24 +40,26 @@ impl WatchedDialer {
     pub fn new(
         gate: Gate,
         names: impl Fn() -> HashMap<Ipv4Addr, String> + Send + Sync + 'static,
+        credentials: Option<Credentials>,
     ) -> Self {
         Self {
             gate,
             names: Arc::new(names),
+            pods: PodDialer::new(credentials),
         }
     }
 }
 
 impl Dialer for WatchedDialer {
-    fn dial(&self, address: SocketAddr) -> Channel {
-        let pod = match address.ip() {
+    fn dial(&self, destination: &Destination) -> Channel {
+        let pod = match destination.address.ip() {
             IpAddr::V4(ip) => (self.names)().get(&ip).cloned(),
             IpAddr::V6(_) => None,
         };
         Channel::new(WatchedChannel {
             gate: self.gate.clone(),
             pod: pod.unwrap_or_else(|| "unknown".to_owned()),
-            inner: TcpDialer.dial(address),
+            inner: self.pods.dial(destination),
         })
     }
 }

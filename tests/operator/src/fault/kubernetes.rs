@@ -10,7 +10,7 @@ use tower::{BoxError, Layer, Service};
 use super::cut::CutBody;
 use super::gate::Answer;
 use super::trouble::broken_connection;
-use super::{Call, Gate, Trouble, Verb};
+use super::{Audit, Call, Gate, Trouble, Verb};
 
 /// For how many seconds the API server is asked to keep a watch open; `None` = as the operator asks.
 pub type WatchTimeout = Option<u64>;
@@ -20,14 +20,16 @@ pub type WatchTimeout = Option<u64>;
 pub struct WatchedApi {
     gate: Gate,
     watch_timeout: WatchTimeout,
+    audit: Option<Audit>,
 }
 
 impl WatchedApi {
     /// A layer for the client of the gate's operator.
-    pub fn new(gate: Gate, watch_timeout: WatchTimeout) -> Self {
+    pub fn new(gate: Gate, watch_timeout: WatchTimeout, audit: Option<Audit>) -> Self {
         Self {
             gate,
             watch_timeout,
+            audit,
         }
     }
 }
@@ -74,6 +76,8 @@ where
         if let (Verb::List, Some((version, _))) = (call.verb, &past) {
             *request.uri_mut() = of_version(request.uri(), version);
         }
+        let audit = self.layer.audit.clone();
+        let (method, uri) = (request.method().clone(), request.uri().clone());
         // Sent when it is first polled, so not before the gate lets it pass.
         let answer = self.inner.call(request);
         Box::pin(async move {
@@ -87,6 +91,9 @@ where
                 return instead;
             }
             let answer = answer.await.map_err(Into::into);
+            if let (Some(audit), Ok(response)) = (&audit, &answer) {
+                audit.record(&method, &uri, response.status());
+            }
             let is_refused = answer
                 .as_ref()
                 .is_ok_and(|response| response.status().is_client_error());

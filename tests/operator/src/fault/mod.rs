@@ -5,6 +5,7 @@
 //! it before a request leaves and after its answer has come. A call is named by what it does, not
 //! only by its number: two runs make the same calls, but not always in the same order.
 
+mod audit;
 mod call;
 mod cut;
 mod dialer;
@@ -12,6 +13,7 @@ mod gate;
 mod kubernetes;
 mod trouble;
 
+pub use audit::{Audit, Request};
 pub use call::{Call, Verb};
 pub use dialer::WatchedDialer;
 pub use gate::{CrashPoint, Gate, Recorded, Side};

@@ -153,7 +153,11 @@ pub(super) fn refusal(code: u16) -> http::Response<Box<DynBody>> {
         429 => "TooManyRequests",
         _ => "InternalError",
     };
-    let mut status = json!({
+    let details = match code {
+        429 => json!({"retryAfterSeconds": 1}),
+        _ => json!({}),
+    };
+    let status = json!({
         "kind": "Status",
         "apiVersion": "v1",
         "metadata": {},
@@ -161,10 +165,8 @@ pub(super) fn refusal(code: u16) -> http::Response<Box<DynBody>> {
         "message": "refused by the test",
         "reason": reason,
         "code": code,
+        "details": details,
     });
-    if code == 429 {
-        status["details"] = json!({"retryAfterSeconds": 1});
-    }
     http::Response::builder()
         .status(code)
         .header("content-type", "application/json")

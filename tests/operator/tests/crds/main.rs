@@ -204,6 +204,26 @@ async fn a_session_and_a_driver_are_refused_with_a_message_that_says_why() -> Re
     ] {
         expect_created(&drivers, object, expected).await?;
     }
+    let before = || driver(&format!("{name}-v1"), name, "v1");
+    let mut renamed = before();
+    renamed["spec"]["name"] = json!("other");
+    let mut newer = before();
+    newer["spec"]["version"] = json!("v2");
+    let mut elsewhere = before();
+    elsewhere["spec"]["source"] = json!({});
+    for (after, expected) in [
+        (
+            renamed,
+            Refused("name cannot be changed: create a new Driver"),
+        ),
+        (
+            newer,
+            Refused("version cannot be changed: create a new Driver"),
+        ),
+        (elsewhere, Refused("spec.source.builtin")),
+    ] {
+        expect_replaced(&drivers, before(), after, expected).await?;
+    }
     namespace.remove().await
 }
 

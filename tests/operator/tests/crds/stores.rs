@@ -9,6 +9,17 @@ use serde_json::{Value, json};
 
 use super::{Accepted, Refused, api_of, expect_created, expect_replaced, memory, nodes, store};
 
+/// A Store with these sources besides key and path.
+fn sources(fields: &[Value]) -> Value {
+    let source = |fields: &Value| {
+        let mut source = json!({"key": "k", "path": "a.b"});
+        let fields = fields.as_object().expect("fields are an object").clone();
+        source.as_object_mut().expect("an object").extend(fields);
+        source
+    };
+    memory(json!({"configFrom": fields.iter().map(source).collect::<Vec<_>>()}))
+}
+
 #[tokio::test]
 async fn a_store_is_refused_with_a_message_that_says_why() -> Result<()> {
     let server = ApiServer::connect().await?;
@@ -33,6 +44,64 @@ async fn a_store_is_refused_with_a_message_that_says_why() -> Result<()> {
             store("tulip", memory(json!({"config": "text"}))),
             Refused("spec.config"),
         ),
+        (store("tulip", json!({})), Refused("spec.driver")),
+        (
+            store("tulip", json!({"driver": {}})),
+            Refused("spec.driver.name"),
+        ),
+        (
+            store("tulip", sources(&[json!({"secretRef": {"name": "a"}})])),
+            Accepted,
+        ),
+        (
+            store("tulip", sources(&[json!({})])),
+            Refused("either a secretRef or a configMapRef"),
+        ),
+        (
+            store(
+                "tulip",
+                sources(&[json!({"secretRef": {"name": "a"}, "configMapRef": {"name": "b"}})]),
+            ),
+            Refused("either a secretRef or a configMapRef"),
+        ),
+        (
+            store(
+                "tulip",
+                sources(&[json!({"secretRef": {"name": "a"}, "path": "a..b"})]),
+            ),
+            Refused("configFrom[0].path"),
+        ),
+        (
+            store(
+                "tulip",
+                sources(&[json!({"secretRef": {"name": "a"}, "key": "a/b"})]),
+            ),
+            Refused("configFrom[0].key"),
+        ),
+        (
+            store("tulip", sources(&[json!({"secretRef": {"name": ""}})])),
+            Refused("configFrom[0].secretRef.name"),
+        ),
+        (
+            store(
+                "tulip",
+                sources(&[
+                    json!({"secretRef": {"name": "a"}}),
+                    json!({"secretRef": {"name": "b"}, "path": "a.b.c"}),
+                ]),
+            ),
+            Refused("a place of its own"),
+        ),
+        (
+            store(
+                "tulip",
+                sources(&[
+                    json!({"secretRef": {"name": "a"}}),
+                    json!({"secretRef": {"name": "b"}, "path": "a.bc"}),
+                ]),
+            ),
+            Accepted,
+        ),
         (
             store("tulip", json!({"driver": {"name": "multi-raft"}})),
             Refused("multiRaft belongs to"),
@@ -43,6 +112,37 @@ async fn a_store_is_refused_with_a_message_that_says_why() -> Result<()> {
                 memory(json!({"multiRaft": {"storage": {"size": "1Gi"}}})),
             ),
             Refused("multiRaft belongs to"),
+        ),
+        (
+            store(
+                "tulip",
+                memory(json!({"allowedNamespaces": ["meadow", "team-a"]})),
+            ),
+            Accepted,
+        ),
+        (
+            store("tulip", memory(json!({"allowedNamespaces": ["*"]}))),
+            Refused("allowedNamespaces"),
+        ),
+        (
+            store("tulip", memory(json!({"allowedNamespaces": [""]}))),
+            Refused("allowedNamespaces"),
+        ),
+        (
+            store(
+                "tulip",
+                memory(json!({"allowedNamespaces": ["meadow", "meadow"]})),
+            ),
+            Refused("Duplicate value"),
+        ),
+        (
+            store(
+                "tulip",
+                memory(
+                    json!({"allowedNamespaces": (0..65).map(|n| format!("n-{n}")).collect::<Vec<_>>()}),
+                ),
+            ),
+            Refused("Too many"),
         ),
         (
             store("tulip", nodes(json!({"replicas": 0}))),
@@ -215,8 +315,8 @@ async fn a_change_of_a_store_that_cannot_be_carried_out_is_refused() -> Result<(
         (plain(), nodes(json!({"replicationFactor": 1})), Accepted),
         (
             plain(),
-            nodes(json!({"raft": {"electionTimeout": "2s"}})),
-            Refused("raft.electionTimeout cannot be changed yet"),
+            nodes(json!({"raft": {"electionTimeout": "2s", "snapshotEntryThreshold": 9}})),
+            Accepted,
         ),
         (
             plain(),
@@ -240,15 +340,11 @@ async fn a_change_of_a_store_that_cannot_be_carried_out_is_refused() -> Result<(
             Accepted,
         ),
         (pod(json!({"image": "a"})), plain(), Accepted),
-        (
-            plain(),
-            pod(json!({"nodeSelector": {"a": "b"}})),
-            Refused("pod fields other than the image cannot be changed yet"),
-        ),
+        (plain(), pod(json!({"nodeSelector": {"a": "b"}})), Accepted),
         (
             pod(json!({"image": "a", "env": [{"name": "A", "value": "b"}]})),
             pod(json!({"image": "a", "env": [{"name": "A", "value": "c"}]})),
-            Refused("env cannot be changed yet"),
+            Accepted,
         ),
         (
             pod(json!({"image": "a", "affinity": {"podAffinity": {}}})),

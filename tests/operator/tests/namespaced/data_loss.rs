@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 use atomix_operator_tests::fault::CrashPoint;
-use atomix_operator_tests::matrix::{Outcome, crash_at_every_call};
+use atomix_operator_tests::matrix::{Outcome, crash_at_sampled_calls};
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples::{self, StoreSize};
 use atomix_operator_tests::supervised::Supervised;
@@ -19,7 +19,7 @@ const STORE: &str = "tulip";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn loss_of_every_ephemeral_disk_is_told_after_a_crash_at_every_call() -> Result<()> {
-    crash_at_every_call(
+    crash_at_sampled_calls(
         "loss_of_every_ephemeral_disk_is_told_after_a_crash_at_every_call",
         run,
     )

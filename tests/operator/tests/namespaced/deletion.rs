@@ -103,10 +103,7 @@ async fn another_namespace(bed: &TestBed, operator: &mut Supervised<'_>) -> Resu
         .until("the Session to name its trouble", LIMIT, async || {
             let session = bed.sessions().get("wasps").await?;
             let stalled = expect_condition(&session, "Stalled", "True")?;
-            ensure!(
-                stalled.reason == "StoreNamespaceNotSupported",
-                "{stalled:?}"
-            );
+            ensure!(stalled.reason == "StoreNamespaceNotServed", "{stalled:?}");
             Ok(())
         })
         .await

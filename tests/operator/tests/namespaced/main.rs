@@ -8,14 +8,22 @@
 )]
 
 mod at_rest;
+mod config_from;
+mod connections;
 mod data_loss;
 mod deletion;
+mod fields;
+mod gitops;
 mod healing;
+mod identities;
+mod metrics;
+mod mutations;
 mod names;
 mod partitions;
 mod paused;
 mod replacement;
 mod restart;
+mod rolling;
 mod scaling;
 mod session;
 mod session_service;

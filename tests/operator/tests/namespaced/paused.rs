@@ -68,9 +68,10 @@ async fn live(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
                 image.as_deref() == Some("atomix-node:other"),
                 "the image is {image:?}"
             );
-            let store = bed.stores().get("tulip").await?;
-            let progressing = expect_condition(&store, "Progressing", "True")?;
-            ensure!(progressing.reason == "PodsOutdated", "{progressing:?}");
+            let store = workload::store_is_ready(bed, "tulip").await?;
+            expect_condition(&store, "Progressing", "False")?;
+            let updated = store.data.pointer("/status/updatedReplicas");
+            ensure!(updated == Some(&json!(1)), "{updated:?} pods are updated");
             let session = bed.sessions().get("bees").await?;
             let ready = expect_condition(&session, "Ready", "True")?;
             ensure!(ready.reason == "Connected", "{ready:?}");

@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, ensure};
 use atomix_operator_tests::fault::CrashPoint;
 use atomix_operator_tests::load::Load;
-use atomix_operator_tests::matrix::{Outcome, crash_at_every_call};
+use atomix_operator_tests::matrix::{Outcome, crash_at_sampled_calls};
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples::{self, StoreSize};
 use atomix_operator_tests::supervised::Supervised;
@@ -192,7 +192,7 @@ const SMALL: StoreSize = StoreSize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn scaling_survives_a_crash_at_every_call() -> Result<()> {
-    crash_at_every_call("scaling_survives_a_crash_at_every_call", crash).await
+    crash_at_sampled_calls("scaling_survives_a_crash_at_every_call", crash).await
 }
 
 async fn crash(crash: Option<CrashPoint>) -> Result<Outcome> {

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result, ensure};
+use atomix_operator::identities::Lifetimes;
 use atomix_operator_tests::fault::CrashPoint;
 use atomix_operator_tests::matrix::{Outcome, crash_at_every_call};
 use atomix_operator_tests::resources::{self, expect_condition};
@@ -12,6 +13,7 @@ use atomix_operator_tests::test_bed::TestBed;
 use atomix_operator_tests::{counter, runtime_pods, workload};
 use atomix_proto::digest::routes_digest;
 use atomix_proto::runtime::v1::connection::State;
+use serde_json::Value;
 
 const SIZE: StoreSize = StoreSize {
     replicas: 1,
@@ -30,10 +32,27 @@ async fn session_connect_and_disconnect_survive_a_crash_at_every_call() -> Resul
     .await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn session_connect_by_mutual_tls_survives_a_crash_at_every_call() -> Result<()> {
+    crash_at_every_call(
+        "session_connect_by_mutual_tls_survives_a_crash_at_every_call",
+        run_secured,
+    )
+    .await
+}
+
 async fn run(crash: Option<CrashPoint>) -> Result<Outcome> {
     // The crash counts from when the Store is there.
     workload::run("session", None, async |bed, operator| {
-        live(bed, operator, crash).await
+        live(bed, operator, crash, samples::application_pod).await
+    })
+    .await
+}
+
+async fn run_secured(crash: Option<CrashPoint>) -> Result<Outcome> {
+    let bed = TestBed::create_secured("secured", Lifetimes::default()).await?;
+    workload::run_in(bed, None, async |bed, operator| {
+        live(bed, operator, crash, samples::secured_pod).await
     })
     .await
 }
@@ -42,13 +61,13 @@ async fn live(
     bed: &TestBed,
     operator: &mut Supervised<'_>,
     crash: Option<CrashPoint>,
+    pod_of: fn(&str, &str) -> Value,
 ) -> Result<()> {
     workload::bootstrap(bed, operator, STORE, SIZE).await?;
     operator.arm(crash);
 
     for pod in PODS {
-        bed.create_pod(samples::application_pod(pod, "hive"))
-            .await?;
+        bed.create_pod(pod_of(pod, "hive")).await?;
     }
     resources::create(&bed.sessions(), samples::session(SESSION, STORE, "hive")).await?;
     operator

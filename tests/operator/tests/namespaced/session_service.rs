@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use atomix_operator::check::{CheckArgs, check};
 use atomix_operator_tests::resources;
 use atomix_operator_tests::samples;
 use atomix_operator_tests::supervised::Supervised;
@@ -74,8 +75,31 @@ async fn live(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
         "{maps:?}"
     );
 
+    check_command(operator.api()).await?;
     find(bed, &mut service).await?;
     watch(bed, &mut service).await
+}
+
+/// What `helm test` runs.
+async fn check_command(address: SocketAddr) -> Result<()> {
+    let args = |address: String| CheckArgs {
+        address,
+        timeout: 2,
+    };
+    let sessions = check(&args(format!("http://{address}"))).await?;
+    ensure!(sessions == 2, "{sessions} Sessions");
+    for (address, words) in [
+        ("http://127.0.0.1:1", "did not answer within 2 s"),
+        ("not an address", "give one such as http://"),
+    ] {
+        let failed = check(&args(address.to_owned())).await;
+        let told = failed.err().map(|error| error.to_string());
+        ensure!(
+            told.as_ref().is_some_and(|told| told.contains(words)),
+            "{told:?}"
+        );
+    }
+    Ok(())
 }
 
 async fn connect(address: SocketAddr) -> Result<Channel> {

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::task::LinkTask;
+use super::Security;
 use super::config::Timeouts;
 
 /// Requests that wait for the stream.
@@ -89,12 +90,13 @@ impl Link {
     pub(crate) fn start(
         address: SocketAddr,
         timeouts: Timeouts,
+        security: Option<Security>,
         greeter: Arc<dyn Greeter>,
     ) -> Self {
         let (queue, outgoing) = mpsc::channel(QUEUE);
         let (state_sender, state) = watch::channel(LinkState::Down("connecting".to_owned()));
         let stop = CancellationToken::new();
-        let task = LinkTask::new(address, timeouts, greeter, outgoing, state_sender);
+        let task = LinkTask::new(address, timeouts, security, greeter, outgoing, state_sender);
         let stopped = stop.clone();
         tokio::spawn(async move {
             tokio::select! {

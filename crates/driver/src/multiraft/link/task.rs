@@ -13,6 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::exchange::{self, Stream, describe};
 use super::{Greeter, LinkError, LinkState, Outgoing, jittered};
+use crate::multiraft::Security;
 use crate::multiraft::config::Timeouts;
 
 const PROTOCOL_VERSION: u32 = 1;
@@ -28,6 +29,7 @@ const STEADY: Duration = Duration::from_secs(2);
 pub(super) struct LinkTask {
     address: SocketAddr,
     timeouts: Timeouts,
+    security: Option<Security>,
     greeter: Arc<dyn Greeter>,
     outgoing: mpsc::Receiver<Outgoing>,
     state: watch::Sender<LinkState>,
@@ -37,6 +39,7 @@ impl LinkTask {
     pub(super) fn new(
         address: SocketAddr,
         timeouts: Timeouts,
+        security: Option<Security>,
         greeter: Arc<dyn Greeter>,
         outgoing: mpsc::Receiver<Outgoing>,
         state: watch::Sender<LinkState>,
@@ -44,6 +47,7 @@ impl LinkTask {
         Self {
             address,
             timeouts,
+            security,
             greeter,
             outgoing,
             state,
@@ -153,7 +157,14 @@ impl LinkTask {
             .http2_keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_INTERVAL)
             .keep_alive_while_idle(true);
-        endpoint.connect().await.map_err(|error| {
+        let connected = match &self.security {
+            None => endpoint.connect().await,
+            Some(security) => {
+                let credentials = Some(&security.credentials);
+                atomix_tls::connect(endpoint, credentials, &security.nodes).await
+            }
+        };
+        connected.map_err(|error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             cause.unwrap_or_else(|| error.to_string())
         })

@@ -3,32 +3,191 @@
 //! A test program of its own: it runs when no operator of a single namespace does.
 #![allow(
     clippy::expect_used,
+    clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
     reason = "tests"
 )]
 
+mod permissions;
+
 use anyhow::{Context as _, Result, bail, ensure};
 use std::time::Duration;
 
 use atomix_operator::Scope;
+use atomix_operator::certificates::Lifetimes;
 use atomix_operator_tests::fault::{Recorded, Verb};
 use atomix_operator_tests::operator_under_test::Settings;
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::supervised::Supervised;
 use atomix_operator_tests::test_bed::TestBed;
+use atomix_operator_tests::webhook::TestWebhook;
 use atomix_operator_tests::workload::{self, LIMIT};
-use atomix_operator_tests::{crds, samples};
+use atomix_operator_tests::{crds, http, runtime_pods, samples};
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
+
+/// Held by each test: two operators would serve the same namespaces.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// How long the operator is watched doing nothing.
 const REST: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_is_used_from_another_namespace_while_it_allows_that() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let bed = TestBed::create("allowing").await?;
+    let guest = TestBed::create("guest").await?;
+    let drivers = resources::drivers(bed.client());
+    let settings = Settings {
+        scope: Scope::Cluster,
+        names: Box::new({
+            let (own, guests) = (bed.runner().names_handle(), guest.runner().names_handle());
+            move || own().into_iter().chain(guests()).collect()
+        }),
+        ..bed.settings()
+    };
+    workload::run_with(bed, settings, async |bed, operator| {
+        share(bed, operator, &guest).await?;
+        // Nothing of it waits for another namespace.
+        guest.remove().await
+    })
+    .await?;
+    remove_drivers(&drivers).await
+}
+
+async fn share(bed: &TestBed, operator: &mut Supervised<'_>, guest: &TestBed) -> Result<()> {
+    resources::create(&bed.stores(), samples::store_of_driver("rose", "memory")).await?;
+    guest
+        .create_pod(samples::application_pod("hive-0", "hive"))
+        .await?;
+    let mut session = samples::session("bees", "rose", "hive");
+    session["spec"]["store"]["namespace"] = json!(bed.namespace());
+    resources::create(&guest.sessions(), session).await?;
+    for round in ["first", "again"] {
+        forbidden(operator, guest).await?;
+        let allow = json!({"spec": {"allowedNamespaces": ["elsewhere", guest.namespace()]}});
+        resources::change(&bed.stores(), "rose", allow).await?;
+        operator
+            .until("the Session to be connected", LIMIT, async || {
+                let session = guest.sessions().get("bees").await?;
+                let ready = expect_condition(&session, "Ready", "True")?;
+                ensure!(ready.reason == "Connected", "{ready:?}");
+                ensure!(
+                    connections(guest).await? == 1,
+                    "the runtime is not connected"
+                );
+                Ok(())
+            })
+            .await?;
+        if round == "first" {
+            let withdraw = json!({"spec": {"allowedNamespaces": ["elsewhere"]}});
+            resources::change(&bed.stores(), "rose", withdraw).await?;
+        }
+    }
+    // A Store waits for the Sessions of its own namespace only.
+    workload::delete_and_wait(operator, &bed.stores(), "rose").await?;
+    forbidden(operator, guest).await
+}
+
+/// The Session says what to do, and its pod has no connection.
+async fn forbidden(operator: &mut Supervised<'_>, guest: &TestBed) -> Result<()> {
+    operator
+        .until("the Session to be forbidden", LIMIT, async || {
+            let session = guest.sessions().get("bees").await?;
+            let stalled = expect_condition(&session, "Stalled", "True")?;
+            let advice = format!("add {} to its spec.allowedNamespaces", guest.namespace());
+            ensure!(
+                stalled.reason == "StoreForbidden" && stalled.message.contains(&advice),
+                "{stalled:?}"
+            );
+            ensure!(connections(guest).await? == 0, "the runtime is connected");
+            Ok(())
+        })
+        .await
+}
+
+async fn connections(bed: &TestBed) -> Result<usize> {
+    let address = bed
+        .runner()
+        .address("hive-0")
+        .context("the pod does not run")?;
+    Ok(runtime_pods::status(address).await?.connections.len())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_waits_for_newer_crds_while_its_webhook_serves() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let bed = TestBed::create("older").await?;
+    let webhook = TestWebhook::create(&bed, Lifetimes::default()).await?;
+    let settings = Settings {
+        scope: Scope::Cluster,
+        webhook: Some(webhook.served()?),
+        ..bed.settings()
+    };
+    crds::forget_a_field(bed.client()).await?;
+    let drivers = resources::drivers(bed.client());
+    let client = bed.client().clone();
+    let waited = workload::run_with(bed, settings, async |bed, operator| {
+        resources::create(&bed.stores(), samples::store_of_driver("rose", "memory")).await?;
+        wait_for_crds(bed, operator, &webhook).await
+    })
+    .await;
+    crds::restore(&client).await?;
+    waited?;
+    remove_drivers(&drivers).await
+}
+
+async fn wait_for_crds(
+    bed: &TestBed,
+    operator: &mut Supervised<'_>,
+    webhook: &TestWebhook,
+) -> Result<()> {
+    let admin = operator.admin();
+    operator
+        .until("the operator to say what is missing", LIMIT, async || {
+            let (code, text) = http::get(admin, "/readyz").await?;
+            ensure!(
+                code == 503 && text.contains(".spec.configFrom") && text.contains("kubectl apply"),
+                "{code}: {text}"
+            );
+            Ok(())
+        })
+        .await?;
+    operator
+        .until("the webhook to serve", LIMIT, async || {
+            let (code, text) = http::get(admin, "/readyz/webhook").await?;
+            ensure!(code == 200, "{code}: {text}");
+            let pod = webhook
+                .try_out(samples::asking_pod("hive-0", "hive"))
+                .await?;
+            let containers = pod.spec.and_then(|spec| spec.init_containers);
+            ensure!(containers.is_some_and(|containers| !containers.is_empty()));
+            Ok(())
+        })
+        .await?;
+    let store = bed.stores().get("rose").await?;
+    ensure!(
+        store.finalizers().is_empty() && store.data["status"]["observedGeneration"] == json!(-1),
+        "the controllers did not wait: {store:?}"
+    );
+    crds::restore(bed.client()).await?;
+    operator
+        .until("the operator to go on", LIMIT, async || {
+            let (code, text) = http::get(admin, "/readyz").await?;
+            ensure!(code == 200, "{code}: {text}");
+            expect_condition(&bed.stores().get("rose").await?, "Ready", "True")?;
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drivers_are_guarded_and_undecodable_objects_stall_nobody() -> Result<()> {
+    let _alone = ALONE.lock().await;
     let bed = TestBed::create("drivers").await?;
     let settings = Settings {
         scope: Scope::Cluster,
@@ -139,7 +298,21 @@ async fn undecodable_objects(bed: &TestBed, operator: &mut Supervised<'_>) -> Re
             },
         )
         .await?;
-    for api in [bed.stores(), bed.sessions()] {
+    let drivers = resources::drivers(bed.client());
+    operator
+        .until(
+            "the API server to accept newer objects",
+            LIMIT,
+            async || {
+                if drivers.get_opt("odd").await?.is_some() {
+                    return Ok(());
+                }
+                resources::create(&drivers, crds::newer_driver("odd")).await?;
+                Ok(())
+            },
+        )
+        .await?;
+    for api in [bed.stores(), bed.sessions(), drivers.clone()] {
         operator
             .until("an undecodable object to be reported", LIMIT, async || {
                 let odd = api.get("odd").await?;
@@ -178,6 +351,7 @@ async fn undecodable_objects(bed: &TestBed, operator: &mut Supervised<'_>) -> Re
     rest(operator).await?;
 
     // They can be deleted, and nothing holds them for ever.
+    workload::delete_and_wait(operator, &drivers, "odd").await?;
     workload::delete_and_wait(operator, &bed.sessions(), "odd").await?;
     workload::delete_and_wait(operator, &bed.stores(), "odd").await?;
     workload::delete_and_wait(operator, &bed.sessions(), "bees").await?;

@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# Checks of the chart and of what is made from it, without a cluster: it renders, refuses bad values
+# with a message, and deploy/kustomize installs the same. `scripts/chart.sh generate` writes
+# deploy/kustomize/base anew. Needs helm and kubectl.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+chart=charts/atomix
+base=deploy/kustomize/base
+render=(helm template atomix "$chart" --namespace atomix-system --kube-version 1.36.0)
+
+fail() {
+    echo "$*" >&2
+    exit 1
+}
+
+# Refused, with these words in the message.
+expect_refused() {
+    local words=${1//.//} message
+    shift
+    if message=$("${render[@]}" "$@" 2>&1 >/dev/null); then
+        fail "the chart accepts $*"
+    fi
+    [[ $message == *"$words"* ]] || fail "the chart refuses $* without saying '$words': $message"
+}
+
+renders() {
+    helm lint "$chart"
+    "${render[@]}" >/dev/null
+    "${render[@]}" --set watchNamespace=one >/dev/null
+    "${render[@]}" --set webhook.certManager.enabled=true >/dev/null
+    "${render[@]}" --set webhook.enabled=false >/dev/null
+    "${render[@]}" --set tls.enabled=false,networkPolicies.enabled=false >/dev/null
+    local with_secrets
+    with_secrets=$("${render[@]}" --set 'configFrom.secretNamespaces={one,two}')
+    [[ $with_secrets == *--secret-namespaces=one,two* ]] || fail "the namespaces of Secrets are lost"
+    [[ $(grep -c 'name: atomix-operator-config$' <<<"$with_secrets") == 6 ]] ||
+        fail "not each namespace of Secrets has its Role and RoleBinding"
+    [[ $("${render[@]}") != *atomix-operator-config* ]] ||
+        fail "Secrets are granted although nobody asked for it"
+}
+
+refuses_bad_values() {
+    expect_refused replicas --set replicas=-1
+    expect_refused replicas --set replicas=1.5
+    expect_refused replicas --set-string replicas=1
+    expect_refused "additional properties 'replicaCount'" --set replicaCount=2
+    expect_refused image.pullPolicy --set image.pullPolicy=Sometimes
+    expect_refused image.registry --set image.registry=
+    expect_refused image.tag --set-string 'image.tag=a b'
+    expect_refused "additional properties 'tags'" --set image.tags=1
+    expect_refused image.pullSecrets --set-json 'image.pullSecrets=["name"]'
+    expect_refused operatorImage --set operatorImage=5
+    expect_refused nodeImage --set nodeImage=Garden/node
+    expect_refused runtimeImage --set-json 'runtimeImage={}'
+    expect_refused watchNamespace --set watchNamespace=One
+    expect_refused configFrom.secretNamespaces --set configFrom.secretNamespaces=one
+    expect_refused configFrom.secretNamespaces --set 'configFrom.secretNamespaces={one,one}'
+    expect_refused configFrom.secretNamespaces --set 'configFrom.secretNamespaces={*}'
+    expect_refused webhook.enabled --set-string webhook.enabled=yes
+    expect_refused "additional properties 'names'" --set webhook.certManager.issuerRef.names=a
+    expect_refused runtime.resources --set runtime.resources.requests.memory=much
+    expect_refused resources.limits --set resources.limits.memory=-1
+    expect_refused "additional properties 'limit'" --set resources.limit.memory=1Gi
+    expect_refused logFormat --set logFormat=xml
+    expect_refused nodeSelector --set nodeSelector.zone=1
+    expect_refused tolerations --set tolerations=all
+    expect_refused podAnnotations --set podAnnotations.a=1
+    expect_refused affinity --set affinity=none
+    expect_refused priorityClassName --set priorityClassName=1
+    expect_refused test.timeoutSeconds --set test.timeoutSeconds=0
+}
+
+# What is installed, without the hook of `helm test` and what only Helm needs.
+manifests() {
+    "${render[@]}" --no-hooks "$@" | sed -e '/^# Source: /d' -e '/helm.sh\/chart:/d' \
+        -e 's/app.kubernetes.io\/managed-by: Helm/app.kubernetes.io\/managed-by: kustomize/'
+}
+
+generate() {
+    local file
+    rm -rf "$base/crds"
+    mkdir -p "$base/crds"
+    cp crds/*.yaml "$base/crds/"
+    { echo "# Written by scripts/chart.sh generate, from the chart with its default values."; manifests; } >"$base/operator.yaml"
+    {
+        echo "# Written by scripts/chart.sh generate."
+        echo "apiVersion: kustomize.config.k8s.io/v1beta1"
+        echo "kind: Kustomization"
+        echo "resources:"
+        echo "  - namespace.yaml"
+        for file in "$base"/crds/*.yaml; do echo "  - crds/$(basename "$file")"; done
+        echo "  - operator.yaml"
+    } >"$base/kustomization.yaml"
+    cat >"$base/namespace.yaml" <<END
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: atomix-system
+  labels:
+    pod-security.kubernetes.io/enforce: restricted
+END
+}
+
+# Kustomize orders objects, so both sides go through it.
+kustomize_installs_the_same() {
+    local scratch overlay
+    scratch=$(mktemp -d)
+    # shellcheck disable=SC2064
+    trap "rm -rf '$scratch'" RETURN
+    mkdir "$scratch/chart"
+    cp crds/*.yaml "$base/namespace.yaml" "$scratch/chart/"
+    manifests >"$scratch/chart/operator.yaml"
+    (
+        cd "$scratch/chart"
+        echo "resources: [$(printf '%s, ' *.yaml)]" >kustomization.yaml
+    )
+    kubectl kustomize "$scratch/chart" >"$scratch/by-helm.yaml"
+    kubectl kustomize "$base" >"$scratch/by-kustomize.yaml"
+    diff -u "$scratch/by-helm.yaml" "$scratch/by-kustomize.yaml" ||
+        fail "deploy/kustomize/base is not what the chart installs: run scripts/chart.sh generate"
+    for overlay in deploy/kustomize/overlays/*/; do
+        kubectl kustomize "$overlay" >"$scratch/overlay.yaml" || fail "$overlay does not build"
+        if diff -q "$scratch/by-kustomize.yaml" "$scratch/overlay.yaml" >/dev/null; then
+            fail "$overlay changes nothing"
+        fi
+    done
+}
+
+if [[ ${1:-} == generate ]]; then
+    generate
+    exit 0
+fi
+renders
+refuses_bad_values
+kustomize_installs_the_same

@@ -1,0 +1,61 @@
+//! The operator's own certificate. Every replica signs one for itself and keeps it in memory: also a
+//! replica without the lease asks nodes, for `kubectl atomix`.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::IdentityOptions;
+use super::seen::Seen;
+use atomix_tls::Identity;
+
+/// After a failure that only a change of the authority can mend, it is tried again all the same.
+const RETRY: Duration = Duration::from_secs(60);
+
+pub(super) struct Own {
+    pub(super) seen: Arc<Seen>,
+    pub(super) options: IdentityOptions,
+    pub(super) changed: Arc<Notify>,
+}
+
+impl Own {
+    pub(super) async fn run(self, shutdown: CancellationToken) {
+        loop {
+            let wait = self.renew();
+            let again = async {
+                match wait {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = self.changed.notified() => {}
+                () = again => {}
+            }
+        }
+    }
+
+    /// When to look again; `None` = when there is an authority.
+    fn renew(&self) -> Option<Duration> {
+        let authority = self.seen.authority()?;
+        let now = SystemTime::now();
+        let lifetimes = &self.options.lifetimes;
+        let (material, until) = match authority.material(&Identity::Operator, now, lifetimes) {
+            Ok(made) => made,
+            Err(error) => {
+                tracing::error!(%error, "the operator has no certificate of its own");
+                return Some(RETRY);
+            }
+        };
+        match self.options.credentials.set(&material) {
+            Ok(()) => Some(until.duration_since(now).unwrap_or(RETRY)),
+            Err(error) => {
+                tracing::error!(%error, "the operator's own certificate is of no use");
+                Some(RETRY)
+            }
+        }
+    }
+}

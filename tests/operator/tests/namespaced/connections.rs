@@ -1,0 +1,250 @@
+//! Several Sessions share the connections of a pod; one that changes or moves disturbs no other.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use anyhow::{Context as _, Result, ensure};
+use atomix_operator_tests::fault::{CrashPoint, Recorded, Verb};
+use atomix_operator_tests::matrix::{Outcome, crash_at_sampled_calls};
+use atomix_operator_tests::resources::{self, expect_condition};
+use atomix_operator_tests::samples;
+use atomix_operator_tests::supervised::Supervised;
+use atomix_operator_tests::test_bed::TestBed;
+use atomix_operator_tests::workload::{self, LIMIT};
+use atomix_operator_tests::{counter, runtime_pods};
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+const POD: &str = "hive-0";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn session_move_survives_a_crash_at_every_call() -> Result<()> {
+    crash_at_sampled_calls("session_move_survives_a_crash_at_every_call", moved).await
+}
+
+/// Two Sessions share the Store rose; one of them moves to the Store lily.
+async fn moved(crash: Option<CrashPoint>) -> Result<Outcome> {
+    workload::run("moved", None, async |bed, operator| {
+        two_sessions(bed, operator).await?;
+        ensure!(increment(bed, "honey").await? == 1);
+        ensure!(increment(bed, "wax").await? == 1);
+
+        operator.arm(crash);
+        let to_lily = json!({"spec": {"store": {"name": "lily"}}});
+        resources::change(&bed.sessions(), "bees", to_lily).await?;
+        operator
+            .until_settled("the Session to have moved", LIMIT, async || {
+                ready(bed, "bees", 1).await?;
+                ready(bed, "wasps", 1).await?;
+                expect_connections(bed, &["lily", "rose"]).await
+            })
+            .await?;
+        // The memory driver forgets everything when it is disconnected: the other Session was not.
+        ensure!(increment(bed, "wax").await? == 2);
+        ensure!(increment(bed, "honey").await? == 1);
+        Ok(())
+    })
+    .await
+}
+
+async fn two_sessions(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    for store in ["rose", "lily"] {
+        resources::create(&bed.stores(), samples::store_of_driver(store, "memory")).await?;
+    }
+    bed.create_pod(samples::application_pod(POD, "hive"))
+        .await?;
+    for (session, primitive) in [("bees", "honey*"), ("wasps", "wax*")] {
+        let mut session = samples::session(session, "rose", "hive");
+        session["spec"]["primitive"] = json!(primitive);
+        resources::create(&bed.sessions(), session).await?;
+    }
+    operator
+        .until_settled("both Sessions to be connected", LIMIT, async || {
+            ready(bed, "bees", 1).await?;
+            ready(bed, "wasps", 1).await?;
+            expect_connections(bed, &["rose"]).await
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_share_a_connection_and_change_their_routes_live() -> Result<()> {
+    workload::run("shared", None, share).await?;
+    Ok(())
+}
+
+async fn share(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    two_sessions(bed, operator).await?;
+    ensure!(increment(bed, "honey").await? == 1);
+    ensure!(increment(bed, "wax").await? == 1);
+    let process = sidecar(bed).await?;
+
+    // Another name: the same connection serves it at once, and the former name no longer.
+    let rename = json!({"spec": {"primitive": "nectar*"}});
+    resources::change(&bed.sessions(), "bees", rename).await?;
+    operator
+        .until("the route to be another", LIMIT, async || {
+            ensure!(increment(bed, "nectar").await? >= 1);
+            Ok(())
+        })
+        .await?;
+    let refused = increment(bed, "honey-2").await;
+    ensure!(refused.is_err(), "the former route still leads somewhere");
+    ensure!(increment(bed, "wax").await? == 2);
+
+    // The first Session goes: the other keeps the connection.
+    workload::delete_and_wait(operator, &bed.sessions(), "bees").await?;
+    ensure!(increment(bed, "nectar-2").await.is_err());
+    ensure!(increment(bed, "wax").await? == 3);
+
+    // The labels of the pod no longer match: disconnected. They do again: connected.
+    relabel(bed, "elsewhere").await?;
+    operator
+        .until("the pod to be disconnected", LIMIT, async || {
+            expect_connections(bed, &[]).await?;
+            ready(bed, "wasps", 0).await
+        })
+        .await?;
+    relabel(bed, "hive").await?;
+    operator
+        .until("the pod to be connected again", LIMIT, async || {
+            expect_connections(bed, &["rose"]).await?;
+            ready(bed, "wasps", 1).await
+        })
+        .await?;
+    ensure!(
+        increment(bed, "wax").await? == 1,
+        "the memory driver forgets"
+    );
+
+    // All that without a restart.
+    ensure!(sidecar(bed).await? == process, "the sidecar was restarted");
+    operator
+        .until("events to tell", LIMIT, async || {
+            let told = resources::events(bed.client(), bed.namespace(), POD).await?;
+            for reason in ["Connected", "Disconnected"] {
+                ensure!(told.contains(reason), "{reason} is not among {told:?}");
+            }
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_without_a_sidecar_are_found_once() -> Result<()> {
+    workload::run("sidecars", None, find).await?;
+    Ok(())
+}
+
+async fn find(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    for name in ["stray-0", "stray-1"] {
+        let mut pod = samples::asking_pod(name, "stray");
+        pod["metadata"]["labels"] = json!({"app": "stray", "tier": "web"});
+        bed.create_pod(pod).await?;
+    }
+    resources::create(&bed.stores(), samples::store_of_driver("rose", "memory")).await?;
+    let mut session = samples::session("ants", "rose", "stray");
+    session["spec"]["selector"]["matchExpressions"] = json!([
+        {"key": "tier", "operator": "In", "values": ["web", "db"]},
+        {"key": "tier", "operator": "NotIn", "values": ["cache"]},
+        {"key": "app", "operator": "Exists"},
+        {"key": "colour", "operator": "DoesNotExist"},
+    ]);
+    resources::create(&bed.sessions(), session).await?;
+    operator
+        .until_settled("the Session to tell of them", LIMIT, async || {
+            let session = bed.sessions().get("ants").await?;
+            let stalled = expect_condition(&session, "Stalled", "True")?;
+            ensure!(
+                stalled.reason == "NotInjected"
+                    && stalled.message.contains("2 are selected without one")
+                    && stalled.message.contains("atomix.io/inject"),
+                "{stalled:?}"
+            );
+            let (client, namespace) = (bed.client(), bed.namespace());
+            resources::expect_one_warning(client, namespace, "ants", "NotInjected").await
+        })
+        .await?;
+
+    // Once for a specification, whatever else happens.
+    let labels = json!({"metadata": {"labels": {"colour": "red"}}});
+    resources::change(&bed.sessions(), "ants", labels).await?;
+    let paused = json!({"spec": {"paused": true}});
+    resources::change(&bed.stores(), "rose", paused).await?;
+    resources::change(&bed.stores(), "rose", json!({"spec": {"paused": null}})).await?;
+    operator
+        .until_settled("the operator to rest", LIMIT, async || Ok(()))
+        .await?;
+    let lists = |calls: &[Recorded]| {
+        let lists = calls.iter().filter(|call| call.call.verb == Verb::List);
+        lists
+            .filter(|call| call.call.what.starts_with("pods"))
+            .count()
+    };
+    // At its start it lists the pods of Stores and those with a sidecar.
+    ensure!(lists(&operator.calls()) <= 3, "{:?}", operator.calls());
+
+    // With a sidecar they count.
+    bed.create_pod({
+        let mut pod = samples::application_pod("stray-2", "stray");
+        pod["metadata"]["labels"]["tier"] = json!("web");
+        pod
+    })
+    .await?;
+    operator
+        .until("the Session to be connected", LIMIT, async || {
+            ready(bed, "ants", 1).await?;
+            let session = bed.sessions().get("ants").await?;
+            let left = session.data.pointer("/status/pods/notInjected");
+            ensure!(left.is_none(), "{left:?}");
+            Ok(())
+        })
+        .await
+}
+
+async fn ready(bed: &TestBed, session: &str, pods: u64) -> Result<()> {
+    let session = bed.sessions().get(session).await?;
+    expect_condition(&session, "Ready", "True")?;
+    let connected = session.data.pointer("/status/pods/connected");
+    ensure!(
+        connected.and_then(Value::as_u64) == Some(pods),
+        "{connected:?} connected"
+    );
+    Ok(())
+}
+
+fn address(bed: &TestBed) -> Result<Ipv4Addr> {
+    bed.runner().address(POD).context("the pod does not run")
+}
+
+async fn expect_connections(bed: &TestBed, stores: &[&str]) -> Result<()> {
+    let status = runtime_pods::status(address(bed)?).await?;
+    let connected: BTreeSet<String> = status
+        .connections
+        .into_iter()
+        .filter_map(|connection| Some(connection.store_id?.name))
+        .collect();
+    let wanted: BTreeSet<String> = stores.iter().map(ToString::to_string).collect();
+    ensure!(connected == wanted, "connected with {connected:?}");
+    Ok(())
+}
+
+async fn increment(bed: &TestBed, counter: &str) -> Result<i64> {
+    counter::increment(address(bed)?, counter, 1).await
+}
+
+async fn relabel(bed: &TestBed, app: &str) -> Result<()> {
+    let labels = Patch::Merge(json!({"metadata": {"labels": {"app": app}}}));
+    bed.pods()
+        .patch(POD, &PatchParams::default(), &labels)
+        .await?;
+    Ok(())
+}
+
+async fn sidecar(bed: &TestBed) -> Result<Option<String>> {
+    let status = bed.pods().get(POD).await?.status.context("no status")?;
+    let mut containers = status.init_container_statuses.into_iter().flatten();
+    Ok(containers
+        .next()
+        .and_then(|container| container.container_id))
+}

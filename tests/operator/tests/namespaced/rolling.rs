@@ -1,0 +1,452 @@
+//! A change of the pods goes through them one at a time, under load, whatever happens meanwhile.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, ensure};
+use atomix_operator_tests::fault::CrashPoint;
+use atomix_operator_tests::groups;
+use atomix_operator_tests::load::Load;
+use atomix_operator_tests::matrix::{Outcome, crash_at_sampled_calls};
+use atomix_operator_tests::resources::{self, expect_condition};
+use atomix_operator_tests::samples::{self, StoreSize};
+use atomix_operator_tests::supervised::Supervised;
+use atomix_operator_tests::test_bed::TestBed;
+use atomix_operator_tests::workload::{self, LIMIT};
+use atomix_proto::multiraft::v1::group_status::Role;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt as _};
+use serde_json::{Value, json};
+
+const STORE: &str = "tulip";
+const SIZE: StoreSize = StoreSize {
+    replicas: 3,
+    partitions: 4,
+};
+
+/// A Store whose nodes elect only when one is really away: a machine that is busy with other tests
+/// misses a second's heartbeats.
+fn store(size: StoreSize) -> Value {
+    let mut store = samples::store(STORE, size);
+    if let Some(Value::Object(multi_raft)) = store.pointer_mut("/spec/multiRaft") {
+        multi_raft.insert("raft".to_owned(), json!({"electionTimeout": "5s"}));
+    }
+    store
+}
+
+async fn bootstrap(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    workload::bootstrap_of(bed, operator, store(SIZE), STORE, SIZE).await
+}
+
+/// With its own variable, so that the pods of a change can be told apart.
+fn pod_settings(image: &str, colour: &str) -> Value {
+    json!({"spec": {"multiRaft": {"pod": {
+        "image": image,
+        "env": [{"name": "COLOUR", "value": colour}],
+    }}}})
+}
+
+async fn paint(bed: &TestBed, colour: &str) -> Result<()> {
+    let settings = pod_settings("atomix-node:test", colour);
+    resources::change(&bed.stores(), STORE, settings).await?;
+    Ok(())
+}
+
+async fn storage_pods(bed: &TestBed) -> Result<Vec<Pod>> {
+    let pods: Api<Pod> = Api::namespaced(bed.client().clone(), bed.namespace());
+    let ours = ListParams::default().labels("atomix.io/store=tulip");
+    Ok(pods.list(&ours).await?.items)
+}
+
+/// The value of the variable by pod.
+async fn colours(bed: &TestBed) -> Result<BTreeMap<String, String>> {
+    let pods = storage_pods(bed).await?;
+    let colour = |pod: &Pod| {
+        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+        let mut variables = containers.flat_map(|node| node.env.iter().flatten());
+        let found = variables.find(|variable| variable.name == "COLOUR")?;
+        found.value.clone()
+    };
+    let colours = pods
+        .iter()
+        .map(|pod| (pod.name_any(), colour(pod).unwrap_or_default()));
+    Ok(colours.collect())
+}
+
+/// All pods have this colour, everything is at full strength, and the Store says that it is done.
+async fn is_painted(bed: &TestBed, colour: &str, size: StoreSize) -> Result<()> {
+    let colours = colours(bed).await?;
+    ensure!(
+        colours.values().all(|found| found == colour),
+        "not all of {colours:?} are {colour}"
+    );
+    let store = workload::store_is_ready(bed, STORE).await?;
+    expect_condition(&store, "Degraded", "False")?;
+    expect_condition(&store, "Stalled", "False")?;
+    let progressing = expect_condition(&store, "Progressing", "False")?;
+    ensure!(progressing.reason == "AsSpecified", "{progressing:?}");
+    let updated = store.data.pointer("/status/updatedReplicas");
+    ensure!(
+        updated == Some(&json!(size.replicas)),
+        "{updated:?} are updated"
+    );
+    workload::groups_are_whole(bed, STORE, size).await
+}
+
+async fn until_painted(bed: &TestBed, operator: &mut Supervised<'_>, colour: &str) -> Result<()> {
+    operator
+        .until_settled("all pods to be replaced", LIMIT * 2, async || {
+            is_painted(bed, colour, SIZE).await
+        })
+        .await
+}
+
+/// Waits until one pod has been replaced, and others have not.
+async fn until_half_way(bed: &TestBed, operator: &mut Supervised<'_>, colour: &str) -> Result<()> {
+    operator
+        .until("the first pod to be replaced", LIMIT, async || {
+            let colours = colours(bed).await?;
+            ensure!(
+                colours.values().any(|found| found == colour),
+                "none of {colours:?} is {colour}"
+            );
+            Ok(())
+        })
+        .await
+}
+
+/// How often each storage pod was deleted.
+fn deletions(bed: &TestBed) -> BTreeMap<String, usize> {
+    let deleted = bed.observer().counts().deleted;
+    let pods = deleted
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("Pod/tulip-"));
+    pods.collect()
+}
+
+fn each(times: usize) -> BTreeMap<String, usize> {
+    let pods = (0..SIZE.replicas).map(|ordinal| (format!("Pod/{STORE}-{ordinal}"), times));
+    pods.collect()
+}
+
+/// A runtime that is connected, and increments through it.
+async fn connect_load(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<Load> {
+    bed.create_pod(samples::application_pod("hive-0", "hive"))
+        .await?;
+    resources::create(&bed.sessions(), samples::session("bees", STORE, "hive")).await?;
+    operator
+        .until("the Session to be connected", LIMIT, async || {
+            let session = bed.sessions().get("bees").await?;
+            let ready = expect_condition(&session, "Ready", "True")?;
+            ensure!(ready.reason == "Connected", "{ready:?}");
+            Ok(())
+        })
+        .await?;
+    let pod = bed.runner().address("hive-0").context("hive-0 runs")?;
+    let load = Load::start(pod, "visits");
+    load.goes_on(5).await?;
+    Ok(load)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_goes_through_all_pods_under_load_and_loses_nothing() -> Result<()> {
+    workload::run("roll", None, roll).await?;
+    Ok(())
+}
+
+async fn roll(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    bootstrap(bed, operator).await?;
+    let load = connect_load(bed, operator).await?;
+    paint(bed, "red").await?;
+    until_painted(bed, operator, "red").await?;
+    ensure!(deletions(bed) == each(1), "{:?}", deletions(bed));
+    load.goes_on(20).await?;
+    expect_spread_leaders(bed, operator).await?;
+
+    // Raft's settings reach the groups that run.
+    let raft = json!({"spec": {"multiRaft": {"raft": {"electionTimeout": "7s"}}}});
+    resources::change(&bed.stores(), STORE, raft).await?;
+    operator
+        .until_settled("the timeout to be in force", LIMIT * 2, async || {
+            for timeout in election_timeouts(bed).await? {
+                ensure!(timeout == 7, "a group runs with {timeout} s");
+            }
+            is_painted(bed, "red", SIZE).await
+        })
+        .await?;
+    ensure!(deletions(bed) == each(2), "{:?}", deletions(bed));
+    load.goes_on(20).await?;
+    let (acknowledged, unknown) = load.check().await?;
+    println!("{acknowledged} increments were acknowledged, {unknown} failed");
+    ensure!(
+        unknown * 20 <= acknowledged,
+        "{unknown} increments failed while {acknowledged} succeeded"
+    );
+    Ok(())
+}
+
+async fn election_timeouts(bed: &TestBed) -> Result<Vec<i64>> {
+    let mut timeouts = Vec::new();
+    for ordinal in 0..SIZE.replicas {
+        let pod = format!("{STORE}-{ordinal}");
+        let address = bed.runner().address(&pod).context("it does not run")?;
+        for group in groups::status(address).await?.groups {
+            let timeout = group.raft.and_then(|raft| raft.election_timeout);
+            timeouts.push(timeout.context("a group tells no timeout")?.seconds);
+        }
+    }
+    Ok(timeouts)
+}
+
+/// No node leads two groups more than another.
+async fn expect_spread_leaders(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    operator
+        .until_settled("the leaders to be spread", LIMIT, async || {
+            let mut counts = Vec::new();
+            for ordinal in 0..SIZE.replicas {
+                let pod = format!("{STORE}-{ordinal}");
+                let address = bed.runner().address(&pod).context("it does not run")?;
+                let groups = groups::status(address).await?.groups;
+                let led = groups.iter().filter(|group| group.role() == Role::Leader);
+                counts.push(led.count());
+            }
+            let (most, least) = (counts.iter().max(), counts.iter().min());
+            let is_even = most
+                .zip(least)
+                .is_some_and(|(most, least)| most - least <= 1);
+            ensure!(is_even, "the nodes lead {counts:?} groups");
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_is_ready_when_its_disk_counts_and_a_budget_guards_the_others() -> Result<()> {
+    workload::run("gate", None, guard).await?;
+    Ok(())
+}
+
+async fn guard(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    bootstrap(bed, operator).await?;
+    for pod in storage_pods(bed).await? {
+        let name = pod.name_any();
+        ensure!(
+            gate(&pod).as_deref() == Some("True"),
+            "{name}: {:?}",
+            gate(&pod)
+        );
+    }
+    let budgets: Api<PodDisruptionBudget> = Api::namespaced(bed.client().clone(), bed.namespace());
+    let spec = budgets.get(STORE).await?.spec.context("it is empty")?;
+    let spec = serde_json::to_value(spec)?;
+    ensure!(spec["maxUnavailable"] == json!(1), "{spec}");
+    ensure!(
+        spec["selector"]["matchLabels"]["atomix.io/store"] == json!(STORE),
+        "{spec}"
+    );
+    // With one copy a budget would forbid every drain.
+    let one = json!({"spec": {"multiRaft": {"replicationFactor": 1}}});
+    resources::change(&bed.stores(), STORE, one).await?;
+    operator
+        .until_settled("the budget to be gone", LIMIT * 2, async || {
+            ensure!(budgets.get_opt(STORE).await?.is_none(), "it is there");
+            let store = workload::store_is_ready(bed, STORE).await?;
+            let ready = expect_condition(&store, "Ready", "True")?;
+            ensure!(ready.message.contains("drains are allowed"), "{ready:?}");
+            expect_condition(&store, "Progressing", "False")?;
+            Ok(())
+        })
+        .await
+}
+
+fn gate(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.iter().flat_map(|status| &status.conditions);
+    let mut conditions = conditions.flatten();
+    let gate = conditions.find(|condition| condition.type_ == "atomix.io/replicated")?;
+    Some(gate.status.clone())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_is_paused_half_way_stands_still_and_goes_on() -> Result<()> {
+    workload::run("roll-pause", None, pause).await?;
+    Ok(())
+}
+
+async fn pause(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    bootstrap(bed, operator).await?;
+    paint(bed, "red").await?;
+    until_half_way(bed, operator, "red").await?;
+    resources::change(&bed.stores(), STORE, json!({"spec": {"paused": true}})).await?;
+    operator
+        .until_settled(
+            "the Store to say that it is paused",
+            LIMIT * 2,
+            async || {
+                let store = bed.stores().get(STORE).await?;
+                let progressing = expect_condition(&store, "Progressing", "False")?;
+                ensure!(progressing.reason == "Paused", "{progressing:?}");
+                workload::groups_are_whole(bed, STORE, SIZE).await
+            },
+        )
+        .await?;
+    let before = deletions(bed);
+    ensure!(before.len() < 3, "all pods were replaced before the pause");
+    let touching = json!({"metadata": {"annotations": {"touched": "yes"}}});
+    resources::change(&bed.stores(), STORE, touching).await?;
+    operator
+        .until_settled("the pause to hold", LIMIT, async || {
+            workload::store_is_ready(bed, STORE).await?;
+            Ok(())
+        })
+        .await?;
+    ensure!(deletions(bed) == before, "pods were replaced in the pause");
+    resources::change(&bed.stores(), STORE, json!({"spec": {"paused": null}})).await?;
+    until_painted(bed, operator, "red").await?;
+    ensure!(deletions(bed) == each(1), "{:?}", deletions(bed));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_is_reverted_half_way_rolls_back_what_it_had_changed() -> Result<()> {
+    workload::run("roll-back", None, revert).await?;
+    Ok(())
+}
+
+async fn revert(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    let mut store = store(SIZE);
+    let first = pod_settings("atomix-node:test", "red");
+    if let Some(Value::Object(pod)) = store.pointer_mut("/spec/multiRaft/pod") {
+        let env = first.pointer("/spec/multiRaft/pod/env").cloned();
+        pod.insert("env".to_owned(), env.unwrap_or_default());
+    }
+    workload::bootstrap_of(bed, operator, store, STORE, SIZE).await?;
+    paint(bed, "blue").await?;
+    until_half_way(bed, operator, "blue").await?;
+    paint(bed, "red").await?;
+    until_painted(bed, operator, "red").await?;
+    let deleted = deletions(bed);
+    // One or two were on their way; each of these came back, and no other was touched.
+    ensure!(deleted.values().all(|times| *times == 2), "{deleted:?}");
+    ensure!(deleted.len() < 3, "all pods were replaced: {deleted:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_does_not_come_back_stops_the_change_until_its_image_is_corrected() -> Result<()>
+{
+    workload::run("roll-stop", None, stop).await?;
+    Ok(())
+}
+
+async fn stop(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    bootstrap(bed, operator).await?;
+    let load = connect_load(bed, operator).await?;
+    let missing = pod_settings("atomix-node:missing", "red");
+    resources::change(&bed.stores(), STORE, missing).await?;
+    operator
+        .until_settled("the change to stop", LIMIT, async || {
+            let store = bed.stores().get(STORE).await?;
+            let progressing = expect_condition(&store, "Progressing", "True")?;
+            ensure!(progressing.reason == "RollStopped", "{progressing:?}");
+            ensure!(
+                progressing.message.contains("1 of 3 pods")
+                    && progressing
+                        .message
+                        .contains("cannot pull image atomix-node:missing"),
+                "{progressing:?}"
+            );
+            expect_condition(&store, "Ready", "True")?;
+            expect_condition(&store, "Degraded", "True")?;
+            Ok(())
+        })
+        .await?;
+    ensure!(deletions(bed).len() == 1, "{:?}", deletions(bed));
+    load.goes_on(20).await?;
+
+    paint(bed, "blue").await?;
+    until_painted(bed, operator, "blue").await?;
+    let deleted = deletions(bed);
+    let total: usize = deleted.values().sum();
+    ensure!(deleted.len() == 3 && total == 4, "{deleted:?}");
+    load.goes_on(20).await?;
+    load.check().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_would_lose_the_only_copy_is_refused_until_that_is_allowed() -> Result<()> {
+    workload::run("roll-loss", None, lose).await?;
+    Ok(())
+}
+
+async fn lose(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    let size = StoreSize {
+        replicas: 2,
+        partitions: 2,
+    };
+    let store = samples::ephemeral_store(STORE, size);
+    workload::bootstrap_of(bed, operator, store, STORE, size).await?;
+    paint(bed, "red").await?;
+    operator
+        .until_settled("the change to be refused", LIMIT, async || {
+            let store = workload::store_is_ready(bed, STORE).await?;
+            let stalled = expect_condition(&store, "Stalled", "True")?;
+            ensure!(
+                stalled.reason == "DataLossNotAllowed"
+                    && stalled
+                        .message
+                        .contains("spec.updateStrategy.allowDataLoss"),
+                "{stalled:?}"
+            );
+            Ok(())
+        })
+        .await?;
+    ensure!(deletions(bed).is_empty(), "{:?}", deletions(bed));
+    let allowed = json!({"spec": {"updateStrategy": {"allowDataLoss": true}}});
+    resources::change(&bed.stores(), STORE, allowed).await?;
+    operator
+        .until_settled("the Store to begin anew", LIMIT * 2, async || {
+            let colours = colours(bed).await?;
+            ensure!(colours.values().all(|found| found == "red"), "{colours:?}");
+            let store = workload::store_is_ready(bed, STORE).await?;
+            expect_condition(&store, "Stalled", "False")?;
+            expect_condition(&store, "Progressing", "False")?;
+            expect_condition(&store, "DataLost", "True")?;
+            let incarnation = store.data.pointer("/status/incarnation");
+            ensure!(incarnation == Some(&json!(2)), "{incarnation:?}");
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_the_pods_survives_a_crash_at_every_call() -> Result<()> {
+    crash_at_sampled_calls("a_change_of_the_pods_survives_a_crash_at_every_call", crash).await
+}
+
+async fn crash(crash: Option<CrashPoint>) -> Result<Outcome> {
+    workload::run("roll-crash", None, async |bed, operator| {
+        roll_once(bed, operator, crash).await
+    })
+    .await
+}
+
+async fn roll_once(
+    bed: &TestBed,
+    operator: &mut Supervised<'_>,
+    crash: Option<CrashPoint>,
+) -> Result<()> {
+    let size = StoreSize {
+        replicas: 3,
+        partitions: 1,
+    };
+    workload::bootstrap_of(bed, operator, store(size), STORE, size).await?;
+    operator.arm(crash);
+    paint(bed, "red").await?;
+    operator
+        .until_settled("all pods to be replaced", LIMIT * 2, async || {
+            is_painted(bed, "red", size).await
+        })
+        .await
+}
