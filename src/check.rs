@@ -1,20 +1,22 @@
-//! `atomix-operator check`: asks a running operator whether it answers, for `helm test`.
+//! `atomix-operator check`: asks a running operator whether it is ready, for `helm test`.
 
 use std::time::Duration;
 
-use atomix_proto::runtime::v1::ListSessionsRequest;
-use atomix_proto::runtime::v1::session_service_client::SessionServiceClient;
 use clap::Args;
 use thiserror::Error;
-use tonic::transport::Endpoint;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 /// Between two attempts.
 const PERIOD: Duration = Duration::from_secs(1);
 
+/// For how long one attempt waits.
+const ATTEMPT: Duration = Duration::from_secs(5);
+
 /// Which operator is asked.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Where the operator serves gRPC, such as http://atomix-operator.atomix-system.svc:5682.
+    /// Its admin port, such as atomix-operator.atomix-system.svc:9090.
     #[arg(long)]
     pub address: String,
     /// How long it is waited for, in seconds.
@@ -22,60 +24,57 @@ pub struct CheckArgs {
     pub timeout: u64,
 }
 
-/// Why an operator did not answer.
+/// The operator was not ready in time.
 #[derive(Debug, Error)]
-pub enum CheckError {
-    /// It cannot be an address.
-    #[error("{0} is no address: give one such as http://atomix-operator.atomix-system.svc:5682")]
-    Address(String),
-    /// It did not answer in time.
-    #[error("the operator at {address} did not answer within {seconds} s: {last}; look at its log")]
-    Silent {
-        /// Where.
-        address: String,
-        /// How long it was waited for.
-        seconds: u64,
-        /// What was wrong last.
-        last: String,
-    },
+#[error(
+    "the operator at {address} is not ready within {seconds} s: {last}; give its admin port as \
+     HOST:PORT, and look at its log"
+)]
+pub struct NotReady {
+    address: String,
+    seconds: u64,
+    last: String,
 }
 
-/// Asks until it answers; returns how many Sessions it serves.
+/// Asks until the operator says that it is ready: its controllers work, or stand by.
 ///
 /// # Errors
-/// When it does not answer in time.
-pub async fn check(args: &CheckArgs) -> Result<usize, CheckError> {
-    let endpoint = Endpoint::from_shared(args.address.clone())
-        .map_err(|_| CheckError::Address(args.address.clone()))?
-        .connect_timeout(PERIOD * 5)
-        .timeout(PERIOD * 10);
+/// When it does not say so in time.
+pub async fn check(args: &CheckArgs) -> Result<(), NotReady> {
     let mut last = "no attempt has ended".to_owned();
     let asked = async {
         loop {
-            match ask(&endpoint).await {
-                Ok(sessions) => return sessions,
-                Err(error) => last = error,
+            match tokio::time::timeout(ATTEMPT, ask(&args.address)).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => last = error,
+                Err(_elapsed) => last = format!("no answer within {ATTEMPT:?}"),
             }
             tokio::time::sleep(PERIOD).await;
         }
     };
     let answered = tokio::time::timeout(Duration::from_secs(args.timeout), asked).await;
-    answered.map_err(|_| CheckError::Silent {
+    answered.map_err(|_elapsed| NotReady {
         address: args.address.clone(),
         seconds: args.timeout,
         last,
     })
 }
 
-async fn ask(endpoint: &Endpoint) -> Result<usize, String> {
-    let channel = endpoint
-        .connect()
-        .await
-        .map_err(|error| error.to_string())?;
-    let request = ListSessionsRequest::default();
-    let answer = SessionServiceClient::new(channel)
-        .list_sessions(request)
-        .await;
-    let answer = answer.map_err(|status| status.message().to_owned())?;
-    Ok(answer.into_inner().sessions.len())
+async fn ask(address: &str) -> Result<(), String> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        let request =
+            format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    let answer = exchange.await.map_err(|error| error.to_string())?;
+    let status = answer.lines().next().unwrap_or_default();
+    if status.contains(" 200 ") {
+        return Ok(());
+    }
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    Err(format!("it answers {status}: {}", body.trim()))
 }
