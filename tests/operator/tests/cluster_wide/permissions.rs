@@ -57,6 +57,18 @@ const IDLE: &[(&str, &str, &str, &str)] = &[
     ("atomix.io", "sessions", "get", "as for Stores"),
     ("atomix.io", "drivers", "get", "as for Stores"),
     (
+        "",
+        "pods/eviction",
+        "create",
+        "a pod of an old template is replaced: tested in `rolling`",
+    ),
+    (
+        "policy",
+        "poddisruptionbudgets",
+        "delete",
+        "a Store comes down to one copy: tested in `rolling`",
+    ),
+    (
         "events.k8s.io",
         "events",
         "patch",
@@ -140,6 +152,8 @@ async fn live(
         webhook: Some(webhook.served()?),
         audit: Some(audit.clone()),
         network_policies: true,
+        // The chart grants Secrets by a value of its own, in the namespaces that it names.
+        secret_namespaces: Vec::new(),
         ..bed.settings()
     };
     let seen = audit.clone();
