@@ -135,6 +135,10 @@ impl Keeper<'_> {
         };
         let gates = pods.iter().filter_map(|at| {
             let state = inputs.nodes.get(at);
+            if state == Some(&NodeState::Unheard) {
+                // An operator that has just started knows nothing against it.
+                return None;
+            }
             let view = state.and_then(NodeState::view);
             let becomes = wanted(self.is_open(inputs, *at), *at, view, strength.as_ref())?;
             Some((*at, becomes))

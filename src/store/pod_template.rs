@@ -50,7 +50,7 @@ pub(super) fn pod_template(
             node_selector: pod.node_selector.clone(),
             tolerations: pod.tolerations.clone(),
             priority_class_name: pod.priority_class_name.clone(),
-            service_account_name: pod.service_account_name.clone(),
+            service_account_name: Some(service_account(pod)),
             image_pull_secrets: pod.image_pull_secrets.clone(),
             security_context: Some(pod_security(pod)),
             termination_grace_period_seconds: Some(GRACE_SECONDS),
@@ -63,6 +63,13 @@ pub(super) fn pod_template(
             ..PodSpec::default()
         }),
     }
+}
+
+/// Always named: the API server writes a deprecated twin of this field, and would restore from it a
+/// name that is no longer applied.
+fn service_account(pod: &StoragePod) -> String {
+    let named = pod.service_account_name.clone();
+    named.unwrap_or_else(|| "default".to_owned())
 }
 
 fn container(cluster: &Cluster, default_image: &str) -> Container {

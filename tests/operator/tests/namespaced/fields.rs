@@ -76,12 +76,13 @@ fn raft(fields: Value) -> Value {
     json!({"multiRaft": fields})
 }
 
-fn pod(field: &'static str, name: &str, value: Value) -> Row {
+/// A field of the pods, with where and what the pod template says then.
+fn pod(field: &'static str, name: &str, value: Value, path: &'static str, expected: Value) -> Row {
     row(
         field,
         CLUSTER,
         raft(json!({"pod": {name: value}})),
-        Refused(NOT_YET),
+        InStatefulSet(path, expected),
     )
 }
 
@@ -98,6 +99,13 @@ fn store_rows() -> Vec<Row> {
     let named = |key: &str| json!({"configMapRef": {"name": "weather"}, "key": key});
     let placed = json!({"configMapRef": {"name": "weather"}, "path": "timeouts.session"});
     vec![
+        // Before the pods' fields: some of those make pods that never run, and members wait for pods.
+        row(
+            "multiRaft.replicas",
+            CLUSTER,
+            raft(json!({"replicas": 2})),
+            InStatefulSet("/spec/replicas", json!(2)),
+        ),
         row(
             "driver.name",
             MEMORY,
@@ -161,14 +169,14 @@ fn store_rows() -> Vec<Row> {
         row(
             "multiRaft.raft.electionTimeout",
             CLUSTER,
-            raft(json!({"raft": {"electionTimeout": "5s"}})),
-            Refused(NOT_YET),
+            raft(json!({"raft": {"electionTimeout": "2s"}})),
+            TestedIn("rolling: a_change_goes_through_all_pods_under_load_and_loses_nothing"),
         ),
         row(
             "multiRaft.raft.snapshotEntryThreshold",
             CLUSTER,
-            raft(json!({"raft": {"snapshotEntryThreshold": 7}})),
-            Refused(NOT_YET),
+            raft(json!({"raft": {"snapshotEntryThreshold": 20000}})),
+            TestedIn("rolling: a_change_goes_through_all_pods_under_load_and_loses_nothing"),
         ),
         row(
             "multiRaft.storage.size",
@@ -207,74 +215,104 @@ fn store_rows() -> Vec<Row> {
             "multiRaft.pod.imagePullPolicy",
             "imagePullPolicy",
             json!("Always"),
+            "/spec/template/spec/containers/0/imagePullPolicy",
+            json!("Always"),
         ),
         pod(
             "multiRaft.pod.imagePullSecrets",
             "imagePullSecrets",
             json!([{"name": "a"}]),
+            "/spec/template/spec/imagePullSecrets/0/name",
+            json!("a"),
         ),
         pod(
             "multiRaft.pod.resources",
             "resources",
             json!({"requests": {"cpu": 1}}),
+            "/spec/template/spec/containers/0/resources/requests/cpu",
+            json!("1"),
+        ),
+        row(
+            "multiRaft.pod.env",
+            CLUSTER,
+            raft(json!({"pod": {"env": [{"name": "A", "value": "b"}]}})),
+            TestedIn("store::build::tests"),
         ),
         pod(
-            "multiRaft.pod.env",
-            "env",
-            json!([{"name": "A", "value": "b"}]),
+            "multiRaft.pod.labels",
+            "labels",
+            json!({"a": "b"}),
+            "/spec/template/metadata/labels/a",
+            json!("b"),
         ),
-        pod("multiRaft.pod.labels", "labels", json!({"a": "b"})),
         pod(
             "multiRaft.pod.annotations",
             "annotations",
             json!({"a": "b"}),
+            "/spec/template/metadata/annotations/a",
+            json!("b"),
         ),
         pod(
             "multiRaft.pod.nodeSelector",
             "nodeSelector",
             json!({"a": "b"}),
+            "/spec/template/spec/nodeSelector/a",
+            json!("b"),
         ),
         pod(
             "multiRaft.pod.tolerations",
             "tolerations",
             json!([{"operator": "Exists"}]),
+            "/spec/template/spec/tolerations/0/operator",
+            json!("Exists"),
         ),
         pod(
             "multiRaft.pod.affinity",
             "affinity",
             json!({"nodeAffinity": {}}),
+            "/spec/template/spec/affinity/nodeAffinity",
+            json!({}),
         ),
-        pod(
+        row(
             "multiRaft.pod.topologySpreadConstraints",
-            "topologySpreadConstraints",
-            json!([]),
+            CLUSTER,
+            raft(json!({"pod": {"topologySpreadConstraints": []}})),
+            TestedIn("store::build::tests"),
         ),
         pod(
             "multiRaft.pod.priorityClassName",
             "priorityClassName",
+            json!("high"),
+            "/spec/template/spec/priorityClassName",
             json!("high"),
         ),
         pod(
             "multiRaft.pod.serviceAccountName",
             "serviceAccountName",
             json!("other"),
+            "/spec/template/spec/serviceAccountName",
+            json!("other"),
         ),
         pod(
             "multiRaft.pod.securityContext",
             "securityContext",
             json!({"runAsUser": 7}),
+            "/spec/template/spec/securityContext/runAsUser",
+            json!(7),
+        ),
+        row(
+            "updateStrategy.allowDataLoss",
+            CLUSTER,
+            json!({"updateStrategy": {"allowDataLoss": true}}),
+            TestedIn(
+                "rolling: a_change_that_would_lose_the_only_copy_is_refused_until_that_is_allowed",
+            ),
         ),
         row(
             "paused",
             CLUSTER,
             json!({"paused": true}),
             Condition("Progressing", "False", "Paused"),
-        ),
-        row(
-            "multiRaft.replicas",
-            CLUSTER,
-            raft(json!({"replicas": 2})),
-            InStatefulSet("/spec/replicas", json!(2)),
         ),
     ]
 }

@@ -97,7 +97,11 @@ async fn live(bed: &TestBed, operator: &mut Supervised<'_>, seed: u64, count: us
 
     operator
         .until_settled("the first state to be back", LIMIT, async || {
-            ensure!(stateful_set(bed).await? == first, "another StatefulSet");
+            let now = stateful_set(bed).await?;
+            ensure!(
+                now == first,
+                "another StatefulSet: {now} instead of {first}"
+            );
             for (api, name) in [(bed.stores(), "lily"), (bed.sessions(), "wasps")] {
                 expect_condition(&api.get(name).await?, "Ready", "True")?;
             }
