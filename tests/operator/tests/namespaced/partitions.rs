@@ -53,10 +53,18 @@ async fn live(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
         })
         .await?;
 
+    // The answer is of the operator's view, which learns of a new Store by its watch.
+    operator
+        .until("the new Store to be known", LIMIT, async || {
+            let refused = ask(&service, bed.namespace(), "rose").await;
+            let status = refused.err().context("it was not refused")?;
+            ensure!(status.code() == Code::FailedPrecondition, "{status}");
+            Ok(())
+        })
+        .await?;
     for (namespace, store, code) in [
         (bed.namespace(), "lily", Code::NotFound),
         ("elsewhere", "tulip", Code::NotFound),
-        (bed.namespace(), "rose", Code::FailedPrecondition),
         ("", "tulip", Code::InvalidArgument),
         (bed.namespace(), "", Code::InvalidArgument),
     ] {
