@@ -211,7 +211,12 @@ impl Runtimes {
         // Before any call: after a crash of a call the runtime may hold these Sessions.
         let reached_before = self.intend(key, &found.sessions);
         let desired = desired::desired(&found.sessions);
-        let channel = self.shared.context.channels.get(address);
+        let channels = &self.shared.context.channels;
+        let channel = if found.takes_over {
+            channels.taking_over().get(address)
+        } else {
+            channels.get(address)
+        };
         let mut pass = Pass::default();
         let result = Runtime::new(address, channel)
             .converge(&desired, &mut pass)

@@ -111,7 +111,7 @@ fn config_map(owner: &Owner, config: &DriverConfig) -> ConfigMap {
 fn stateful_set(owner: &Owner, cluster: &Cluster, default_image: &str, pods: u32) -> StatefulSet {
     let claims = match &cluster.storage {
         ClusterStorage::Ephemeral => None,
-        ClusterStorage::Volumes { size, class } => Some(vec![PersistentVolumeClaim {
+        ClusterStorage::Volumes { size, class, .. } => Some(vec![PersistentVolumeClaim {
             // Only constants beside class and size: any later change is refused by the API.
             metadata: ObjectMeta {
                 name: Some(names::DATA_VOLUME.to_owned()),

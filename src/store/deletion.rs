@@ -29,6 +29,24 @@ pub fn sessions_using(
     names
 }
 
+/// Whether a Session of any namespace refers to the Store.
+#[must_use]
+pub fn is_used(store: &ObjectKey, sessions: &Cache<DeserializeGuard<Session>>) -> bool {
+    let using = sessions.filter(|guarded| {
+        let session = guarded.0.as_ref();
+        session.is_ok_and(|session| target(session) == *store)
+    });
+    !using.is_empty()
+}
+
+/// The Store that a Session refers to.
+#[must_use]
+pub fn target(session: &Session) -> ObjectKey {
+    let own = session.metadata.namespace.clone().unwrap_or_default();
+    let namespace = session.spec.store.namespace.clone().unwrap_or(own);
+    ObjectKey::new(namespace, &session.spec.store.name)
+}
+
 /// Whether a Session of the Store's namespace refers to the Store.
 #[must_use]
 pub fn session_uses(session: &Session, store: &ObjectKey) -> bool {

@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::bootstrap::{Observed, StoredPlan};
 use super::build::Owner;
+use super::claims::{ClaimSpecView, ClaimView};
 use super::error::StoreError;
 use super::names;
 use super::node_view::NodeView;
@@ -39,10 +40,21 @@ pub struct StatefulSetView {
 }
 
 /// See [`StatefulSetView`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct StatefulSetSpecView {
     /// How many pods there are meant to be.
     pub replicas: Option<u32>,
+    /// What claims are made from.
+    pub volume_claim_templates: Option<Vec<ClaimTemplateView>>,
+}
+
+/// See [`StatefulSetView`].
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct ClaimTemplateView {
+    /// What is asked for.
+    #[serde(default)]
+    pub spec: ClaimSpecView,
 }
 
 /// See [`StatefulSetView`].
@@ -76,6 +88,8 @@ pub struct Children {
     pub stateful_sets: Cache<StatefulSetView>,
     /// Storage pods.
     pub pods: Cache<StoragePodView>,
+    /// Claims of their volumes.
+    pub claims: Cache<ClaimView>,
 }
 
 /// Everything that a reconcile of storage nodes reads.

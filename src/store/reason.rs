@@ -26,6 +26,10 @@ pub enum Reason {
     Bootstrapping,
     /// Partitions have no leader.
     PartitionsNotReady,
+    /// Partitions have lost a majority of their copies for good.
+    QuorumLost,
+    /// Volumes are smaller than the specification says.
+    VolumesNotGrown,
     /// Members are copied to other nodes, by the user's wish.
     MovingMembers,
     /// Members whose disk is gone are made again.
@@ -42,6 +46,8 @@ pub enum Reason {
     InUse,
     /// Somebody else's object has a name that the Store needs.
     NameTaken,
+    /// Another operator manages the Store.
+    ManagedByOther,
     /// Disks hold another Store's groups.
     ExistingData,
     /// The plan is gone.
@@ -83,6 +89,8 @@ impl Reason {
             Self::WaitingForEarlierStore => "WaitingForEarlierStore",
             Self::Bootstrapping => "Bootstrapping",
             Self::PartitionsNotReady => "PartitionsNotReady",
+            Self::QuorumLost => "QuorumLost",
+            Self::VolumesNotGrown => "VolumesNotGrown",
             Self::MovingMembers => "MovingMembers",
             Self::ReplacingMembers => "ReplacingMembers",
             Self::PlacementWaits => "PlacementWaits",
@@ -91,6 +99,7 @@ impl Reason {
             Self::DriverNotFound => "DriverNotFound",
             Self::InUse => "InUse",
             Self::NameTaken => "NameTaken",
+            Self::ManagedByOther => "ManagedByOther",
             Self::ExistingData => "ExistingData",
             Self::BootstrapPlanMissing => "BootstrapPlanMissing",
             Self::BootstrapPlanDamaged => "BootstrapPlanDamaged",
@@ -150,6 +159,8 @@ impl Reason {
             Self::WaitingForEarlierStore,
             Self::Bootstrapping,
             Self::PartitionsNotReady,
+            Self::QuorumLost,
+            Self::VolumesNotGrown,
             Self::MovingMembers,
             Self::ReplacingMembers,
             Self::PlacementWaits,
@@ -158,6 +169,7 @@ impl Reason {
             Self::DriverNotFound,
             Self::InUse,
             Self::NameTaken,
+            Self::ManagedByOther,
             Self::ExistingData,
             Self::BootstrapPlanMissing,
             Self::BootstrapPlanDamaged,

@@ -1,6 +1,7 @@
 //! One reconcile of one Store: the steps in their order, and what becomes of their errors.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
@@ -14,23 +15,30 @@ use super::bootstrap::{Desired, Phase};
 use super::build::{Owner, StoreObjects, build};
 use super::carry_out::{Announcement, Bootstrapper, Outcome};
 use super::change::{ChangeRefused, Changer};
-use super::deletion::{sessions_using, waiting_message};
+use super::claims::{self, ClaimKeeper, claims_of};
+use super::deletion::{is_used, sessions_using, waiting_message};
 use super::dereference::{Children, Inputs, StatefulSetView, dereference};
 use super::driver_config;
 use super::error::StoreError;
 use super::names;
+use super::ownership::{self, Ownership};
 use super::place::{Placed, Placer, pods_before_the_mark};
 use super::plan_store::PlanStore;
 use super::pods::StoragePodView;
 use super::reason::Reason;
+use super::recovery::{self, Wish};
 use super::status::{self, Findings};
 use super::validate::{Cluster, ClusterStorage, ValidStore, validate};
-use super::watches::Watches;
+use super::watches::{NodeState, Watches};
 use crate::context::Context;
 use atomix_controller::{
     Next, ObjectKey, Queue, Severity, StatusWriter, UndecodableReports, finalizer,
 };
+use atomix_resources::store::RetentionPolicy;
 use atomix_resources::{Store, StoreStatus};
+
+/// How soon a group is looked at again that was recovered.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Everything that outlives one reconcile.
 #[derive(Debug)]
@@ -145,8 +153,19 @@ impl Reconciler {
     ) -> Result<Next, StoreError> {
         let owner = owner_of(key, store);
         let mut inputs = dereference(&owner, &self.children, &self.plans, &self.watches).await?;
+        let context = match self.ownership(store, &inputs) {
+            Ownership::Ours => self.context.clone(),
+            Ownership::Declared => self.context.taking_over(),
+            Ownership::Other(other) => {
+                let own = self.context.channels.identity().id();
+                let message = ownership::message(&key.name, &own, &other);
+                self.halt(store, Reason::ManagedByOther, &message, previous)
+                    .await?;
+                return Ok(Next::OnChange);
+            }
+        };
         let bootstrapper = Bootstrapper {
-            context: &self.context,
+            context: &context,
             plans: &self.plans,
             owner: &owner,
             cluster,
@@ -178,7 +197,8 @@ impl Reconciler {
                 Some(placed) => placed.decision.replicas,
                 None => pods_before_the_mark(cluster, &inputs, bootstrapper.was_bootstrapped),
             };
-            let objects = build(&owner, cluster, config, &self.options.node_image, pods);
+            let built = of_template(cluster, inputs.stateful_set.as_deref());
+            let objects = build(&owner, &built, config, &self.options.node_image, pods);
             match self.apply(&owner, store, objects, &inputs).await {
                 Ok(()) => bootstrapper.carry_out(&mut inputs, decision).await,
                 Err(error) => Outcome::stopped(decision.phase, error),
@@ -191,6 +211,16 @@ impl Reconciler {
             error,
         } = outcome;
 
+        let (mut events, mut volumes) = (events, None);
+        if !is_paused && error.is_none() {
+            let keeper = ClaimKeeper {
+                context: &context,
+                owner: &owner,
+                claims: claims_of(key, &self.children.claims),
+            };
+            let kept = keeper.keep(cluster, &inputs, placed.as_ref(), &mut events);
+            volumes = kept.await.err();
+        }
         let stateful_set = inputs.stateful_set.as_deref();
         let refused = self.refused_change(key, placed.as_ref());
         let findings = Findings {
@@ -204,41 +234,47 @@ impl Reconciler {
             nodes: &inputs.nodes,
             placement: placed.as_ref().map(|placed| &placed.decision),
             newest_revision: stateful_set.and_then(StatefulSetView::newest_revision),
-            error: error.as_ref().or(refused.as_ref()),
+            error: error.as_ref().or(refused.as_ref()).or(volumes.as_ref()),
         };
         let generation = store.metadata.generation.unwrap_or_default();
-        let status = status::of_cluster(&findings, previous, generation, Timestamp::now());
+        let mut status = status::of_cluster(&findings, previous, generation, Timestamp::now());
+        status.in_use = Some(is_used(key, &self.context.sessions));
         self.announce(store, events);
         let written = self.write_status(store, previous, &status).await;
         if let Some(error) = error {
             return Err(error);
         }
         written?;
-        match placed.filter(|_| !is_paused) {
+        let wishes = recovery::due(recovery::wishes(store), &inputs);
+        let changed = match placed.filter(|_| !is_paused) {
+            Some(_) if !wishes.is_empty() => {
+                self.recover(&context, key, store, &owner, &inputs, wishes)
+                    .await
+            }
+            Some(placed) if placed.decision.actions.is_empty() => Ok(placed.next(cluster)),
             Some(placed) => {
-                self.change_members(key, store, &owner, cluster, &inputs, &placed)
+                self.change_members(&context, key, store, &owner, &inputs, &placed)
                     .await
             }
             None => Ok(next),
-        }
+        };
+        // Tried again after everything else.
+        volumes.map_or(changed, Err)
     }
 
     /// Carries out what was planned for the members: last, since a change may take its time, and
     /// the status says what goes on.
     async fn change_members(
         &self,
+        context: &Context,
         key: &ObjectKey,
         store: &Store,
         owner: &Owner,
-        cluster: &Cluster,
         inputs: &Inputs,
         placed: &Placed,
     ) -> Result<Next, StoreError> {
-        if placed.decision.actions.is_empty() {
-            return Ok(placed.next(cluster));
-        }
         let changer = Changer {
-            context: &self.context,
+            context,
             owner,
             plan: &placed.plan,
             inputs,
@@ -253,6 +289,37 @@ impl Reconciler {
         };
         self.refused.lock().insert(key.clone(), refused.clone());
         Err(StoreError::Change(refused))
+    }
+
+    /// Makes groups go on from one member, as a person has asked. What is refused is tried again: a
+    /// node waits until it is sure that nobody leads.
+    async fn recover(
+        &self,
+        context: &Context,
+        key: &ObjectKey,
+        store: &Store,
+        owner: &Owner,
+        inputs: &Inputs,
+        wishes: Vec<Wish>,
+    ) -> Result<Next, StoreError> {
+        for wish in &wishes {
+            match recovery::carry_out(context, owner, inputs, wish).await {
+                Ok(event) => self.announce(store, event.into_iter().collect()),
+                Err(refused) => {
+                    self.refused.lock().insert(key.clone(), refused.clone());
+                    return Err(StoreError::Change(refused));
+                }
+            }
+        }
+        self.refused.lock().remove(key);
+        Ok(Next::After(AGAIN))
+    }
+
+    fn ownership(&self, store: &Store, inputs: &Inputs) -> Ownership {
+        let views = inputs.nodes.values().filter_map(NodeState::view);
+        let seen = views.map(|view| view.operator.as_str());
+        let own = self.context.channels.identity().id();
+        ownership::judge(ownership::declared(store), &own, seen)
     }
 
     /// Why the last pass could not change members, as long as they are to change.
@@ -291,6 +358,7 @@ impl Reconciler {
         }
         let sessions = sessions_using(key, &self.context.sessions);
         if sessions.is_empty() {
+            self.delete_volumes(key).await?;
             finalizer::remove::<Store>(&self.context.client, meta, names::FINALIZER)
                 .await
                 .map_err(StoreError::Finalizer)?;
@@ -303,6 +371,26 @@ impl Reconciler {
             self.halt(store, Reason::InUse, &message, &previous).await?;
         }
         Ok(Next::OnChange)
+    }
+
+    /// Deletes the volumes of a Store that is going, if it says so. One that does not decode keeps
+    /// them.
+    async fn delete_volumes(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let guarded = self.context.stores.get(key);
+        let Some(Ok(store)) = guarded.as_ref().map(|guarded| guarded.0.as_ref()) else {
+            return Ok(());
+        };
+        let multi_raft = store.spec.multi_raft.as_ref();
+        let policy = multi_raft.and_then(|multi_raft| multi_raft.storage.retention_policy);
+        if policy != Some(RetentionPolicy::Delete) {
+            return Ok(());
+        }
+        let keeper = ClaimKeeper {
+            context: &self.context,
+            owner: &owner_of(key, store),
+            claims: claims_of(key, &self.children.claims),
+        };
+        keeper.delete_all().await
     }
 
     async fn report_undecodable(&self, invalid: &InvalidObject) -> Result<Next, StoreError> {
@@ -358,6 +446,16 @@ impl Reconciler {
             Err(error) => Err(StoreError::Status(error)),
         }
     }
+}
+
+/// A claim template cannot change, so it stays as it was made; claims grow by themselves.
+fn of_template(cluster: &Cluster, live: Option<&StatefulSetView>) -> Cluster {
+    let mut built = cluster.clone();
+    let made = live.and_then(claims::template_size);
+    if let (ClusterStorage::Volumes { size, .. }, Some(made)) = (&mut built.storage, made) {
+        *size = made.clone();
+    }
+    built
 }
 
 fn owner_of(key: &ObjectKey, store: &Store) -> Owner {

@@ -14,6 +14,7 @@ use tonic::transport::Endpoint;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt as _};
 
+use crate::identity::{self, Identity};
 use crate::metrics::Metrics;
 
 /// A gRPC channel; generated clients take it: `NodeClient::new(channel)`.
@@ -75,25 +76,62 @@ impl Dialer for TcpDialer {
 pub struct Channels {
     dialer: Arc<dyn Dialer>,
     metrics: Metrics,
+    identity: Identity,
+    takes_over: bool,
     capacity: usize,
     open: Arc<Mutex<Vec<(SocketAddr, Channel)>>>,
 }
 
 impl Channels {
-    /// No channels yet.
+    /// No channels yet. Every call through them names its sender as `identity` says.
     #[must_use]
-    pub fn new(dialer: Arc<dyn Dialer>, capacity: usize, metrics: Metrics) -> Self {
+    pub fn new(
+        dialer: Arc<dyn Dialer>,
+        capacity: usize,
+        metrics: Metrics,
+        identity: Identity,
+    ) -> Self {
         Self {
             dialer,
             metrics,
+            identity,
+            takes_over: false,
             capacity: capacity.max(1),
             open: Arc::default(),
+        }
+    }
+
+    /// Who calls.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The same channels, for calls that make a node or runtime listen to this operator instead of
+    /// another one, because a person has said so.
+    #[must_use]
+    pub fn taking_over(&self) -> Self {
+        Self {
+            takes_over: true,
+            ..self.clone()
         }
     }
 
     /// The channel to this address. A caller that holds one keeps it open.
     #[must_use]
     pub fn get(&self, address: SocketAddr) -> Channel {
+        let channel = self.shared(address);
+        if self.takes_over {
+            let marked = channel.map_request(|mut request: http::Request<tonic::body::Body>| {
+                identity::take_over(request.headers_mut());
+                request
+            });
+            return Channel::new(marked);
+        }
+        channel
+    }
+
+    fn shared(&self, address: SocketAddr) -> Channel {
         let mut open = self.open.lock();
         // Most recently used last; a few hundred entries are scanned faster than hashed twice.
         if let Some(position) = open.iter().position(|(known, _)| *known == address) {
@@ -105,8 +143,9 @@ impl Channels {
         if open.len() >= self.capacity {
             open.remove(0);
         }
-        let channel = Channel::new(CountCalls {
+        let channel = Channel::new(CountedAndNamed {
             metrics: self.metrics.clone(),
+            identity: self.identity.clone(),
             inner: self.dialer.dial(address),
         });
         open.push((address, channel.clone()));
@@ -120,12 +159,13 @@ impl Channels {
 }
 
 #[derive(Clone)]
-struct CountCalls {
+struct CountedAndNamed {
     metrics: Metrics,
+    identity: Identity,
     inner: Channel,
 }
 
-impl Service<http::Request<tonic::body::Body>> for CountCalls {
+impl Service<http::Request<tonic::body::Body>> for CountedAndNamed {
     type Response = http::Response<tonic::body::Body>;
     type Error = ChannelError;
     type Future = BoxFuture<'static, Result<Self::Response, ChannelError>>;
@@ -134,9 +174,16 @@ impl Service<http::Request<tonic::body::Body>> for CountCalls {
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<tonic::body::Body>) -> Self::Future {
         self.metrics.grpc_call(request.uri().path());
-        Box::pin(self.inner.call(request))
+        self.identity.stamp(request.headers_mut());
+        let identity = self.identity.clone();
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await?;
+            identity.notice(answer.headers());
+            Ok(answer)
+        })
     }
 }
 
@@ -159,7 +206,7 @@ mod tests {
     #[tokio::test]
     async fn channels_are_shared_and_the_least_recently_used_is_dropped() {
         let dialer = Arc::new(Counting::default());
-        let channels = Channels::new(dialer.clone(), 2, Metrics::default());
+        let channels = Channels::new(dialer.clone(), 2, Metrics::default(), Identity::default());
         let at = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         for port in [1, 2, 1, 3, 1, 2] {
             let _channel = channels.get(at(port));

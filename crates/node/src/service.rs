@@ -25,6 +25,7 @@ use crate::control::NodeService;
 use crate::drain;
 use crate::exchange::PartitionsService;
 use crate::faults::{Fault, Faults};
+use crate::fence;
 use crate::grpc;
 use crate::hosted::Hosted;
 use crate::members::{Asker, Joiner, MembersService, watch_standing};
@@ -32,6 +33,7 @@ use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::partition::Environment;
 use crate::peers::{Greeting, PeerTransport, PeersService};
+use crate::recover::retire::retire_former;
 use crate::resolver::{DnsResolver, HostsFileResolver, Resolver};
 
 /// Events that a watcher may lag behind.
@@ -172,6 +174,7 @@ impl Service {
         ));
         let (faults, reported) = Faults::new();
         let (events, _) = broadcast::channel(WATCH_EVENTS);
+        let fence = fence::of(&engine, options.require_operator);
         let transport =
             PeerTransport::new(Arc::clone(&greeting), Arc::clone(&resolver), stop.clone());
         let environment = Environment {
@@ -197,6 +200,8 @@ impl Service {
             stop.clone(),
         );
         tasks.spawn("standing", standing);
+        let retiring = retire_former(Arc::clone(&hosted), Arc::clone(&asker), stop.clone());
+        tasks.spawn("retire", retiring);
         let draining =
             drain::drain_at_shutdown(Arc::clone(&hosted), shutdown.clone(), stop.clone());
         tasks.spawn("drain", draining);
@@ -207,6 +212,7 @@ impl Service {
             bootstrapper: Arc::new(Bootstrapper::new(Arc::clone(&hosted), resolver)),
             asker,
             joiner: joiner.clone(),
+            fence,
             hosted: Arc::clone(&hosted),
             events,
             shutdown: stop.clone(),

@@ -60,21 +60,15 @@ pub(super) const ELECTION_TIMEOUT: &str = "has(this.raft) && has(this.raft.elect
 pub(super) const SNAPSHOT_ENTRY_THRESHOLD: &str = "has(this.raft) && has(this.raft.snapshotEntryThreshold) \
      ? this.raft.snapshotEntryThreshold : 10000";
 
-/// CEL for storage that means the same as before; of `storage`.
-pub(super) fn same_storage() -> String {
-    let same = |field: &str| {
-        format!(
-            "has(self.{field}) == has(oldSelf.{field}) \
-             && (!has(self.{field}) || self.{field} == oldSelf.{field})"
-        )
-    };
-    let (new, old) = of_new_and_old("has(this.retentionPolicy) ? this.retentionPolicy : 'Retain'");
-    format!(
-        "{} && {} && has(self.ephemeral) == has(oldSelf.ephemeral) && ({new}) == ({old})",
-        same("size"),
-        same("storageClassName"),
-    )
-}
+/// CEL for storage of the same kind and class; of `storage`.
+pub(super) const SAME_KIND_OF_STORAGE: &str = "has(self.ephemeral) == has(oldSelf.ephemeral) \
+     && has(self.storageClassName) == has(oldSelf.storageClassName) \
+     && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)";
+
+/// CEL for volumes that do not shrink; of `storage`.
+pub(super) const STORAGE_GROWS: &str = "!has(self.size) || !has(oldSelf.size) \
+     || !isQuantity(string(self.size)) || !isQuantity(string(oldSelf.size)) \
+     || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0";
 
 /// [`NOT_YET`] as the end of a message.
 pub(super) fn not_yet() -> String {

@@ -151,7 +151,7 @@ impl Sidecar {
         );
         // Stores are left only after the last call has ended: then every sender is gone.
         let (serving, mut all_served) = mpsc::channel::<()>(1);
-        let control = control_routes(&stores, &shutdown).await?;
+        let control = control_routes(&stores, options.require_operator, &shutdown).await?;
         tasks.spawn(
             "control",
             serve(
@@ -265,10 +265,11 @@ fn nodelay(stream: io::Result<TcpStream>) -> io::Result<TcpStream> {
 
 async fn control_routes(
     stores: &Arc<Stores>,
+    requires_operator: bool,
     shutdown: &CancellationToken,
 ) -> Result<Routes, StartError> {
     let services = [RUNTIME.to_owned(), SESSION_SERVICE.to_owned()];
-    let runtime = RuntimeServer::new(RuntimeService::new(Arc::clone(stores)));
+    let runtime = RuntimeServer::new(RuntimeService::new(Arc::clone(stores), requires_operator));
     let sessions = Sessions::new(OwnSessions::new(Arc::clone(stores)), shutdown.clone());
     let sessions = SessionServiceServer::new(sessions);
     Ok(common_routes(&services)

@@ -67,6 +67,7 @@ fn node(ordinal: u32, leads: &[u32]) -> NodeState {
         store_uid: "u".to_owned(),
         incarnation: 1,
         version: "0.1.0".to_owned(),
+        operator: String::new(),
         groups: groups.into(),
     })
 }
@@ -242,6 +243,11 @@ fn what_only_a_person_can_solve_is_stalled_with_what_to_do() {
             existing,
             "ExistingData",
             "PersistentVolumeClaims `data-tulip-",
+        ),
+        (
+            Phase::Unadoptable("they hold 4 partitions".to_owned()),
+            "ExistingData",
+            "they hold 4 partitions",
         ),
         (
             Phase::PlanMissing,
@@ -502,6 +508,17 @@ fn troubled_cases() -> Vec<Case> {
         }),
         healthy(&|case| case.placement = Some(moving(Purpose::Drain))),
         healthy(&|case| case.newest_revision = "r2"),
+        healthy(&|case| {
+            let other = |node: NodeState| match node {
+                NodeState::Up(view) => NodeState::Up(NodeView {
+                    node_id: 99 + view.node_id,
+                    groups: BTreeMap::new(),
+                    ..view
+                }),
+                silent @ NodeState::Silent(_) => silent,
+            };
+            case.nodes = [node(0, &[]), other(node(1, &[])), other(node(2, &[]))];
+        }),
         healthy(&|case| case.incarnation = 2),
         starting(&|_| {}),
         starting(&|case| case.paused = true),
@@ -530,6 +547,7 @@ fn troubled_cases() -> Vec<Case> {
             uncommitted: vec![1],
         },
         Phase::ExistingData(BTreeMap::from([(1, "old-uid".to_owned())])),
+        Phase::Unadoptable("they hold 4 partitions".to_owned()),
         Phase::PlanMissing,
         Phase::PlanDamaged("it names no store".to_owned()),
     ] {
@@ -552,6 +570,12 @@ fn troubled_cases() -> Vec<Case> {
             message: "as it is".to_owned(),
             ..kube::core::Status::default()
         };
+        cases.push(healthy(&|case| {
+            case.error = Some(StoreError::Growth(ApiError::Call {
+                action: "grow a PersistentVolumeClaim",
+                source: kube::Error::Api(Box::new(answer.clone())),
+            }));
+        }));
         cases.push(starting(&|case| {
             case.error = Some(StoreError::Plan(ApiError::Call {
                 action: "write the bootstrap plan",
@@ -569,7 +593,7 @@ fn troubled_cases() -> Vec<Case> {
 }
 
 /// Words with which a sentence says what to do, or that nothing is to be done.
-const ACTIONS: [&str; 12] = [
+const ACTIONS: [&str; 15] = [
     "no action",
     "delete",
     "restore it",
@@ -582,6 +606,9 @@ const ACTIONS: [&str; 12] = [
     "keep the other pods",
     "fill it again",
     "get these pods running",
+    "set allowVolumeExpansion",
+    "store recover",
+    "store take-over",
 ];
 
 #[test]
@@ -606,6 +633,8 @@ fn every_reason_comes_with_what_to_do() {
     told.extend(driver_only.conditions);
     let sessions = super::super::deletion::waiting_message(&["bees".to_owned()]);
     told.extend(of_halted(Reason::InUse, &sessions, &before, 4, now).conditions);
+    let other = super::super::ownership::message("tulip", "a/b", "c/d");
+    told.extend(of_halted(Reason::ManagedByOther, &other, &before, 4, now).conditions);
     let invalid = "correct the specification: …";
     told.extend(of_halted(Reason::InvalidSpec, invalid, &before, 4, now).conditions);
 

@@ -42,6 +42,7 @@ impl Single {
             control_addr: any,
             peer_addr: any,
             admin_addr: any,
+            require_operator: false,
             hosts_file: None,
             log_filter: None,
             log_format: LogFormat::Text,
