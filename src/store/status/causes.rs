@@ -82,7 +82,7 @@ pub(super) fn stalled(findings: &Findings<'_>) -> Option<Cause> {
             Reason::BootstrapPlanMissing,
             format!(
                 "ConfigMap {plan} is missing, and so is the data, although the Store was \
-                 bootstrapped: restore the disks or the ConfigMap from a backup; the operator never \
+                 bootstrapped: restore it, or the disks, from a backup; the operator never \
                  bootstraps a Store twice"
             ),
         )),
