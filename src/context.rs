@@ -108,6 +108,16 @@ impl Context {
         });
     }
 
+    /// The same, for calls that take nodes and runtimes over from another operator, because a person
+    /// has said so.
+    #[must_use]
+    pub fn taking_over(&self) -> Self {
+        Self {
+            channels: self.channels.taking_over(),
+            ..self.clone()
+        }
+    }
+
     /// Waits until Stores, Sessions and Drivers have been listed.
     pub async fn synced(&self) {
         self.stores.synced().await;

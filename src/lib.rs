@@ -12,6 +12,7 @@ pub mod operator;
 pub mod runtimes;
 pub mod session;
 pub mod store;
+pub mod uninstall;
 pub mod webhook;
 
 pub use context::{Context, Scope};

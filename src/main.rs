@@ -41,6 +41,9 @@ enum Command {
     Run(Box<RunArgs>),
     /// Asks a running operator whether it answers.
     Check(CheckArgs),
+    /// Stops the operator's Deployment and removes its finalizers, so that it can be uninstalled.
+    /// Data and pods stay as they are.
+    Uninstall(UninstallArgs),
     /// Prints the custom resource definitions as YAML.
     Crds {
         /// Writes one file each into this directory instead.
@@ -86,11 +89,25 @@ struct RunArgs {
     webhook: WebhookArgs,
 }
 
+#[derive(Debug, Args)]
+struct UninstallArgs {
+    /// Only objects of this namespace; default: all, and Drivers.
+    #[arg(long, env = "ATOMIX_NAMESPACE")]
+    namespace: Option<String>,
+    /// The operator's Deployment.
+    #[arg(long)]
+    deployment: String,
+    /// Its namespace; default: the namespace this runs in.
+    #[arg(long)]
+    deployment_namespace: Option<String>,
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::Crds { output_dir }) => print_crds(output_dir.as_deref()),
         Some(Command::Check(args)) => check(&args),
+        Some(Command::Uninstall(args)) => uninstall(args),
         Some(Command::Run(args)) => run(*args),
         None => run(cli.run),
     };
@@ -119,6 +136,21 @@ fn print_crds(output_dir: Option<&Path>) -> Result<(), Box<dyn Error>> {
 async fn check(args: &CheckArgs) -> Result<(), Box<dyn Error>> {
     atomix_operator::check::check(args).await?;
     println!("the operator is ready");
+    Ok(())
+}
+
+#[tokio::main]
+async fn uninstall(args: UninstallArgs) -> Result<(), Box<dyn Error>> {
+    let config = kube::Config::infer().await?;
+    let of_operator = args
+        .deployment_namespace
+        .unwrap_or_else(|| config.default_namespace.clone());
+    let client = atomix_controller::client::connect(config, &Metrics::default())?;
+    let scope = args.namespace.map_or(Scope::Cluster, Scope::Namespace);
+    let released =
+        atomix_operator::uninstall::uninstall(&client, &scope, &of_operator, &args.deployment)
+            .await?;
+    println!("released {released} objects; data and pods stay as they are");
     Ok(())
 }
 

@@ -27,7 +27,7 @@ use crate::webhook::{Webhook, WebhookOptions};
 use atomix_controller::dialer::{Channels, Dialer};
 use atomix_controller::lease::{self, LeaseLost, LeaseOptions};
 use atomix_controller::metrics::Metrics;
-use atomix_controller::{Applier, Cache, Events, cache};
+use atomix_controller::{Applier, Cache, Caller, Events, cache};
 
 /// Channels to nodes and runtimes that may be open at a time.
 const MAX_CHANNELS: usize = 256;
@@ -168,7 +168,12 @@ async fn run(
     let context = Context {
         client: options.client.clone(),
         scope: options.scope.clone(),
-        channels: Channels::new(options.dialer, MAX_CHANNELS, options.metrics.clone()),
+        channels: Channels::new(
+            options.dialer,
+            MAX_CHANNELS,
+            options.metrics.clone(),
+            Caller::new(options.lease.operator_id()),
+        ),
         applier: Applier::new(options.client.clone()),
         events,
         metrics: options.metrics.clone(),
@@ -245,7 +250,9 @@ async fn run(
     };
 
     let release = CancellationToken::new();
-    let keeper = held.keep(release.clone());
+    let caller = context.channels.caller();
+    caller.act_in(held.term());
+    let keeper = held.keep(caller.clone(), release.clone());
     tokio::pin!(keeper);
     let mut controllers = Tasks::new(shutdown.child_token());
     let token = controllers.shutdown().clone();

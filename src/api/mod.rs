@@ -1,7 +1,8 @@
 //! What the operator tells over gRPC: the SessionService for all Sessions, from its cache, and where
 //! the partitions of a Store are, from the nodes.
 //!
-//! Every replica serves it, with or without the lease. Nothing here writes.
+//! Every replica serves it, with or without the lease. Nothing here writes, but for leaderships
+//! that a person asks to be handed over.
 
 mod partitions;
 mod sessions;

@@ -75,7 +75,7 @@ fn partition(partition_id: u32, groups: &[(&str, &GroupStatus)]) -> Partition {
         for id in ids {
             // A voter that stays is in both configurations of a change.
             if seen.insert(*id) {
-                members.push(member(*id, role, groups));
+                members.push(member(*id, role, groups, best));
             }
         }
     }
@@ -89,7 +89,17 @@ fn partition(partition_id: u32, groups: &[(&str, &GroupStatus)]) -> Partition {
     }
 }
 
-fn member(member_id: u64, role: Role, groups: &[(&str, &GroupStatus)]) -> Member {
+/// `best` knows where the members are.
+fn member(
+    member_id: u64,
+    role: Role,
+    groups: &[(&str, &GroupStatus)],
+    best: &GroupStatus,
+) -> Member {
+    let mut places = best.members.iter();
+    let place = places.find(|place| place.member_id == member_id);
+    // A peer's host begins with its pod's name.
+    let placed_on = place.and_then(|place| place.address.split(['.', ':']).next());
     let own = groups
         .iter()
         .find(|(_, group)| group.member_id == member_id);
@@ -98,6 +108,8 @@ fn member(member_id: u64, role: Role, groups: &[(&str, &GroupStatus)]) -> Member
         pod: own.map(|(pod, _)| (*pod).to_owned()).unwrap_or_default(),
         role: role.into(),
         applied: own.map(|(_, group)| group.applied).unwrap_or_default(),
+        placed_on: placed_on.unwrap_or_default().to_owned(),
+        last_log: own.map(|(_, group)| group.last_log).unwrap_or_default(),
     }
 }
 

@@ -2,11 +2,15 @@
 //! needs the caches only.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use atomix_proto::multiraft::v1::node_client::NodeClient;
-use atomix_proto::multiraft::v1::{GetStatusRequest, GetStatusResponse};
+use atomix_proto::multiraft::v1::{GetStatusRequest, GetStatusResponse, TransferLeadershipRequest};
 use atomix_proto::operator::v1::stores_server::Stores;
-use atomix_proto::operator::v1::{GetPartitionsRequest, GetPartitionsResponse};
+use atomix_proto::operator::v1::{
+    GetOperatorRequest, GetOperatorResponse, GetPartitionsRequest, GetPartitionsResponse,
+    TransferLeaderRequest, TransferLeaderResponse,
+};
 use futures::future::join_all;
 use kube::core::DeserializeGuard;
 use tokio::sync::Semaphore;
@@ -22,6 +26,9 @@ use atomix_resources::{Store, labels};
 
 /// Calls that ask nodes at the same time; each asks all nodes of a Store.
 const CONCURRENCY: usize = 4;
+
+/// How long handing a leadership over may take.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the service reads.
 pub(crate) struct StoreNodes {
@@ -83,6 +90,35 @@ impl StoreNodes {
         pods
     }
 
+    /// Asks the node of the pod that is to lead: any node of a group finds its leader.
+    async fn transfer(&self, key: &ObjectKey, partition: u32, to: &str) -> Result<(), Status> {
+        let pods = self.pods_of(key);
+        let pod = pods.iter().find(|pod| pod.name() == to);
+        let pod =
+            pod.ok_or_else(|| Status::not_found(format!("{to} is no storage pod of Store {key}")))?;
+        let answer = self.ask(pod).await.map_err(|why| {
+            Status::failed_precondition(format!("{to} cannot take a leadership over: {why}"))
+        })?;
+        let mut groups = answer.groups.iter();
+        let group = groups.find(|group| group.partition_id == partition);
+        let group = group.ok_or_else(|| {
+            Status::failed_precondition(format!("{to} has no copy of partition {partition}"))
+        })?;
+        let control = pod
+            .control()
+            .ok_or_else(|| Status::unavailable("it has no address"))?;
+        let channel = self.channels.get(&control);
+        let mut request = Request::new(TransferLeadershipRequest {
+            partition_id: partition,
+            member_id: group.member_id,
+        });
+        request.set_timeout(TRANSFER_TIMEOUT);
+        NodeClient::new(channel)
+            .transfer_leadership(request)
+            .await?;
+        Ok(())
+    }
+
     async fn ask(&self, pod: &StoragePodView) -> Result<GetStatusResponse, String> {
         let control = pod.control().ok_or("it has no address yet")?;
         let channel = self.channels.get(&control);
@@ -125,5 +161,32 @@ impl Stores for StoreNodes {
             .map(|pod| async { (pod.name().to_owned(), self.ask(pod).await) });
         let answers = join_all(asked).await;
         Ok(Response::new(partitions(&answers)))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<TransferLeaderRequest>,
+    ) -> Result<Response<TransferLeaderResponse>, Status> {
+        let request = request.into_inner();
+        let id = request.store_id.unwrap_or_default();
+        if id.namespace.is_empty() || id.name.is_empty() {
+            return Err(Status::invalid_argument(
+                "store_id needs a namespace and a name",
+            ));
+        }
+        let key = ObjectKey::new(id.namespace, id.name);
+        self.check(&key)?;
+        self.transfer(&key, request.partition_id, &request.pod)
+            .await?;
+        Ok(Response::new(TransferLeaderResponse {}))
+    }
+
+    async fn get_operator(
+        &self,
+        _request: Request<GetOperatorRequest>,
+    ) -> Result<Response<GetOperatorResponse>, Status> {
+        Ok(Response::new(GetOperatorResponse {
+            id: self.channels.caller().id(),
+        }))
     }
 }

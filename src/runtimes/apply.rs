@@ -5,6 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use atomix_process::grpc::fencing::{self, OperatorTerm};
 use atomix_proto::runtime::v1::runtime_client::RuntimeClient;
 use atomix_proto::runtime::v1::{
     ConfigureRequest, ConnectRequest, DisconnectRequest, GetStatusRequest, ProgramRequest, StoreId,
@@ -108,6 +109,14 @@ impl RuntimeError {
         }
     }
 
+    /// The operator that the runtime listens to instead of this one.
+    fn other_operator(&self) -> Option<OperatorTerm> {
+        match self {
+            Self::Call { status, .. } => fencing::other_operator(status),
+            Self::Deadline { .. } | Self::Unsettled { .. } | Self::Condition(_) => None,
+        }
+    }
+
     fn message(&self) -> String {
         match self {
             Self::Call { status, .. } => status.message().to_owned(),
@@ -175,6 +184,7 @@ impl Runtime {
                 pass.done.push(action);
                 return Ok(true);
             }
+            Err(error) if error.other_operator().is_some() => return Err(error),
             Err(error) if action.has_secrets() => error.without_words(),
             Err(error) => error,
         };
@@ -327,6 +337,17 @@ fn note_refusal(action: Action, error: &RuntimeError, pass: &mut Pass) {
 
 /// What a failed pass means for every Session of the pod.
 pub(super) fn unreachable(error: &RuntimeError, has_started: bool) -> Outcome {
+    if let Some(other) = error.other_operator() {
+        return Outcome::Failed(Failure {
+            reason: "ManagedByOther",
+            message: format!(
+                "the pod's runtime is managed by the operator {}: uninstall one of the two, or run \
+                 `kubectl atomix store take-over` for its Store",
+                other.id
+            ),
+            needs_person: true,
+        });
+    }
     if has_started {
         Outcome::Failed(Failure {
             reason: match error.code() {

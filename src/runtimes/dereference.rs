@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use super::Runtimes;
 use super::desired::SelectingSession;
+use super::index::store_of;
 use super::pod::RuntimePod;
 use crate::session::resolve::{NamedStore, resolve};
+use crate::store::ownership;
 use atomix_controller::ObjectKey;
 
 /// What a pass works on.
@@ -13,6 +15,8 @@ use atomix_controller::ObjectKey;
 pub(super) struct Dereferenced {
     pub(super) pod: Arc<RuntimePod>,
     pub(super) sessions: Vec<SelectingSession>,
+    /// A person has said that one of the Stores is this operator's, though another one's it was.
+    pub(super) takes_over: bool,
 }
 
 /// `None` = the pod is gone.
@@ -28,9 +32,17 @@ pub(super) fn dereference(runtimes: &Runtimes, key: &ObjectKey) -> Option<Derefe
         sessions.collect::<Vec<_>>()
     };
     let context = &runtimes.shared.context;
+    let own = context.channels.caller().id();
+    let mut takes_over = false;
     let sessions = selecting
         .into_iter()
         .map(|(key, session)| {
+            let store = context.stores.get(&store_of(&key, &session));
+            let declared = store.as_deref().and_then(|store| {
+                let store = store.0.as_ref().ok()?;
+                ownership::declared(store)
+            });
+            takes_over |= declared == Some(own.as_str());
             let target = resolve(&key, &NamedStore::look(context, &key, &session));
             SelectingSession {
                 key,
@@ -39,5 +51,9 @@ pub(super) fn dereference(runtimes: &Runtimes, key: &ObjectKey) -> Option<Derefe
             }
         })
         .collect();
-    Some(Dereferenced { pod, sessions })
+    Some(Dereferenced {
+        pod,
+        sessions,
+        takes_over,
+    })
 }

@@ -233,7 +233,12 @@ impl Runtimes {
         // Before any call: after a crash of a call the runtime may hold these Sessions.
         let reached_before = self.intend(key, &found.sessions);
         let desired = desired::desired(&found.sessions);
-        let channel = self.shared.context.channels.get(&control);
+        let channels = &self.shared.context.channels;
+        let channel = if found.takes_over {
+            channels.taking_over().get(&control)
+        } else {
+            channels.get(&control)
+        };
         let mut pass = Pass::default();
         let result = Runtime::new(control.address, channel)
             .converge(&desired, &mut pass)

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use first_members::first_members;
 
+use super::adoption::{Adoption, adopt};
 use super::node_view::NodeView;
 use super::plan_record::{HexId, Plan, PlannedNode, PlannedPartition};
 use super::validate::Timings;
@@ -78,6 +79,8 @@ pub enum StoredPlan {
 pub enum Action {
     /// CREATE the plan.
     CreatePlan(Box<Plan>),
+    /// CREATE the plan that the nodes' data came from, marked: nothing is sent to them.
+    AdoptPlan(Box<Plan>),
     /// PUT another plan in place of the one that was read.
     ReplacePlan(Box<Plan>),
     /// Send the stored plan to the node with this ordinal.
@@ -107,7 +110,9 @@ pub enum Phase {
     Done,
     /// Disks hold groups of another Store: ordinal and that store's uid.
     ExistingData(BTreeMap<u32, String>),
-    /// There are groups, or the Store was bootstrapped, but the plan is gone.
+    /// There are groups without a plan, and they are not this Store's; why.
+    Unadoptable(String),
+    /// The Store was bootstrapped, but plan and data are gone.
     PlanMissing,
     /// The plan cannot be read.
     PlanDamaged(String),
@@ -157,16 +162,20 @@ fn decide_without_plan(
     observed: &Observed,
     mint: &mut dyn FnMut() -> u64,
 ) -> Decision {
-    let foreign = foreign_data(observed, &desired.store_uid);
-    if !foreign.is_empty() {
-        return Decision::wait(Phase::ExistingData(foreign));
+    let mut nodes = observed.nodes.iter().flatten();
+    if nodes.any(|node| !node.groups.is_empty()) {
+        return match adopt(desired, observed) {
+            Adoption::Plan(plan) => Decision {
+                actions: vec![Action::AdoptPlan(plan)],
+                phase: Phase::Bootstrapping {
+                    uncommitted: Vec::new(),
+                },
+            },
+            Adoption::Waiting(silent) => Decision::wait(Phase::WaitingForNodes(silent)),
+            Adoption::Unfit(why) => Decision::wait(Phase::Unadoptable(why)),
+        };
     }
-    let holds_groups = observed
-        .nodes
-        .iter()
-        .flatten()
-        .any(|node| !node.groups.is_empty());
-    if holds_groups || observed.was_bootstrapped {
+    if observed.was_bootstrapped {
         return Decision::wait(Phase::PlanMissing);
     }
     match all_answered(desired, observed) {

@@ -148,7 +148,7 @@ fn stateful_set(
 ) -> StatefulSet {
     let claims = match &cluster.storage {
         ClusterStorage::Ephemeral => None,
-        ClusterStorage::Volumes { size, class } => Some(vec![PersistentVolumeClaim {
+        ClusterStorage::Volumes { size, class, .. } => Some(vec![PersistentVolumeClaim {
             // Only constants beside class and size: any later change is refused by the API.
             metadata: ObjectMeta {
                 name: Some(names::DATA_VOLUME.to_owned()),

@@ -169,8 +169,12 @@ impl Bootstrapper<'_> {
             match action {
                 Action::Bootstrap { ordinal } => ordinals.push(ordinal),
                 Action::CreatePlan(plan) => {
-                    let written = self.plans.create(self.owner, &plan).await;
+                    let written = self.plans.create(self.owner, &plan, false).await;
                     return self.plan_written(inputs, written.map_err(StoreError::Plan)?);
+                }
+                Action::AdoptPlan(plan) => {
+                    let written = self.plans.create(self.owner, &plan, true).await;
+                    return self.adopted(inputs, written.map_err(StoreError::Plan)?);
                 }
                 Action::ReplacePlan(plan) => {
                     let plans = self.plans;
@@ -213,6 +217,25 @@ impl Bootstrapper<'_> {
         }))
     }
 
+    fn adopted(&self, inputs: &mut Inputs, written: Option<ReadPlan>) -> Result<Step, StoreError> {
+        let Some(written) = written else {
+            return Ok(Step::Overtaken);
+        };
+        inputs.plan = written;
+        let StoredPlan::Ours { plan, .. } = &inputs.plan.stored else {
+            return Ok(Step::Nothing);
+        };
+        Ok(Step::Marked(Announcement {
+            reason: "DataAdopted",
+            action: "WritePlan",
+            note: format!(
+                "found {} partitions of store {} on the disks and goes on with them",
+                plan.partitions.len(),
+                plan.store_uid
+            ),
+        }))
+    }
+
     async fn mark(&self, inputs: &mut Inputs) -> Result<Step, StoreError> {
         let StoredPlan::Ours { plan, .. } = &inputs.plan.stored else {
             return Ok(Step::Nothing);
@@ -246,6 +269,7 @@ fn next_look(phase: &Phase) -> Next {
         | Phase::NameTaken(_)
         | Phase::Done
         | Phase::ExistingData(_)
+        | Phase::Unadoptable(_)
         | Phase::PlanMissing
         | Phase::PlanDamaged(_) => Next::OnChange,
     }

@@ -29,14 +29,26 @@ pub fn sessions_using(
     names
 }
 
+/// Whether a Session of any namespace refers to the Store.
+#[must_use]
+pub fn is_used(store: &ObjectKey, sessions: &Cache<DeserializeGuard<Session>>) -> bool {
+    let using = sessions.filter(|guarded| {
+        let session = guarded.0.as_ref();
+        session.is_ok_and(|session| names(session, store))
+    });
+    !using.is_empty()
+}
+
 /// Whether a Session of the Store's namespace refers to the Store.
 #[must_use]
 pub fn session_uses(session: &Session, store: &ObjectKey) -> bool {
-    let namespace = session.metadata.namespace.as_deref().unwrap_or_default();
-    let target = session.spec.store.namespace.as_deref().unwrap_or(namespace);
-    namespace == store.namespace
-        && target == store.namespace
-        && session.spec.store.name == store.name
+    session.metadata.namespace.as_ref() == Some(&store.namespace) && names(session, store)
+}
+
+fn names(session: &Session, store: &ObjectKey) -> bool {
+    let reference = &session.spec.store;
+    let own = session.metadata.namespace.as_ref();
+    reference.name == store.name && reference.namespace.as_ref().or(own) == Some(&store.namespace)
 }
 
 /// What the status says while Sessions hold a deletion up.

@@ -16,6 +16,7 @@ use serde::Deserialize;
 
 use super::bootstrap::{Observed, StoredPlan};
 use super::build::Owner;
+use super::claims::{ClaimSpecView, ClaimView};
 use super::error::StoreError;
 use super::names;
 use super::node_view::NodeView;
@@ -41,10 +42,21 @@ pub struct StatefulSetView {
 }
 
 /// See [`StatefulSetView`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct StatefulSetSpecView {
     /// How many pods there are meant to be.
     pub replicas: Option<u32>,
+    /// What claims are made from.
+    pub volume_claim_templates: Option<Vec<ClaimTemplateView>>,
+}
+
+/// See [`StatefulSetView`].
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct ClaimTemplateView {
+    /// What is asked for.
+    #[serde(default)]
+    pub spec: ClaimSpecView,
 }
 
 /// See [`StatefulSetView`].
@@ -82,6 +94,8 @@ pub struct Children {
     pub pods: Cache<StoragePodView>,
     /// Disruption budgets.
     pub budgets: Cache<PartialObjectMeta<PodDisruptionBudget>>,
+    /// Claims of their volumes.
+    pub claims: Cache<ClaimView>,
 }
 
 /// Everything that a reconcile of storage nodes reads.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use atomix_process::grpc::fencing;
 use thiserror::Error;
 
 use super::change::ChangeRefused;
@@ -46,6 +47,12 @@ pub enum StoreError {
     /// A node did not accept a change of members.
     #[error(transparent)]
     Change(ChangeRefused),
+    /// Growing a volume.
+    #[error("volumes: {0}")]
+    Growth(#[source] ApiError),
+    /// Deleting a volume.
+    #[error("volumes: {0}")]
+    Claim(#[source] ApiError),
     /// The finalizer.
     #[error("finalizer: {0}")]
     Finalizer(#[source] ApiError),
@@ -62,6 +69,8 @@ impl StoreError {
             | Self::Roll(error)
             | Self::Gate(error)
             | Self::Plan(error)
+            | Self::Growth(error)
+            | Self::Claim(error)
             | Self::Finalizer(error)
             | Self::Report(error)
             | Self::Status(error)
@@ -70,6 +79,28 @@ impl StoreError {
             | Self::Apply(ApplyError::NotOurs { .. })
             | Self::Node { .. }
             | Self::Change(_) => None,
+        }
+    }
+
+    /// The nodes listen to another operator.
+    #[must_use]
+    pub fn is_of_other_operator(&self) -> bool {
+        match self {
+            Self::Node { status, .. } | Self::Change(ChangeRefused { status, .. }) => {
+                fencing::other_operator(status).is_some()
+            }
+            Self::Report(_)
+            | Self::Invalid(_)
+            | Self::Dereference(_)
+            | Self::Apply(_)
+            | Self::Heal(_)
+            | Self::Roll(_)
+            | Self::Gate(_)
+            | Self::Plan(_)
+            | Self::Growth(_)
+            | Self::Claim(_)
+            | Self::Finalizer(_)
+            | Self::Status(_) => false,
         }
     }
 
@@ -106,6 +137,8 @@ impl ReconcileError for StoreError {
             | Self::Roll(error)
             | Self::Gate(error)
             | Self::Plan(error)
+            | Self::Growth(error)
+            | Self::Claim(error)
             | Self::Finalizer(error)
             | Self::Report(error)
             | Self::Status(error) => error.category(),

@@ -86,10 +86,16 @@ fn judge(
     let majority = voters.len() / 2 + 1;
     let (reason, message) = if voters.len() - lost.len() < majority {
         let pods = lost.join(", ");
-        let message = format!(
-            "a majority of its copies is gone with the disks of {pods}: restore these disks from a \
-             backup; it is never begun anew, since that would lose what the others hold"
-        );
+        let left = if lost.len() == voters.len() {
+            "no copy is left: restore a disk from a backup, or delete the Store".to_owned()
+        } else {
+            format!(
+                "to go on with a copy that is left, and lose what only the others had, run \
+                 `kubectl atomix store recover {store} --partition {}`; the other partitions go on",
+                partition.partition
+            )
+        };
+        let message = format!("a majority of its copies is gone with the disks of {pods}; {left}");
         ("QuorumLost", message)
     } else if voters.len() - lost.len() - silent.len() < majority {
         let pods = silent.join(", ");

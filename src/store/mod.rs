@@ -10,15 +10,18 @@
 //! `validate`, a word of a condition in `reason`, its sentence in `status` or `pod_trouble`, when a
 //! failed Bootstrap is tried again in `bootstrap` (what) and `controller::backoff` (when).
 
+pub mod adoption;
 pub mod apply;
 pub mod bootstrap;
 pub mod budget;
 pub mod build;
 pub mod carry_out;
 pub mod change;
+pub mod claims;
 pub mod config_from;
 pub mod deletion;
 pub mod dereference;
+pub mod disks;
 pub mod driver_config;
 pub mod driver_timeouts;
 pub mod error;
@@ -29,6 +32,7 @@ pub mod leaders;
 pub mod names;
 pub mod network_policy;
 pub mod node_view;
+pub mod ownership;
 pub mod place;
 pub mod placement;
 pub mod plan_record;
@@ -36,8 +40,10 @@ pub mod plan_store;
 mod pod_template;
 pub mod pod_trouble;
 pub mod pods;
+pub mod quantity;
 pub mod reason;
 mod reconcile;
+pub mod recovery;
 pub mod replicated;
 pub mod rolling;
 pub mod status;
@@ -59,6 +65,7 @@ pub use error::StoreError;
 pub use node_view::{GroupView, MembershipView, NodeView};
 
 use crate::context::Context;
+use crate::runtimes::index::store_of;
 use atomix_controller::queue::{self, RunError};
 use atomix_controller::{Cache, Change, ObjectKey, Queue, cache};
 use atomix_resources::{Session, Store, labels};
@@ -128,7 +135,7 @@ impl StoreController {
             });
     }
 
-    /// Only a Store that is being deleted waits for Sessions.
+    /// A Store that is being deleted waits for Sessions, and its status says whether there are any.
     fn listen_to_sessions(&self) {
         let queue = self.queue.clone();
         let stores = self.context.stores.clone();
@@ -138,12 +145,16 @@ impl StoreController {
                 let Ok(session) = &change.object().0 else {
                     return;
                 };
-                let namespace = session.metadata.namespace.clone().unwrap_or_default();
-                let key = ObjectKey::new(namespace, &session.spec.store.name);
-                let is_going = stores
-                    .get(&key)
-                    .is_some_and(|store| store.meta().deletion_timestamp.is_some());
-                if is_going {
+                let is_gone = matches!(change, Change::Deleted(_));
+                let key = store_of(&ObjectKey::of(session), session);
+                let is_news = stores.get(&key).is_some_and(|store| {
+                    let is_going = store.meta().deletion_timestamp.is_some();
+                    let decoded = store.0.as_ref().ok();
+                    let status = decoded.and_then(|store| store.status.as_ref());
+                    let in_use = status.and_then(|status| status.in_use);
+                    is_going || is_gone || in_use == Some(false)
+                });
+                if is_news {
                     queue.add(key);
                 }
             });
@@ -190,6 +201,10 @@ impl StoreController {
             }
             add_store_of(&queue, change.object().as_ref());
         });
+        let queue = self.queue.clone();
+        self.children
+            .claims
+            .listen(move |change| add_store_of(&queue, change.object().as_ref()));
         let reconciler = Arc::downgrade(&self.reconciler);
         let queue = self.queue.clone();
         self.children.pods.listen(move |change| {
@@ -252,6 +267,14 @@ impl StoreController {
         );
         let watch = cache::objects(scope.api(client), selector);
         context.follow(tasks, "storage pods", &children.pods, watch, pods::prune);
+        let watch = cache::objects(scope.api(client), selector);
+        context.follow(
+            tasks,
+            "persistentvolumeclaims",
+            &children.claims,
+            watch,
+            cache::prune_metadata,
+        );
     }
 
     /// Reconciles until `shutdown`; only with the lease.
@@ -272,6 +295,7 @@ impl StoreController {
             stateful_sets,
             pods,
             budgets,
+            claims,
         } = &children;
         let makes_network_policies = reconciler.makes_network_policies();
         let synced = async {
@@ -285,6 +309,7 @@ impl StoreController {
             stateful_sets.synced().await;
             pods.synced().await;
             budgets.synced().await;
+            claims.synced().await;
             Ok::<(), Infallible>(())
         };
         tokio::select! {

@@ -30,7 +30,7 @@ pub const DATA_VOLUME: &str = "data";
 pub const ALLOWED_NAMESPACES: &str = "allowed-namespaces";
 
 /// Keeps a Store while Sessions of its namespace use it.
-pub const FINALIZER: &str = "atomix.io/store-in-use";
+pub const FINALIZER: &str = labels::STORE_FINALIZER;
 
 /// Label of all programs.
 pub const NAME_LABEL: &str = "app.kubernetes.io/name";
@@ -61,6 +61,12 @@ pub fn bootstrap_plan(store: &str) -> String {
 #[must_use]
 pub fn pod(store: &str, ordinal: u32) -> String {
     format!("{store}-{ordinal}")
+}
+
+/// The claim of the volume of the pod with this ordinal.
+#[must_use]
+pub fn claim(store: &str, ordinal: u32) -> String {
+    format!("{DATA_VOLUME}-{}", pod(store, ordinal))
 }
 
 /// The ordinal in a pod's name; `None` for other names.

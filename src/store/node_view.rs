@@ -17,6 +17,8 @@ pub struct NodeView {
     pub incarnation: u64,
     /// Version of its program.
     pub version: String,
+    /// The operator that it listens to; empty before any.
+    pub operator: String,
     /// Its members, by partition.
     pub groups: BTreeMap<u32, GroupView>,
 }
@@ -71,6 +73,7 @@ impl From<GetStatusResponse> for NodeView {
             store_uid: answer.store_uid,
             incarnation: answer.incarnation,
             version: answer.version,
+            operator: answer.operator_id,
             groups: groups
                 .map(|group| (group.partition_id, group.into()))
                 .collect(),

@@ -39,6 +39,12 @@ impl Placed {
         known.map(|group| group.voters.len()).min()
     }
 
+    /// Whether members are to be changed now.
+    #[must_use]
+    pub fn has_actions(&self) -> bool {
+        !self.decision.actions.is_empty()
+    }
+
     /// When to look again if nothing is changed now.
     #[must_use]
     pub fn next(&self, cluster: &Cluster) -> Next {

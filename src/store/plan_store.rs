@@ -36,6 +36,14 @@ impl ReadPlan {
         self.object.as_ref()?.metadata.resource_version.as_deref()
     }
 
+    /// Whether it belongs to this very Store, whoever's data it tells of.
+    fn is_of(&self, owner: &Owner) -> bool {
+        let object = self.object.as_ref();
+        let owners = object.and_then(|object| object.metadata.owner_references.as_ref());
+        let mut owners = owners.into_iter().flatten();
+        owners.any(|found| found.uid == owner.reference.uid)
+    }
+
     fn is_final(&self) -> bool {
         matches!(
             self.stored,
@@ -89,7 +97,7 @@ impl PlanStore {
         let remembered = self.marked.lock().get(&key).cloned();
         if let Some(remembered) = remembered
             && remembered.resource_version() == seen_version
-            && matches!(&remembered.stored, StoredPlan::Ours { plan, .. } if plan.store_uid == owner.reference.uid)
+            && remembered.is_of(owner)
         {
             return Ok(remembered);
         }
@@ -120,14 +128,19 @@ impl PlanStore {
         self.marked.lock().remove(key);
     }
 
-    /// CREATEs the plan. `None` = another one exists: read it.
+    /// CREATEs the plan, marked when its groups exist already. `None` = another one exists: read it.
     ///
     /// # Errors
     /// When the call fails otherwise.
-    pub async fn create(&self, owner: &Owner, plan: &Plan) -> Result<Option<ReadPlan>, ApiError> {
+    pub async fn create(
+        &self,
+        owner: &Owner,
+        plan: &Plan,
+        bootstrapped: bool,
+    ) -> Result<Option<ReadPlan>, ApiError> {
         let object = ConfigMap {
             metadata: owner.child_meta(&names::bootstrap_plan(&owner.name)),
-            data: Some(data(plan, false)),
+            data: Some(data(plan, bootstrapped)),
             ..ConfigMap::default()
         };
         let (api, parameters) = (self.api(owner), parameters());

@@ -26,6 +26,10 @@ pub enum Reason {
     Bootstrapping,
     /// Partitions have no leader.
     PartitionsNotReady,
+    /// Partitions have lost a majority of their copies for good.
+    QuorumLost,
+    /// Volumes are smaller than the specification says.
+    VolumesNotGrown,
     /// Members are copied to other nodes, by the user's wish.
     MovingMembers,
     /// Members whose disk is gone are made again.
@@ -54,6 +58,8 @@ pub enum Reason {
     InUse,
     /// Somebody else's object has a name that the Store needs.
     NameTaken,
+    /// Another operator manages the Store.
+    ManagedByOther,
     /// Disks hold another Store's groups.
     ExistingData,
     /// The plan is gone.
@@ -95,6 +101,8 @@ impl Reason {
             Self::WaitingForEarlierStore => "WaitingForEarlierStore",
             Self::Bootstrapping => "Bootstrapping",
             Self::PartitionsNotReady => "PartitionsNotReady",
+            Self::QuorumLost => "QuorumLost",
+            Self::VolumesNotGrown => "VolumesNotGrown",
             Self::MovingMembers => "MovingMembers",
             Self::ReplacingMembers => "ReplacingMembers",
             Self::PlacementWaits => "PlacementWaits",
@@ -109,6 +117,7 @@ impl Reason {
             Self::DriverNotFound => "DriverNotFound",
             Self::InUse => "InUse",
             Self::NameTaken => "NameTaken",
+            Self::ManagedByOther => "ManagedByOther",
             Self::ExistingData => "ExistingData",
             Self::BootstrapPlanMissing => "BootstrapPlanMissing",
             Self::BootstrapPlanDamaged => "BootstrapPlanDamaged",
@@ -169,6 +178,8 @@ impl Reason {
             Self::WaitingForEarlierStore,
             Self::Bootstrapping,
             Self::PartitionsNotReady,
+            Self::QuorumLost,
+            Self::VolumesNotGrown,
             Self::MovingMembers,
             Self::ReplacingMembers,
             Self::PlacementWaits,
@@ -183,6 +194,7 @@ impl Reason {
             Self::DriverNotFound,
             Self::InUse,
             Self::NameTaken,
+            Self::ManagedByOther,
             Self::ExistingData,
             Self::BootstrapPlanMissing,
             Self::BootstrapPlanDamaged,

@@ -161,6 +161,7 @@ mod tests {
             store_uid: "u".to_owned(),
             incarnation: 1,
             version: String::new(),
+            operator: String::new(),
             groups: partitions
                 .iter()
                 .map(|partition| (*partition, Default::default()))

@@ -99,6 +99,7 @@ pub fn of_cluster(
             .map(|plan| plan.store_uid.clone())
             .or_else(|| previous.store_uid.clone()),
         bootstrapped,
+        in_use: previous.in_use,
         version: version(findings.nodes).or_else(|| previous.version.clone()),
         config_digest: match findings.config {
             Ok(config) => Some(config.digest.clone()),

@@ -245,6 +245,7 @@ mod tests {
                 store_uid: "u".to_owned(),
                 incarnation: 1,
                 version: String::new(),
+                operator: String::new(),
                 groups: [(1, group)].into(),
             };
             (at, view)

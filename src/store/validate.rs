@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::driver_timeouts;
 use atomix_resources::storage_pod::StoragePod;
-use atomix_resources::store::Storage;
+use atomix_resources::store::{RetentionPolicy, Storage};
 use atomix_resources::{MultiRaft, Store};
 
 /// The driver whose storage nodes the operator runs.
@@ -81,6 +81,8 @@ pub enum ClusterStorage {
         size: Quantity,
         /// Class; `None` = the cluster's default.
         class: Option<String>,
+        /// They are deleted once nothing is on them, and with the Store.
+        is_deleted: bool,
     },
 }
 
@@ -205,6 +207,7 @@ fn storage(spec: &Storage, problems: &mut Vec<String>) -> ClusterStorage {
         (Some(size), None) => ClusterStorage::Volumes {
             size: size.clone(),
             class: spec.storage_class_name.clone(),
+            is_deleted: spec.retention_policy == Some(RetentionPolicy::Delete),
         },
         (None, Some(_)) => ClusterStorage::Ephemeral,
         (Some(_), Some(_)) | (None, None) => {

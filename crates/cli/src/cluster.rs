@@ -9,7 +9,7 @@ use kube::{Api, Client, Config, ResourceExt};
 use crate::Target;
 
 /// What every pod of an operator is labelled with.
-const OPERATOR: &str = "app.kubernetes.io/name=atomix-operator";
+pub(crate) const OPERATOR: &str = "app.kubernetes.io/name=atomix-operator";
 
 /// A cluster and a namespace in it.
 pub(crate) struct Cluster {
@@ -36,6 +36,11 @@ impl Cluster {
             namespace,
             operator_namespace: target.operator_namespace.clone(),
         })
+    }
+
+    /// Where the operator is.
+    pub(crate) fn operator_namespace(&self) -> &str {
+        &self.operator_namespace
     }
 
     /// Pods of a namespace.

@@ -6,8 +6,10 @@
 mod cluster;
 mod counter;
 mod status;
+mod store;
 mod table;
 mod tunnel;
+mod uninstall;
 
 use std::process::ExitCode;
 
@@ -51,6 +53,12 @@ enum Command {
     ///   kubectl atomix status counts       nodes, partitions, leaders and members of one Store
     #[command(verbatim_doc_comment)]
     Status(status::Options),
+    /// Replaces disks, recovers partitions, hands leaderships over: for bad days.
+    #[command(subcommand)]
+    Store(store::Command),
+    /// Stops the operator and lets go of all its objects, so that it can be uninstalled. Data, pods
+    /// and connections stay as they are. `helm uninstall` does the same by itself.
+    Uninstall(uninstall::Options),
     /// Reads or changes a counter, through the sidecar of a pod.
     ///
     /// Examples:
@@ -77,6 +85,18 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     let cluster = Cluster::connect(&cli.target).await?;
     match cli.command {
         Command::Status(options) => status::run(&cluster, &options).await,
+        Command::Store(command) => store::run(&cluster, &command).await,
+        Command::Uninstall(options) => uninstall::run(&cluster, &options).await,
         Command::Counter(options) => counter::run(&cluster, &options).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
     }
 }

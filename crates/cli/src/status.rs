@@ -15,7 +15,7 @@ use crate::cluster::Cluster;
 use crate::{table, tunnel};
 
 /// Where the operator serves gRPC.
-const OPERATOR_PORT: u16 = 5682;
+pub(crate) const OPERATOR_PORT: u16 = 5682;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -262,6 +262,7 @@ mod tests {
             pod: pod.to_owned(),
             role: role.into(),
             applied: 1,
+            ..Member::default()
         };
         let partition = Partition {
             partition_id: 3,

@@ -15,6 +15,7 @@ use tonic::transport::Endpoint;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt as _};
 
+use crate::caller::{self, Caller};
 use crate::metrics::Metrics;
 
 /// A gRPC channel; generated clients take it: `NodeClient::new(channel)`.
@@ -117,25 +118,57 @@ fn broken(message: String) -> Channel {
 pub struct Channels {
     dialer: Arc<dyn Dialer>,
     metrics: Metrics,
+    caller: Caller,
+    takes_over: bool,
     capacity: usize,
     open: Arc<Mutex<Vec<(Destination, Channel)>>>,
 }
 
 impl Channels {
-    /// No channels yet.
+    /// No channels yet. Every call through them names its sender as `caller` says.
     #[must_use]
-    pub fn new(dialer: Arc<dyn Dialer>, capacity: usize, metrics: Metrics) -> Self {
+    pub fn new(dialer: Arc<dyn Dialer>, capacity: usize, metrics: Metrics, caller: Caller) -> Self {
         Self {
             dialer,
             metrics,
+            caller,
+            takes_over: false,
             capacity: capacity.max(1),
             open: Arc::default(),
+        }
+    }
+
+    /// Who calls.
+    #[must_use]
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// The same channels, for calls that make a node or runtime listen to this operator instead of
+    /// another one, because a person has said so.
+    #[must_use]
+    pub fn taking_over(&self) -> Self {
+        Self {
+            takes_over: true,
+            ..self.clone()
         }
     }
 
     /// The channel to this destination. A caller that holds one keeps it open.
     #[must_use]
     pub fn get(&self, destination: &Destination) -> Channel {
+        let channel = self.shared(destination);
+        if self.takes_over {
+            let marked = channel.map_request(|mut request: http::Request<tonic::body::Body>| {
+                caller::take_over(request.headers_mut());
+                request
+            });
+            return Channel::new(marked);
+        }
+        channel
+    }
+
+    fn shared(&self, destination: &Destination) -> Channel {
         let mut open = self.open.lock();
         // Most recently used last; a few hundred entries are scanned faster than hashed twice.
         if let Some(position) = open.iter().position(|(known, _)| known == destination) {
@@ -147,8 +180,9 @@ impl Channels {
         if open.len() >= self.capacity {
             open.remove(0);
         }
-        let channel = Channel::new(CountCalls {
+        let channel = Channel::new(CountedAndNamed {
             metrics: self.metrics.clone(),
+            caller: self.caller.clone(),
             inner: self.dialer.dial(destination),
         });
         open.push((destination.clone(), channel.clone()));
@@ -164,12 +198,13 @@ impl Channels {
 }
 
 #[derive(Clone)]
-struct CountCalls {
+struct CountedAndNamed {
     metrics: Metrics,
+    caller: Caller,
     inner: Channel,
 }
 
-impl Service<http::Request<tonic::body::Body>> for CountCalls {
+impl Service<http::Request<tonic::body::Body>> for CountedAndNamed {
     type Response = http::Response<tonic::body::Body>;
     type Error = ChannelError;
     type Future = BoxFuture<'static, Result<Self::Response, ChannelError>>;
@@ -178,9 +213,16 @@ impl Service<http::Request<tonic::body::Body>> for CountCalls {
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<tonic::body::Body>) -> Self::Future {
         self.metrics.grpc_call(request.uri().path());
-        Box::pin(self.inner.call(request))
+        self.caller.stamp(request.headers_mut());
+        let caller = self.caller.clone();
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await?;
+            caller.notice(answer.headers());
+            Ok(answer)
+        })
     }
 }
 
@@ -203,7 +245,7 @@ mod tests {
     #[tokio::test]
     async fn channels_are_shared_and_the_least_recently_used_is_dropped() {
         let dialer = Arc::new(Counting::default());
-        let channels = Channels::new(dialer.clone(), 2, Metrics::default());
+        let channels = Channels::new(dialer.clone(), 2, Metrics::default(), Caller::default());
         let at = |port: u16| Destination::plain(SocketAddr::from(([127, 0, 0, 1], port)));
         for port in [1, 2, 1, 3, 1, 2] {
             let _channel = channels.get(&at(port));

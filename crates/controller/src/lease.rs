@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::FIELD_MANAGER;
+use crate::caller::Caller;
 use crate::metrics::Metrics;
 
 /// How long one attempt to renew may take: a hung connection must leave time for another one.
@@ -46,6 +47,12 @@ pub struct LeaseOptions {
 }
 
 impl LeaseOptions {
+    /// By which name nodes and runtimes know the operator that holds this lease.
+    #[must_use]
+    pub fn operator_id(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
     /// Failover within 15 s of a crash and within 2 s of a release.
     #[must_use]
     pub fn new(namespace: String, name: String, identity: String) -> Self {
@@ -232,11 +239,19 @@ impl HeldLease {
         u64::try_from(transitions).unwrap_or(0)
     }
 
-    /// Renews the lease until `release` is cancelled, then gives it back.
+    /// Renews the lease until `release` is cancelled, then gives it back. Calls are named by
+    /// `caller`. Where somebody knows of a higher term than ours, the API server says at once
+    /// whether we still hold the lease: then our term is raised above that one, since the Lease
+    /// object must have been deleted in between.
     ///
     /// # Errors
     /// When the lease is lost. The caller must stop acting at once.
-    pub async fn keep(mut self, release: CancellationToken) -> Result<(), LeaseLost> {
+    pub async fn keep(
+        mut self,
+        caller: Caller,
+        release: CancellationToken,
+    ) -> Result<(), LeaseLost> {
+        let mut outranked = false;
         let mut next = self.renewed + self.options.renew_every;
         let mut reason = "no attempt was made".to_owned();
         loop {
@@ -246,6 +261,11 @@ impl HeldLease {
                     return Ok(());
                 }
                 () = tokio::time::sleep_until(next) => {}
+                seen = caller.outranked(), if !outranked => {
+                    tracing::warn!(own = self.term(), seen, "somebody knows a higher term");
+                    raise_above(seen, &mut self.lease);
+                    outranked = true;
+                }
             }
             let started = Instant::now();
             let left =
@@ -253,6 +273,8 @@ impl HeldLease {
             match bounded(left.min(ATTEMPT), self.renew()).await {
                 Ok(Renewal::Renewed(lease)) => {
                     self.lease = *lease;
+                    caller.act_in(self.term());
+                    outranked = false;
                     self.renewed = started;
                     next = started + self.options.renew_every;
                     continue;
@@ -264,6 +286,7 @@ impl HeldLease {
                 }
                 Ok(Renewal::Changed(lease)) => {
                     self.lease = *lease;
+                    outranked = false;
                     "another writer changed it".clone_into(&mut reason);
                 }
                 Err(error) => reason = error,
@@ -334,6 +357,14 @@ enum Renewal {
     Taken { holder: String },
 }
 
+/// The next renewal writes it.
+fn raise_above(seen: u64, lease: &mut Lease) {
+    let raised = i32::try_from(seen.saturating_add(1)).unwrap_or(i32::MAX);
+    if let Some(spec) = &mut lease.spec {
+        spec.lease_transitions = spec.lease_transitions.max(Some(raised));
+    }
+}
+
 fn renewed(mut lease: Lease, now: Timestamp) -> Lease {
     lease.metadata.managed_fields = None;
     if let Some(spec) = &mut lease.spec {
@@ -380,6 +411,16 @@ mod tests {
         let next = taken_over(Some(lease), &options, Timestamp::UNIX_EPOCH);
         assert_eq!(next.spec.unwrap().lease_transitions, Some(1));
         assert_eq!(next.metadata.resource_version.as_deref(), Some("41"));
+    }
+
+    #[test]
+    fn a_raised_term_never_falls_and_does_not_overflow() {
+        let mut lease = taken_over(None, &options(), Timestamp::UNIX_EPOCH);
+        for (seen, expected) in [(6, 7), (3, 7), (u64::MAX, 2_147_483_647)] {
+            raise_above(seen, &mut lease);
+            let term = lease.spec.as_ref().unwrap().lease_transitions;
+            assert_eq!(term, Some(expected), "after {seen}");
+        }
     }
 
     #[test]

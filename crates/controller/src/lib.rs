@@ -13,6 +13,7 @@
 pub mod apply;
 pub mod backoff;
 pub mod cache;
+pub mod caller;
 pub mod client;
 pub mod dialer;
 pub mod error;
@@ -24,9 +25,11 @@ pub mod metrics;
 pub mod queue;
 pub mod status;
 pub mod undecodable;
+pub mod uninstall;
 
 pub use apply::{Applier, ApplyError, Observed};
 pub use cache::{Cache, Change};
+pub use caller::Caller;
 pub use error::{ApiError, Category, ReconcileError, call};
 pub use events::{Events, Severity};
 pub use key::ObjectKey;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atomix_process::grpc::deadline;
+use atomix_process::grpc::fencing::Fence;
 use atomix_proto::multiraft::v1::group_status::Role as RoleMessage;
 use atomix_proto::multiraft::v1::node_server::Node;
 use atomix_proto::multiraft::v1::watch_response::Event;
@@ -13,8 +14,8 @@ use atomix_proto::multiraft::v1::{
     BootstrapRequest, BootstrapResponse, GetStatusRequest, GetStatusResponse, GroupMember,
     GroupStatus, JoinRequest, JoinResponse, LeaderChanged, LeaveRequest, LeaveResponse,
     LogCompacted, LogPosition as LogPositionMessage, MemberProgress, MemberReady, MemberRemoved,
-    MembershipChanged, RaftTimings, SnapshotChanged, TransferLeadershipRequest,
-    TransferLeadershipResponse, WatchRequest, WatchResponse,
+    MembershipChanged, RaftTimings, RecoverRequest, RecoverResponse, SnapshotChanged,
+    TransferLeadershipRequest, TransferLeadershipResponse, WatchRequest, WatchResponse,
 };
 use atomix_raft::{GroupEvent, LogPosition, MemberId, PartitionId, Role};
 use tokio::sync::{broadcast, mpsc};
@@ -28,6 +29,7 @@ use crate::bootstrap::Bootstrapper;
 use crate::hosted::Hosted;
 use crate::members::{Asker, Joiner, hand_over, leave};
 use crate::partition::{Partition, PartitionEvent};
+use crate::recover::online;
 
 /// Messages that wait for one watcher's connection, besides the events that it may lag behind.
 const WATCH_MESSAGES: usize = 16;
@@ -37,6 +39,7 @@ const CHANGE_PATIENCE: Duration = Duration::from_secs(10);
 /// Serves the operator.
 pub(crate) struct NodeService {
     pub(crate) hosted: Arc<Hosted>,
+    pub(crate) fence: Fence,
     pub(crate) bootstrapper: Arc<Bootstrapper>,
     pub(crate) asker: Arc<Asker>,
     pub(crate) joiner: Joiner,
@@ -50,6 +53,7 @@ impl Node for NodeService {
         &self,
         request: Request<BootstrapRequest>,
     ) -> Result<Response<BootstrapResponse>, Status> {
+        self.fence.admit(request.metadata()).await?;
         let bootstrapper = Arc::clone(&self.bootstrapper);
         // A task of its own: a caller that gives up must not leave a group half started.
         let bootstrap = tokio::spawn(async move {
@@ -63,6 +67,7 @@ impl Node for NodeService {
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        self.fence.admit(request.metadata()).await?;
         let deadline = change_deadline(&request)?;
         let joiner = self.joiner.clone();
         let request = request.into_inner();
@@ -74,6 +79,7 @@ impl Node for NodeService {
         &self,
         request: Request<LeaveRequest>,
     ) -> Result<Response<LeaveResponse>, Status> {
+        self.fence.admit(request.metadata()).await?;
         let deadline = change_deadline(&request)?;
         let (hosted, asker) = (Arc::clone(&self.hosted), Arc::clone(&self.asker));
         let joiner = self.joiner.clone();
@@ -86,6 +92,7 @@ impl Node for NodeService {
         &self,
         request: Request<TransferLeadershipRequest>,
     ) -> Result<Response<TransferLeadershipResponse>, Status> {
+        self.fence.admit(request.metadata()).await?;
         let deadline = change_deadline(&request)?;
         let (hosted, asker) = (Arc::clone(&self.hosted), Arc::clone(&self.asker));
         let request = request.into_inner();
@@ -93,11 +100,27 @@ impl Node for NodeService {
         Ok(Response::new(TransferLeadershipResponse {}))
     }
 
+    async fn recover(
+        &self,
+        request: Request<RecoverRequest>,
+    ) -> Result<Response<RecoverResponse>, Status> {
+        self.fence.admit(request.metadata()).await?;
+        let (hosted, joiner) = (Arc::clone(&self.hosted), self.joiner.clone());
+        let request = request.into_inner();
+        // A task of its own: a caller that gives up must not leave a group stopped.
+        let recovering =
+            tokio::spawn(async move { online::recover(&hosted, &joiner, request).await });
+        let recovered = recovering
+            .await
+            .map_err(|error| Status::internal(format!("the recovery broke off: {error}")))??;
+        Ok(Response::new(recovered))
+    }
+
     async fn get_status(
         &self,
         _request: Request<GetStatusRequest>,
     ) -> Result<Response<GetStatusResponse>, Status> {
-        Ok(Response::new(status(&self.hosted)))
+        Ok(Response::new(status(&self.hosted, &self.fence)))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
@@ -108,7 +131,7 @@ impl Node for NodeService {
     ) -> Result<Response<Self::WatchStream>, Status> {
         // Subscribed before the status is taken, so nothing falls between.
         let events = self.events.subscribe();
-        let first = Event::Status(status(&self.hosted));
+        let first = Event::Status(status(&self.hosted, &self.fence));
         let (sender, receiver) = mpsc::channel(WATCH_MESSAGES);
         let shutdown = self.shutdown.clone();
         let hosted = Arc::clone(&self.hosted);
@@ -211,7 +234,8 @@ fn event_message(hosted: &Hosted, event: PartitionEvent) -> Event {
 }
 
 /// What the disk holds, whether it runs or not: a node whose groups did not start is not empty.
-fn status(hosted: &Hosted) -> GetStatusResponse {
+fn status(hosted: &Hosted, fence: &Fence) -> GetStatusResponse {
+    let operator = fence.seen().unwrap_or_default();
     let records = hosted.records();
     let newest = records.iter().max_by_key(|record| record.incarnation);
     let groups = records
@@ -233,6 +257,8 @@ fn status(hosted: &Hosted) -> GetStatusResponse {
         incarnation: newest.map_or(0, |record| record.incarnation),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         groups: groups.collect(),
+        operator_id: operator.id,
+        operator_term: operator.term,
     }
 }
 
@@ -282,6 +308,7 @@ fn group_status(partition: &Partition) -> GroupStatus {
             election_timeout: timings.election_timeout.try_into().ok(),
             snapshot_entry_threshold: timings.snapshot_entry_threshold,
         }),
+        last_log: status.last_log,
     }
 }
 

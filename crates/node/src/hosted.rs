@@ -5,7 +5,10 @@ use std::future::Future;
 use std::sync::Arc;
 
 use atomix_proto::multiraft::v1::PartitionLeader;
-use atomix_raft::{GroupRecord, MemberId, NodeId, PartitionId, StartError, StorageError};
+use atomix_raft::{
+    FormerMembers, GroupRecord, MemberId, NodeId, PartitionId, RecoverError, StartError,
+    StorageError,
+};
 use parking_lot::RwLock;
 use thiserror::Error;
 use tokio::sync::{Mutex, MutexGuard};
@@ -20,6 +23,8 @@ pub(crate) enum HostError {
     Storage(#[from] StorageError),
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error(transparent)]
+    Recover(#[from] RecoverError),
 }
 
 /// The registry of running partitions.
@@ -149,6 +154,31 @@ impl Hosted {
         // Nobody may watch.
         let _ = self.environment.events.send(removed);
         Ok(())
+    }
+
+    /// Makes this node's member the only voter of its group, as `new_member`.
+    ///
+    /// # Errors
+    /// When another member is here, or there is nothing to go on with; the group runs as before.
+    pub(crate) async fn recover(
+        &self,
+        partition: PartitionId,
+        member: MemberId,
+        new_member: MemberId,
+    ) -> Result<GroupRecord, HostError> {
+        let _one = self.one_at_a_time().await;
+        self.stop_one(partition).await;
+        let engine = &self.environment.engine;
+        let recovered = engine.recover_group(partition, member, new_member).await;
+        if let Some(record) = self.record(partition) {
+            self.run(record).await?;
+        }
+        Ok(recovered?)
+    }
+
+    /// The members that were given up when the group was recovered from this node's member.
+    pub(crate) fn former_members(&self, partition: PartitionId) -> FormerMembers {
+        self.environment.engine.former_members(partition)
     }
 
     async fn stop_one(&self, partition: PartitionId) {

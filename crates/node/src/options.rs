@@ -10,7 +10,12 @@ use clap::Parser;
 
 /// The Atomix storage node: hosts partitions of a Store.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "atomix-node", version)]
+#[command(
+    name = "atomix-node",
+    version,
+    after_help = "`atomix-node recover --help`: how to go on with one member of a partition that has \
+                  lost its quorum for good."
+)]
 pub struct Options {
     /// Folder that holds the log and the snapshots; created when it does not exist.
     #[arg(long, env = "ATOMIX_DATA_DIR")]
@@ -37,6 +42,10 @@ pub struct Options {
     /// again when it changes. Default: only runtimes of the namespace in the node's own certificate.
     #[arg(long, env = "ATOMIX_ALLOWED_NAMESPACES", requires = "tls_directory")]
     pub allowed_namespaces: Option<PathBuf>,
+
+    /// Refuses changes by callers that do not say which operator they are.
+    #[arg(long, env = "ATOMIX_REQUIRE_OPERATOR")]
+    pub require_operator: bool,
 
     /// A file with lines "name address", used instead of DNS for the names that it lists; it is
     /// read again when it changes.

@@ -26,6 +26,7 @@ use crate::control::NodeService;
 use crate::drain;
 use crate::exchange::PartitionsService;
 use crate::faults::{Fault, Faults};
+use crate::fence;
 use crate::grpc;
 use crate::hosted::Hosted;
 use crate::members::{Asker, Joiner, MembersService, watch_standing};
@@ -34,6 +35,7 @@ use crate::options::{Options, RaftSettings};
 use crate::partition::Environment;
 use crate::peers::{Greeting, PeerTransport, PeersService};
 use crate::reach::Reach;
+use crate::recover::retire::retire_former;
 use crate::resolver::{DnsResolver, HostsFileResolver, Resolver};
 use crate::security::Security;
 
@@ -190,6 +192,7 @@ impl Service {
         ));
         let (faults, reported) = Faults::new();
         let (events, _) = broadcast::channel(WATCH_EVENTS);
+        let fence = fence::of(&engine, options.require_operator);
         let transport = PeerTransport::new(Arc::clone(&greeting), reach.clone(), stop.clone());
         let environment = Environment {
             engine: engine.clone(),
@@ -215,6 +218,8 @@ impl Service {
             stop.clone(),
         );
         tasks.spawn("standing", standing);
+        let retiring = retire_former(Arc::clone(&hosted), Arc::clone(&asker), stop.clone());
+        tasks.spawn("retire", retiring);
         let draining =
             drain::drain_at_shutdown(Arc::clone(&hosted), shutdown.clone(), stop.clone());
         tasks.spawn("drain", draining);
@@ -225,6 +230,7 @@ impl Service {
             bootstrapper: Arc::new(Bootstrapper::new(Arc::clone(&hosted), reach)),
             asker,
             joiner: joiner.clone(),
+            fence,
             hosted: Arc::clone(&hosted),
             events,
             shutdown: stop.clone(),

@@ -24,6 +24,7 @@ use crate::ids::{MemberId, NodeId, PartitionId};
 use crate::log::{GroupLog, Loaded, LogCore, Operation, disk};
 use crate::open::{self, Departures, Opened};
 use crate::record::GroupRecord;
+use crate::recover::{self, FormerMembers, Outlook, RecoverError};
 use crate::snapshot::SnapshotStore;
 
 /// How to open a data directory.
@@ -85,6 +86,15 @@ pub struct Engine {
     inner: Arc<Inner>,
 }
 
+/// The operator that a node listens to, as it is kept on its disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredOperator {
+    /// How it names itself.
+    pub id: String,
+    /// Its highest term.
+    pub term: u64,
+}
+
 struct Inner {
     options: EngineOptions,
     device: Device,
@@ -94,6 +104,9 @@ struct Inner {
     boots: Arc<BootCounters>,
     groups: Mutex<BTreeMap<PartitionId, Slot>>,
     departures: Mutex<Departures>,
+    former: Mutex<BTreeMap<PartitionId, FormerMembers>>,
+    /// The operator that was stored when the directory was opened.
+    operator: Option<StoredOperator>,
     fatal: FatalReporter,
 }
 
@@ -117,6 +130,8 @@ impl Engine {
             records,
             boots,
             departures,
+            operator,
+            former,
             lock,
         } = open::open(&options, &device)?;
 
@@ -171,6 +186,11 @@ impl Engine {
                 boots: Arc::new(boots),
                 groups: Mutex::new(groups),
                 departures: Mutex::new(departures),
+                former: Mutex::new(former),
+                operator: operator.map(|operator| StoredOperator {
+                    id: operator.id,
+                    term: operator.term,
+                }),
                 fatal,
             }),
         })
@@ -189,6 +209,24 @@ impl Engine {
     /// The highest boot counters seen of other nodes, kept on this disk.
     pub fn boot_counters(&self) -> Arc<BootCounters> {
         self.inner.boots.clone()
+    }
+
+    /// The operator that was stored when the directory was opened.
+    pub fn operator_at_open(&self) -> Option<StoredOperator> {
+        self.inner.operator.clone()
+    }
+
+    /// Stores the operator that this node listens to; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// When the log cannot be written.
+    pub async fn store_operator(&self, operator: &StoredOperator) -> Result<(), StorageError> {
+        let stored = pb::StoredOperator {
+            id: operator.id.clone(),
+            term: operator.term,
+        };
+        let put = Operation::Put(disk::KEY_OPERATOR.to_vec(), stored.encode_to_vec());
+        self.inner.core.write(disk::NODE_REGION, vec![put]).await
     }
 
     /// The groups that this node has a member of.
@@ -284,6 +322,87 @@ impl Engine {
     pub fn departed(&self, partition: PartitionId) -> BTreeSet<MemberId> {
         let departures = self.inner.departures.lock();
         departures.get(&partition).cloned().unwrap_or_default()
+    }
+
+    /// What a group could be recovered with; it must not run.
+    ///
+    /// # Errors
+    /// When it runs, or there is nothing to go on with.
+    pub async fn look_at_lost(&self, partition: PartitionId) -> Result<Outlook, RecoverError> {
+        let (record, log, snapshots) = self.stopped(partition)?;
+        recover::look(&record, &log, &snapshots).await
+    }
+
+    /// Makes this node's member the only voter of its group, with a fresh id, and gives all others
+    /// up; it must not run. On disk when this returns.
+    ///
+    /// # Errors
+    /// When it is not `member`, it runs, there is nothing to go on with, or the log cannot be
+    /// written.
+    pub async fn recover_group(
+        &self,
+        partition: PartitionId,
+        member: MemberId,
+        new_member: MemberId,
+    ) -> Result<GroupRecord, RecoverError> {
+        let (record, log, snapshots) = self.stopped(partition)?;
+        if record.member_id != member {
+            return Err(RecoverError::OtherMember {
+                partition,
+                wanted: member,
+                found: record.member_id,
+            });
+        }
+        let outlook = recover::look(&record, &log, &snapshots).await?;
+        let vote = log.inspect(|state| state.vote);
+        let planned = recover::plan(&record, &outlook, vote, new_member)?;
+        let given_up = {
+            let former = self.inner.former.lock();
+            let former = former.get(&partition).cloned().unwrap_or_default();
+            former.and(outlook.others())
+        };
+        let mut left = self.departed(partition);
+        left.insert(member);
+        let departures = pb::StoredDepartures {
+            members: left.iter().map(|member| member.0).collect(),
+        };
+        let stored = planned.record.to_stored().encode_to_vec();
+        let operations = vec![
+            Operation::PutNode(disk::group_key(partition.0), stored),
+            Operation::PutNode(
+                disk::departures_key(partition.0),
+                departures.encode_to_vec(),
+            ),
+            given_up.put(partition),
+        ];
+        log.force(planned.entry, planned.vote, operations).await?;
+        self.inner.former.lock().insert(partition, given_up);
+        self.inner.departures.lock().insert(partition, left);
+        if let Some(slot) = self.inner.groups.lock().get_mut(&partition) {
+            slot.record = planned.record.clone();
+        }
+        Ok(planned.record)
+    }
+
+    /// The members that were given up when the group was recovered from this node's member.
+    pub fn former_members(&self, partition: PartitionId) -> FormerMembers {
+        let former = self.inner.former.lock();
+        former.get(&partition).cloned().unwrap_or_default()
+    }
+
+    fn stopped(
+        &self,
+        partition: PartitionId,
+    ) -> Result<(GroupRecord, GroupLog, SnapshotStore), RecoverError> {
+        let (record, log) = match self.inner.groups.lock().get(&partition) {
+            None => return Err(RecoverError::NotHere(partition)),
+            Some(slot) if slot.started => return Err(RecoverError::Running(partition)),
+            Some(slot) => (slot.record.clone(), slot.log.clone()),
+        };
+        let directory = open::snapshots(&self.inner.options.directory, partition);
+        let snapshots = SnapshotStore::open(directory, self.inner.device.clone());
+        let snapshots = snapshots.map_err(|error| StorageError(error.to_string()))?;
+        Ok((record, log, snapshots))
     }
 
     async fn remove_group(

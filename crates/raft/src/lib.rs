@@ -22,6 +22,7 @@ mod membership;
 mod network;
 mod open;
 mod record;
+mod recover;
 mod snapshot;
 mod status;
 mod transport;
@@ -33,7 +34,7 @@ mod suite;
 
 pub use boots::{BootCounters, StaleBoot};
 pub use device::{DiskChange, DiskFaults};
-pub use engine::{Engine, EngineOptions, WriteFailure};
+pub use engine::{Engine, EngineOptions, StoredOperator, WriteFailure};
 pub use error::{
     ChangeError, InitializeError, LeaderHint, OpenError, ProposeError, ReadError, StartError,
     StorageError, TransferError,
@@ -45,6 +46,7 @@ pub use machine::Machine;
 pub use membership::{MemberChange, Membership};
 pub use network::MemberReport;
 pub use record::{GroupRecord, MemberAddress, Timings};
+pub use recover::{FormerMembers, Outlook, RecoverError};
 pub use status::{GroupEvent, GroupStatus, LogPosition, MemberProgress, Role};
 pub use transport::{Class, PeerTarget, Transport, TransportError};
 

@@ -17,6 +17,7 @@ use crate::error::OpenError;
 use crate::ids::{MemberId, NodeId, PartitionId};
 use crate::log::{Files, LogEngine, VerifyError, disk, verify};
 use crate::record::GroupRecord;
+use crate::recover::FormerMembers;
 
 /// The version of everything on disk.
 const FORMAT: u32 = 1;
@@ -37,6 +38,10 @@ pub(crate) struct Opened {
     pub(crate) boots: Vec<(NodeId, u64)>,
     /// The members that left, by partition.
     pub(crate) departures: Departures,
+    /// The operator that the node listens to.
+    pub(crate) operator: Option<pb::StoredOperator>,
+    /// The members that recovered groups had before, by partition.
+    pub(crate) former: BTreeMap<PartitionId, FormerMembers>,
     pub(crate) lock: File,
 }
 
@@ -71,6 +76,8 @@ pub(crate) fn open(options: &EngineOptions, device: &Device) -> Result<Opened, O
         records,
         boots,
         departures,
+        operator,
+        former,
     } = read_node(&engine).map_err(|reason| damaged(directory, &reason))?;
     remove_orphans(directory, &records, device)?;
     Ok(Opened {
@@ -80,6 +87,8 @@ pub(crate) fn open(options: &EngineOptions, device: &Device) -> Result<Opened, O
         records,
         boots,
         departures,
+        operator,
+        former,
         lock,
     })
 }
@@ -242,6 +251,8 @@ struct NodeRegion {
     records: Vec<GroupRecord>,
     boots: Vec<(NodeId, u64)>,
     departures: Departures,
+    operator: Option<pb::StoredOperator>,
+    former: BTreeMap<PartitionId, FormerMembers>,
 }
 
 fn read_node(engine: &LogEngine) -> Result<NodeRegion, String> {
@@ -254,6 +265,21 @@ fn read_node(engine: &LogEngine) -> Result<NodeRegion, String> {
                 match pb::StoredGroup::decode(value) {
                     Ok(stored) => region.records.push(GroupRecord::from_stored(stored)),
                     Err(error) => broken = Some(format!("a group record does not decode: {error}")),
+                }
+            }
+            if key == disk::KEY_OPERATOR {
+                match pb::StoredOperator::decode(value) {
+                    Ok(operator) => region.operator = Some(operator),
+                    Err(error) => broken = Some(format!("the operator does not decode: {error}")),
+                }
+            }
+            if let Some(partition) = disk::former_key_partition(key) {
+                match pb::StoredFormerMembers::decode(value) {
+                    Ok(stored) => {
+                        let former = FormerMembers::from_stored(stored);
+                        region.former.insert(PartitionId(partition), former);
+                    }
+                    Err(error) => broken = Some(format!("former members do not decode: {error}")),
                 }
             }
             if let Some(node_id) = disk::boot_key_node(key) {

@@ -4,6 +4,14 @@
 pub const STORE: &str = "atomix.io/store";
 /// On every application pod with a runtime sidecar: `"true"`.
 pub const RUNTIME: &str = "atomix.io/runtime";
+/// Annotation of a Store: the one operator that is to manage it, as `NAMESPACE/NAME` of its Lease.
+/// Without it, the first operator that its nodes met does.
+pub const OPERATOR: &str = "atomix.io/operator";
+/// Beginning of the annotations of a Store that make one member of a partition, whose quorum is lost
+/// for good, the only one: `recover.atomix.io/partition-N: POD MEMBER`.
+pub const RECOVER_PREFIX: &str = "recover.atomix.io/partition-";
+/// Finalizer of a Store: it stays while Sessions of its namespace use it.
+pub const STORE_FINALIZER: &str = "atomix.io/store-in-use";
 /// Finalizer of a Session: its pods are disconnected first.
 pub const SESSION_FINALIZER: &str = "atomix.io/disconnect";
 /// Finalizer of a Driver: it stays while a Store uses it.

@@ -13,14 +13,6 @@ pub(super) fn unchanged_with_default(field: &str, default: &str, why: &str) -> R
     .message(format!("{field} cannot be changed{why}").as_str())
 }
 
-/// The same CEL for the new object and for the old one, in place of `this`.
-pub(super) fn of_new_and_old(value: &str) -> (String, String) {
-    (
-        value.replace("this.", "self."),
-        value.replace("this.", "oldSelf."),
-    )
-}
-
 /// CEL of the whole object: without a replicationFactor in the specification, that of the status is
 /// in force.
 pub(super) const REPLICAS_HOLD_KEPT_FACTOR: &str = "!has(self.spec.multiRaft) \
@@ -29,21 +21,15 @@ pub(super) const REPLICAS_HOLD_KEPT_FACTOR: &str = "!has(self.spec.multiRaft) \
      || !has(self.status) || !has(self.status.replicationFactor) \
      || self.spec.multiRaft.replicas >= self.status.replicationFactor";
 
-/// CEL for storage that means the same as before; of `storage`.
-pub(super) fn same_storage() -> String {
-    let same = |field: &str| {
-        format!(
-            "has(self.{field}) == has(oldSelf.{field}) \
-             && (!has(self.{field}) || self.{field} == oldSelf.{field})"
-        )
-    };
-    let (new, old) = of_new_and_old("has(this.retentionPolicy) ? this.retentionPolicy : 'Retain'");
-    format!(
-        "{} && {} && has(self.ephemeral) == has(oldSelf.ephemeral) && ({new}) == ({old})",
-        same("size"),
-        same("storageClassName"),
-    )
-}
+/// CEL for storage of the same kind and class; of `storage`.
+pub(super) const SAME_KIND_OF_STORAGE: &str = "has(self.ephemeral) == has(oldSelf.ephemeral) \
+     && has(self.storageClassName) == has(oldSelf.storageClassName) \
+     && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)";
+
+/// CEL for volumes that do not shrink; of `storage`.
+pub(super) const STORAGE_GROWS: &str = "!has(self.size) || !has(oldSelf.size) \
+     || !isQuantity(string(self.size)) || !isQuantity(string(oldSelf.size)) \
+     || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0";
 
 /// Schema of a free-form JSON object. `null` is one without fields: that is what server-side apply
 /// leaves behind when the last field of an object that it owned is taken away.

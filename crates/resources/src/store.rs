@@ -153,9 +153,13 @@ pub struct MultiRaft {
     /// Settings of Raft. A change takes effect node by node: the pods are replaced one at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raft: Option<Raft>,
-    /// Where the nodes keep data. Cannot be changed yet.
-    #[x_kube(validation = Rule::new(rules::same_storage())
-        .message("storage cannot be changed yet: this version of the operator cannot carry out the change; create a new Store, or set the old value again"))]
+    /// Where the nodes keep data. Volumes can grow, and retentionPolicy can change.
+    #[x_kube(
+        validation = Rule::new(rules::SAME_KIND_OF_STORAGE)
+            .message("storage keeps its kind and its storageClassName: volumes cannot move to another class; create a new Store, or set the old value again"),
+        validation = Rule::new(rules::STORAGE_GROWS)
+            .message("storage.size cannot shrink: volumes only grow; create a new Store, or set the old value or a greater one")
+    )]
     pub storage: Storage,
     /// Settings of the storage pods. A change replaces the pods one at a time, each only while
     /// every partition has all its copies.
@@ -187,12 +191,11 @@ pub struct Raft {
     validation = Rule::new("has(self.size) != has(self.ephemeral)")
         .message("storage needs either a size, or `ephemeral: {}` for data that is lost with its pods"),
     validation = Rule::new("!has(self.ephemeral) || (!has(self.storageClassName) && !has(self.retentionPolicy))")
-        .message("ephemeral storage has neither a storageClassName nor a retentionPolicy"),
-    validation = Rule::new("!has(self.retentionPolicy) || self.retentionPolicy == 'Retain'")
-        .message("retentionPolicy Delete is not carried out yet: this version of the operator keeps the volumes; delete the PersistentVolumeClaims yourself after the Store")
+        .message("ephemeral storage has neither a storageClassName nor a retentionPolicy")
 )]
 pub struct Storage {
-    /// Size of each node's volume, at least 64Mi. Default: none.
+    /// Size of each node's volume, at least 64Mi. It can grow if the StorageClass allows it. Default:
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::quantity")]
     #[x_kube(validation = Rule::new("isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('64Mi')) >= 0")
@@ -202,8 +205,9 @@ pub struct Storage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
-    /// What happens to the volumes of a deleted Store. Delete is not possible yet.
-    /// Default: Retain.
+    /// What happens to the volumes of a deleted Store, and of nodes that went when it shrank: Retain
+    /// keeps them, and a Store of the same name goes on with their data; Delete deletes them and the
+    /// data. Default: Retain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention_policy: Option<RetentionPolicy>,
     /// Keeps data in the pods: it is lost with them. Default: volumes.
@@ -211,7 +215,7 @@ pub struct Storage {
     pub ephemeral: Option<Ephemeral>,
 }
 
-/// What happens to the volumes of a deleted Store.
+/// What happens to volumes that are not used any more.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum RetentionPolicy {
     /// They stay.
@@ -271,6 +275,9 @@ pub struct StoreStatus {
     /// was set when the Store was made; it never changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<bool>,
+    /// Whether Sessions of any namespace use the Store: then it is not deleted in the foreground.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_use: Option<bool>,
     /// Version of the storage nodes' program.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,

@@ -12,40 +12,37 @@ use std::time::Duration;
 
 use atomix_driver::{ConnectionState, StoreId};
 use atomix_process::grpc::deadline;
+use atomix_process::grpc::fencing::{Fence, OperatorTerm};
 use atomix_proto::runtime::v1 as proto;
 use atomix_proto::runtime::v1::connection::State;
 use atomix_proto::runtime::v1::runtime_server::Runtime;
 use tokio::time::Instant;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use crate::stores::{ChangeError, ConnectionStatus, Stores, driver_id, driver_proto};
 use crate::stores::{store_id, store_proto};
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
-const OPERATOR_TERM: &str = "atomix-operator-term";
 
 /// The Runtime service.
 pub(crate) struct RuntimeService {
     stores: Arc<Stores>,
+    fence: Fence,
 }
 
 impl RuntimeService {
-    pub(crate) fn new(stores: Arc<Stores>) -> Self {
-        Self { stores }
-    }
-
-    /// Fencing comes with a later issue; the term is only remembered and reported.
-    fn note_operator(&self, metadata: &MetadataMap) -> Result<(), Status> {
-        let Some(term) = metadata.get(OPERATOR_TERM) else {
-            return Ok(());
+    /// Refuses changes by callers that do not say which operator they are, if `requires_operator`.
+    pub(crate) fn new(stores: Arc<Stores>, requires_operator: bool) -> Self {
+        let keeper = Arc::clone(&stores);
+        let keep = move |operator: OperatorTerm| {
+            let stores = Arc::clone(&keeper);
+            Box::pin(async move {
+                let kept = stores.remember_operator(operator).await;
+                kept.map_err(change_status)
+            }) as _
         };
-        let term = term.to_str().ok().and_then(|term| term.parse().ok());
-        let term = term.ok_or_else(|| {
-            Status::invalid_argument(format!("the {OPERATOR_TERM} header is not a number"))
-        })?;
-        self.stores.saw_operator_term(term);
-        Ok(())
+        let fence = Fence::new(stores.operator(), requires_operator, Box::new(keep));
+        Self { stores, fence }
     }
 }
 
@@ -55,7 +52,7 @@ impl Runtime for RuntimeService {
         &self,
         request: Request<proto::ConnectRequest>,
     ) -> Result<Response<proto::ConnectResponse>, Status> {
-        self.note_operator(request.metadata())?;
+        self.fence.admit(request.metadata()).await?;
         let patience = Instant::now() + CONNECT_PATIENCE;
         let wait_until =
             deadline::of(request.metadata())?.map_or(patience, |deadline| deadline.min(patience));
@@ -76,7 +73,7 @@ impl Runtime for RuntimeService {
         &self,
         request: Request<proto::ConfigureRequest>,
     ) -> Result<Response<proto::ConfigureResponse>, Status> {
-        self.note_operator(request.metadata())?;
+        self.fence.admit(request.metadata()).await?;
         let request = request.into_inner();
         let store = named_store(request.store_id)?;
         self.stores
@@ -90,7 +87,7 @@ impl Runtime for RuntimeService {
         &self,
         request: Request<proto::DisconnectRequest>,
     ) -> Result<Response<proto::DisconnectResponse>, Status> {
-        self.note_operator(request.metadata())?;
+        self.fence.admit(request.metadata()).await?;
         let store = named_store(request.into_inner().store_id)?;
         self.stores.disconnect(store).await.map_err(change_status)?;
         Ok(Response::new(proto::DisconnectResponse {}))
@@ -100,7 +97,7 @@ impl Runtime for RuntimeService {
         &self,
         request: Request<proto::ProgramRequest>,
     ) -> Result<Response<proto::ProgramResponse>, Status> {
-        self.note_operator(request.metadata())?;
+        self.fence.admit(request.metadata()).await?;
         self.stores
             .program(request.into_inner().routes)
             .await
@@ -113,10 +110,12 @@ impl Runtime for RuntimeService {
         _request: Request<proto::GetStatusRequest>,
     ) -> Result<Response<proto::GetStatusResponse>, Status> {
         let connections = self.stores.connections().into_iter().map(connection_proto);
+        let operator = self.fence.seen().unwrap_or_default();
         Ok(Response::new(proto::GetStatusResponse {
             connections: connections.collect(),
             routes_digest: self.stores.routes_digest(),
-            operator_term: self.stores.operator_term(),
+            operator_term: operator.term,
+            operator_id: operator.id,
         }))
     }
 }

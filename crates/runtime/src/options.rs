@@ -39,6 +39,10 @@ pub struct Options {
     #[arg(long, env = "ATOMIX_TLS_DIRECTORY")]
     pub tls_directory: Option<PathBuf>,
 
+    /// Refuses changes by callers that do not say which operator they are.
+    #[arg(long, env = "ATOMIX_REQUIRE_OPERATOR")]
+    pub require_operator: bool,
+
     /// File with lines "NAME ADDRESS" that are used before DNS.
     #[arg(long, env = "ATOMIX_HOSTS_FILE")]
     pub hosts_file: Option<PathBuf>,

@@ -156,7 +156,7 @@ impl Sidecar {
         // Stores are left only after the last call has ended: then every sender is gone.
         let (serving, mut all_served) = mpsc::channel::<()>(1);
         let guard = credentials.map(only_the_operator);
-        let control = control_routes(&stores, &shutdown).await?;
+        let control = control_routes(&stores, options.require_operator, &shutdown).await?;
         let control = match &guard {
             Some(guard) => guard.protect(control),
             None => control,
@@ -276,10 +276,11 @@ fn only_the_operator(credentials: Credentials) -> Guard {
 
 async fn control_routes(
     stores: &Arc<Stores>,
+    requires_operator: bool,
     shutdown: &CancellationToken,
 ) -> Result<Routes, StartError> {
     let services = [RUNTIME.to_owned(), SESSION_SERVICE.to_owned()];
-    let runtime = RuntimeServer::new(RuntimeService::new(Arc::clone(stores)));
+    let runtime = RuntimeServer::new(RuntimeService::new(Arc::clone(stores), requires_operator));
     let sessions = Sessions::new(OwnSessions::new(Arc::clone(stores)), shutdown.clone());
     let sessions = SessionServiceServer::new(sessions);
     Ok(common_routes(&services)

@@ -32,6 +32,9 @@ pub struct SavedState {
     /// The highest operator term seen.
     #[prost(uint64, tag = "3")]
     pub operator_term: u64,
+    /// The operator whose term it is; empty before any.
+    #[prost(string, tag = "4")]
+    pub operator_id: String,
 }
 
 /// Why the state could not be saved or read.
@@ -178,6 +181,7 @@ mod tests {
             }],
             routes: vec![Route::default()],
             operator_term: 3,
+            operator_id: "team/operator".into(),
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::node_view::GroupView;
+use super::super::node_view::{GroupView, MembershipView};
 use super::*;
 
 mod model;
@@ -40,6 +40,7 @@ fn empty_node(node_id: u64) -> NodeView {
         store_uid: String::new(),
         incarnation: 0,
         version: "1".to_owned(),
+        operator: String::new(),
         groups: BTreeMap::new(),
     }
 }
@@ -104,6 +105,55 @@ fn ours(plan: &Plan, bootstrapped: bool) -> StoredPlan {
 }
 
 #[test]
+fn found_data_is_adopted_once_every_ordinal_has_answered_and_is_never_bootstrapped() {
+    let desired = desired(3, 4, 3);
+    let plan = made_plan(&desired, &[1, 2, 3]);
+    let earlier = Plan {
+        store_uid: "earlier".to_owned(),
+        incarnation: 4,
+        ..plan
+    };
+    let node = |ordinal| {
+        let mut node = bootstrapped_node(&earlier, ordinal, true);
+        for group in node.groups.values_mut() {
+            group.membership = Some(MembershipView::default());
+        }
+        Some(node)
+    };
+    let waiting = observed(StoredPlan::Absent, vec![node(0), None, node(2)]);
+    let decision = decide(&desired, &waiting, &mut counter());
+    assert_eq!(decision, Decision::wait(Phase::WaitingForNodes(vec![1])));
+
+    // One disk is empty: the groups go on with the others.
+    let found = observed(
+        StoredPlan::Absent,
+        vec![node(0), Some(empty_node(9)), node(2)],
+    );
+    let decision = decide(&desired, &found, &mut counter());
+    let [Action::AdoptPlan(adopted)] = decision.actions.as_slice() else {
+        panic!("{decision:?}");
+    };
+    assert_eq!(
+        (adopted.store_uid.as_str(), adopted.incarnation),
+        ("earlier", 4)
+    );
+    let marked = observed(ours(adopted, true), found.nodes.clone());
+    let decision = decide(&desired, &marked, &mut counter());
+    assert_eq!(decision, Decision::wait(Phase::Done));
+
+    let unfit = Desired {
+        partitions: 5,
+        ..desired
+    };
+    let decision = decide(&unfit, &found, &mut counter());
+    assert!(
+        matches!(&decision.phase, Phase::Unadoptable(why) if why.contains("partitions: 4")),
+        "{decision:?}"
+    );
+    assert!(decision.actions.is_empty());
+}
+
+#[test]
 fn nothing_is_planned_before_every_ordinal_has_answered_empty() {
     let desired = desired(3, 4, 3);
     let silent = observed(
@@ -112,22 +162,6 @@ fn nothing_is_planned_before_every_ordinal_has_answered_empty() {
     );
     let decision = decide(&desired, &silent, &mut counter());
     assert_eq!(decision, Decision::wait(Phase::WaitingForNodes(vec![1])));
-
-    let mut holding = empty_node(2);
-    holding.store_uid = "earlier".to_owned();
-    holding.groups = bootstrapped_node(&made_plan(&desired, &[1, 2, 3]), 1, true).groups;
-    let used = observed(
-        StoredPlan::Absent,
-        vec![Some(empty_node(1)), Some(holding.clone()), None],
-    );
-    let decision = decide(&desired, &used, &mut counter());
-    let foreign = BTreeMap::from([(1, "earlier".to_owned())]);
-    assert_eq!(decision, Decision::wait(Phase::ExistingData(foreign)));
-
-    holding.store_uid = UID.to_owned();
-    let orphaned = observed(StoredPlan::Absent, vec![Some(holding)]);
-    let decision = decide(&desired, &orphaned, &mut counter());
-    assert_eq!(decision, Decision::wait(Phase::PlanMissing));
 
     let mut forgotten = observed(
         StoredPlan::Absent,

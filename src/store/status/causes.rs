@@ -9,6 +9,7 @@ use crate::store::health::{self, PartitionHealth};
 use crate::store::names;
 use crate::store::reason::Reason;
 use atomix_controller::{ApplyError, Category, ReconcileError as _};
+use atomix_resources::store::UnhealthyPartition;
 
 /// How many pods a message names.
 const NAMED: usize = 5;
@@ -40,6 +41,9 @@ pub(super) fn stalled(findings: &Findings<'_>) -> Option<Cause> {
     if let Some(StoreError::Apply(error @ ApplyError::NotOurs { .. })) = findings.error {
         return Some(cause(Reason::NameTaken, error.to_string()));
     }
+    if let Some(error) = findings.error.filter(|error| error.is_of_other_operator()) {
+        return Some(cause(Reason::ManagedByOther, error.to_string()));
+    }
     let name = findings.name;
     let plan = names::bootstrap_plan(name);
     match findings.phase {
@@ -65,11 +69,21 @@ pub(super) fn stalled(findings: &Findings<'_>) -> Option<Cause> {
                 ),
             ))
         }
+        Phase::Unadoptable(why) => Some(cause(
+            Reason::ExistingData,
+            format!(
+                "there is data of an earlier Store on the disks `{}-{name}-…` that this one cannot \
+                 go on with: {why}; or, to start empty, delete this Store and its \
+                 PersistentVolumeClaims, then create the Store again",
+                names::DATA_VOLUME,
+            ),
+        )),
         Phase::PlanMissing => Some(cause(
             Reason::BootstrapPlanMissing,
             format!(
-                "ConfigMap {plan} is missing although the Store was bootstrapped: restore it from \
-                 a backup; the operator never bootstraps a Store twice"
+                "ConfigMap {plan} is missing, and so is the data, although the Store was \
+                 bootstrapped: restore it, or the disks, from a backup; the operator never \
+                 bootstraps a Store twice"
             ),
         )),
         Phase::PlanDamaged(why) => Some(cause(
@@ -147,6 +161,7 @@ pub(super) fn progressing(findings: &Findings<'_>, health: &PartitionHealth) -> 
         Phase::Done
         | Phase::NameTaken(_)
         | Phase::ExistingData(_)
+        | Phase::Unadoptable(_)
         | Phase::PlanMissing
         | Phase::PlanDamaged(_) => None,
     };
@@ -157,6 +172,15 @@ pub(super) fn progressing(findings: &Findings<'_>, health: &PartitionHealth) -> 
 }
 
 fn of_error(error: &StoreError) -> Cause {
+    if let StoreError::Growth(_) = error {
+        return cause(
+            Reason::VolumesNotGrown,
+            format!(
+                "{error}: set allowVolumeExpansion: true in the StorageClass of the volumes; it is \
+                 tried again, and nothing else waits for it"
+            ),
+        );
+    }
     let category = error.category();
     let advice = match category {
         Category::Forbidden => "grant the operator's ServiceAccount this right",
@@ -174,7 +198,9 @@ fn of_error(error: &StoreError) -> Cause {
 }
 
 fn unready_partitions(health: &PartitionHealth) -> Option<Cause> {
-    let first = health.unhealthy.first()?;
+    let is_lost = |partition: &&UnhealthyPartition| partition.reason == Reason::QuorumLost.as_str();
+    let lost = health.unhealthy.iter().find(is_lost);
+    let first = lost.or(health.unhealthy.first())?;
     let message = format!(
         "{} of {} partitions are not ready; partition {}: {}",
         health.total - health.ready,
@@ -182,7 +208,12 @@ fn unready_partitions(health: &PartitionHealth) -> Option<Cause> {
         first.partition,
         first.message
     );
-    Some(cause(Reason::PartitionsNotReady, message))
+    let reason = if lost.is_some() {
+        Reason::QuorumLost
+    } else {
+        Reason::PartitionsNotReady
+    };
+    Some(cause(reason, message))
 }
 
 /// The Store serves, with less than its full strength.

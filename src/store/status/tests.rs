@@ -70,6 +70,7 @@ fn node(ordinal: u32, leads: &[u32]) -> NodeState {
         store_uid: "u".to_owned(),
         incarnation: 1,
         version: "0.1.0".to_owned(),
+        operator: String::new(),
         groups: groups.into(),
     })
 }
@@ -248,6 +249,11 @@ fn what_only_a_person_can_solve_is_stalled_with_what_to_do() {
             existing,
             "ExistingData",
             "PersistentVolumeClaims `data-tulip-",
+        ),
+        (
+            Phase::Unadoptable("they hold 4 partitions".to_owned()),
+            "ExistingData",
+            "they hold 4 partitions",
         ),
         (
             Phase::PlanMissing,
@@ -580,6 +586,17 @@ fn troubled_cases() -> Vec<Case> {
         healthy(&|case| case.placement = Some(moving(Purpose::Drain))),
         healthy(&|case| case.roll = rolling(Step::Replace(vec![1], Why::FullStrength))),
         healthy(&|case| case.roll = rolling(Step::Refused { ordinal: 1 })),
+        healthy(&|case| {
+            let other = |node: NodeState| match node {
+                NodeState::Up(view) => NodeState::Up(NodeView {
+                    node_id: 99 + view.node_id,
+                    groups: BTreeMap::new(),
+                    ..view
+                }),
+                silent @ (NodeState::Silent(_) | NodeState::Unheard) => silent,
+            };
+            case.nodes = [node(0, &[]), other(node(1, &[])), other(node(2, &[]))];
+        }),
         healthy(&|case| case.incarnation = 2),
         starting(&|_| {}),
         starting(&|case| case.paused = true),
@@ -623,6 +640,7 @@ fn troubled_cases() -> Vec<Case> {
             uncommitted: vec![1],
         },
         Phase::ExistingData(BTreeMap::from([(1, "old-uid".to_owned())])),
+        Phase::Unadoptable("they hold 4 partitions".to_owned()),
         Phase::PlanMissing,
         Phase::PlanDamaged("it names no store".to_owned()),
     ] {
@@ -645,6 +663,12 @@ fn troubled_cases() -> Vec<Case> {
             message: "as it is".to_owned(),
             ..kube::core::Status::default()
         };
+        cases.push(healthy(&|case| {
+            case.error = Some(StoreError::Growth(ApiError::Call {
+                action: "grow a PersistentVolumeClaim",
+                source: kube::Error::Api(Box::new(answer.clone())),
+            }));
+        }));
         cases.push(starting(&|case| {
             case.error = Some(StoreError::Plan(ApiError::Call {
                 action: "write the bootstrap plan",
@@ -662,7 +686,7 @@ fn troubled_cases() -> Vec<Case> {
 }
 
 /// Words with which a sentence says what to do, or that nothing is to be done.
-const ACTIONS: [&str; 14] = [
+const ACTIONS: [&str; 17] = [
     "no action",
     "delete",
     "restore it",
@@ -677,6 +701,9 @@ const ACTIONS: [&str; 14] = [
     "get these pods running",
     "add it to the chart",
     "Set the old settings again",
+    "set allowVolumeExpansion",
+    "store recover",
+    "store take-over",
 ];
 
 #[test]
@@ -720,6 +747,8 @@ fn every_reason_comes_with_what_to_do() {
     ] {
         told.extend(of_halted(trouble.reason(), &trouble.to_string(), &before, 4, now).conditions);
     }
+    let other = super::super::ownership::message("tulip", "a/b", "c/d");
+    told.extend(of_halted(Reason::ManagedByOther, &other, &before, 4, now).conditions);
     let invalid = "correct the specification: …";
     told.extend(of_halted(Reason::InvalidSpec, invalid, &before, 4, now).conditions);
 

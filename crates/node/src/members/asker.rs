@@ -122,7 +122,11 @@ impl Asker {
             .collect()
     }
 
-    async fn ask_node(
+    /// Asks one node.
+    ///
+    /// # Errors
+    /// Why it does not answer.
+    pub(crate) async fn ask_node(
         &self,
         address: &str,
         request: MembersRequest,

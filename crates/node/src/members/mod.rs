@@ -18,6 +18,7 @@ mod service;
 mod standing;
 mod wish;
 
+pub(crate) use answer::Answer;
 pub(crate) use asker::Asker;
 pub(crate) use join::Joiner;
 pub(crate) use leave::{hand_over, leave};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use atomix_proto::multiraft::v1::members_request::Ask;
 use atomix_proto::multiraft::v1::members_server::Members;
-use atomix_proto::multiraft::v1::{MembersRequest, MembersResponse};
+use atomix_proto::multiraft::v1::{MembersRequest, MembersResponse, Retirement};
 use atomix_raft::{MemberId, PartitionId};
 use tonic::{Code, Request, Response, Status};
 
@@ -70,9 +70,29 @@ pub(super) async fn answer(hosted: &Hosted, request: MembersRequest) -> Answer {
         Some(Ask::Standing(standing)) => {
             leader::standing(&partition, MemberId(standing.member_id)).await
         }
+        Some(Ask::Retire(retirement)) => {
+            let (partition, member) = (record.partition_id, record.member_id);
+            retire(hosted, partition, member, &retirement).await
+        }
         None => Answer::refused(
             Code::Unimplemented,
             "a request that this version does not know",
         ),
     }
+}
+
+/// Deletes the member that this node has, if its group goes on without it.
+async fn retire(
+    hosted: &Hosted,
+    partition: PartitionId,
+    member: MemberId,
+    retirement: &Retirement,
+) -> Answer {
+    if retirement.member_ids.contains(&member.0) {
+        tracing::warn!(%partition, %member, "the group was recovered without this member");
+        if let Err(error) = hosted.depart(partition, member).await {
+            return Answer::refused(Code::Internal, error.to_string());
+        }
+    }
+    Answer::NoMember
 }

@@ -8,7 +8,7 @@ use atomix_proto::multiraft::v1::{
     BootstrapRequest, DriverHello, JoinRequest, LeaveRequest, Operate, TransferLeadershipRequest,
     WatchRequest, request,
 };
-use tonic::Code;
+use tonic::{Code, Request};
 
 use crate::support::driver::{NoReply, Stream, increment, operation};
 use crate::support::eventually;
@@ -257,4 +257,81 @@ async fn what_a_node_does_not_accept_is_refused_by_name() {
     assert!(matches!(lost, Err(NoReply::Lost)), "{lost:?}");
     let ended = eventually("the stream ended", PATIENCE, || async { elsewhere.ended() }).await;
     assert_eq!(ended.code(), Code::ResourceExhausted, "{ended}");
+}
+
+/// A call as an operator sends it.
+fn sent_by<T>(message: T, operator: &str, term: &str) -> Request<T> {
+    let mut request = Request::new(message);
+    let metadata = request.metadata_mut();
+    metadata.insert("atomix-operator-id", operator.parse().unwrap());
+    metadata.insert("atomix-operator-term", term.parse().unwrap());
+    request
+}
+
+#[tokio::test]
+async fn an_older_and_another_operator_change_nothing_also_after_a_kill() {
+    let mut cluster = Cluster::start().await;
+    let plan = cluster.plan(0, 1, 1);
+    let mut control = cluster.nodes[0].control().await.unwrap();
+    // What is refused later does not matter: the sender is remembered first.
+    let nothing = BootstrapRequest::default();
+    let first = sent_by(nothing, "meadow/bees", "3");
+    let invalid = control.bootstrap(first).await.unwrap_err();
+    assert_eq!(invalid.code(), Code::InvalidArgument, "{invalid}");
+    cluster.nodes[0].kill().await;
+    cluster.nodes[0].start().await;
+
+    let mut control = cluster.nodes[0].control().await.unwrap();
+    for (operator, term) in [("meadow/bees", "2"), ("meadow/ants", "9")] {
+        let refusals = [
+            control
+                .bootstrap(sent_by(plan.clone(), operator, term))
+                .await
+                .err(),
+            control
+                .join(sent_by(JoinRequest::default(), operator, term))
+                .await
+                .err(),
+            control
+                .leave(sent_by(LeaveRequest::default(), operator, term))
+                .await
+                .err(),
+            control
+                .transfer_leadership(sent_by(
+                    TransferLeadershipRequest::default(),
+                    operator,
+                    term,
+                ))
+                .await
+                .err(),
+        ];
+        for refused in refusals {
+            let refused = refused.expect("it is refused");
+            assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+            let metadata = refused.metadata();
+            assert_eq!(metadata.get("atomix-operator-id").unwrap(), "meadow/bees");
+            assert_eq!(metadata.get("atomix-operator-term").unwrap(), "3");
+        }
+    }
+    let status = cluster.nodes[0].status().await.unwrap();
+    assert!(status.groups.is_empty(), "a refused call changes nothing");
+    assert_eq!(
+        (status.operator_id.as_str(), status.operator_term),
+        ("meadow/bees", 3)
+    );
+
+    control
+        .bootstrap(sent_by(plan.clone(), "meadow/bees", "4"))
+        .await
+        .unwrap();
+    let mut taking_over = sent_by(plan.clone(), "meadow/ants", "1");
+    let metadata = taking_over.metadata_mut();
+    metadata.insert("atomix-operator-take-over", "true".parse().unwrap());
+    control.bootstrap(taking_over).await.unwrap();
+    let late = control
+        .bootstrap(sent_by(plan.clone(), "meadow/bees", "5"))
+        .await;
+    assert_eq!(late.unwrap_err().code(), Code::FailedPrecondition);
+    // Whoever does not say who they are is let pass, unless the node was told otherwise.
+    control.bootstrap(plan).await.unwrap();
 }

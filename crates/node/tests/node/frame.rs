@@ -44,6 +44,7 @@ impl Single {
             admin_addr: any,
             tls_directory: None,
             allowed_namespaces: None,
+            require_operator: false,
             hosts_file: None,
             election_timeout_millis: None,
             snapshot_entry_threshold: None,

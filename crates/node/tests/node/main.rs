@@ -12,5 +12,6 @@ mod control;
 mod frame;
 mod membership;
 mod processes;
+mod recovery;
 mod streams;
 mod support;

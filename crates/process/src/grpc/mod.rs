@@ -4,6 +4,7 @@
 //! Not for limits, windows and services: those are each program's own.
 
 pub mod deadline;
+pub mod fencing;
 mod open_streams;
 mod oversized;
 

@@ -14,6 +14,8 @@ use crate::types::{Entry, LogId, Vote};
 /// The region of the node's identity and of the records of its groups.
 pub(crate) const NODE_REGION: u64 = 0;
 pub(crate) const KEY_IDENTITY: &[u8] = b"identity";
+/// The operator that the node listens to.
+pub(crate) const KEY_OPERATOR: &[u8] = b"operator";
 const GROUP_KEY_PREFIX: &str = "group/";
 
 /// The highest boot counter seen of another node.
@@ -21,6 +23,9 @@ const BOOT_KEY_PREFIX: &[u8] = b"boot/";
 
 /// The members that this node held of a partition and that left.
 const DEPARTURES_KEY_PREFIX: &str = "departures/";
+
+/// The members that a recovered group had before.
+const FORMER_KEY_PREFIX: &str = "former/";
 
 /// The last vote.
 pub(crate) const KEY_VOTE: &[u8] = b"vote";
@@ -46,6 +51,16 @@ pub(crate) fn departures_key(partition: u32) -> Vec<u8> {
 /// The partition that a key of departures is about.
 pub(crate) fn departures_key_partition(key: &[u8]) -> Option<u32> {
     let partition = key.strip_prefix(DEPARTURES_KEY_PREFIX.as_bytes())?;
+    std::str::from_utf8(partition).ok()?.parse().ok()
+}
+
+pub(crate) fn former_key(partition: u32) -> Vec<u8> {
+    format!("{FORMER_KEY_PREFIX}{partition}").into_bytes()
+}
+
+/// The partition that a key of former members is about.
+pub(crate) fn former_key_partition(key: &[u8]) -> Option<u32> {
+    let partition = key.strip_prefix(FORMER_KEY_PREFIX.as_bytes())?;
     std::str::from_utf8(partition).ok()?.parse().ok()
 }
 

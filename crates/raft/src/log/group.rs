@@ -73,7 +73,7 @@ impl State {
         self.last.as_ref().map_or(0, |last| last.index + 1)
     }
 
-    pub(super) fn first(&self) -> u64 {
+    pub(crate) fn first(&self) -> u64 {
         self.purged.as_ref().map_or(0, |purged| purged.index + 1)
     }
 
@@ -174,6 +174,33 @@ impl GroupLog {
         let operations = state.with_committed(operations);
         let completion = Completion::Flushed(number, self.shared.flushed.clone(), callback);
         self.submit(operations, completion);
+    }
+
+    /// Appends an entry and a vote together with operations of another kind, all in one batch, to
+    /// the log of a group that does not run; on disk when this returns.
+    pub(crate) async fn force(
+        &self,
+        entry: Entry,
+        vote: Vote,
+        others: Vec<Operation>,
+    ) -> Result<(), StorageError> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        {
+            let mut state = self.shared.state.lock();
+            state.vote = Some(vote);
+            // Nobody reads it before it is on disk.
+            state.push(0, entry.clone());
+            let mut operations = vec![
+                Operation::Append(vec![entry]),
+                put(disk::KEY_VOTE, disk::encode_vote(&vote)),
+            ];
+            if std::mem::take(&mut state.truncated) {
+                operations.push(put(disk::KEY_TAIL, disk::encode_tail(NO_TAIL)));
+            }
+            operations.extend(others);
+            self.submit(operations, Completion::Reply(sender));
+        }
+        wait(receiver).await
     }
 
     /// Removes the entries after `last`.

@@ -88,7 +88,7 @@ fn a_store_is_refused_with_a_message_that_says_why() {
         ),
         (
             &[("/spec/multiRaft/storage/retentionPolicy", json!("Delete"))],
-            Some("not carried out yet"),
+            None,
         ),
         (&[("/spec/multiRaft/storage/size", json!("64Mi"))], None),
         (&[("/spec/multiRaft/storage/size", json!(67_108_864))], None),
@@ -213,10 +213,21 @@ fn a_change_of_a_store_that_cannot_be_carried_out_is_refused() {
             &[("/spec/updateStrategy", json!({"allowDataLoss": true}))],
             None,
         ),
+        (&[], &[("/spec/multiRaft/storage/size", json!("2Gi"))], None),
         (
             &[],
-            &[("/spec/multiRaft/storage/size", json!("2Gi"))],
-            Some("storage cannot be changed yet"),
+            &[("/spec/multiRaft/storage/size", json!("1023Mi"))],
+            Some("storage.size cannot shrink"),
+        ),
+        (
+            &[],
+            &[("/spec/multiRaft/storage", json!({"ephemeral": {}}))],
+            Some("storage keeps its kind"),
+        ),
+        (
+            &[],
+            &[("/spec/multiRaft/storage/storageClassName", json!("fast"))],
+            Some("storage keeps its kind and its storageClassName"),
         ),
         (&[], &pod(json!({"image": "other"})), None),
         (

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use atomix_driver::{Connection, ConnectionState, StoreId};
+use atomix_process::grpc::fencing::OperatorTerm;
 use atomix_proto::runtime::v1 as proto;
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -122,6 +123,22 @@ impl Stores {
             tracing::info!(routes = routes.len(), "routes programmed");
             stores.view.write().routes = routes;
             stores.open.program(table);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Remembers whom this sidecar listens to.
+    ///
+    /// # Errors
+    /// When it cannot be saved; the former one stays.
+    pub async fn remember_operator(&self, operator: OperatorTerm) -> Result<(), ChangeError> {
+        self.change(move |stores| async move {
+            let mut saved = stores.saved();
+            saved.operator_id.clone_from(&operator.id);
+            saved.operator_term = operator.term;
+            stores.save(saved).await?;
+            stores.view.write().operator = Some(operator);
             Ok(())
         })
         .await

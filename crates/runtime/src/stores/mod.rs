@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use atomix_driver::{Connection, ConnectionState, Driver, StoreId};
+use atomix_process::grpc::fencing::OperatorTerm;
 use atomix_proto::digest::{config_digest, routes_digest};
 use atomix_proto::runtime::v1 as proto;
 use bytes::Bytes;
@@ -51,7 +52,7 @@ pub struct Stores {
 struct View {
     connections: BTreeMap<StoreId, Connected>,
     routes: Vec<proto::Route>,
-    operator_term: u64,
+    operator: Option<OperatorTerm>,
 }
 
 #[derive(Clone)]
@@ -63,12 +64,6 @@ struct Connected {
 }
 
 impl Stores {
-    /// Remembers the highest term of an operator that changed something.
-    pub fn saw_operator_term(&self, term: u64) {
-        let mut view = self.view.write();
-        view.operator_term = view.operator_term.max(term);
-    }
-
     /// The connections in the order of their stores.
     #[must_use]
     pub fn connections(&self) -> Vec<ConnectionStatus> {
@@ -99,10 +94,10 @@ impl Stores {
         routes_digest(&self.view.read().routes)
     }
 
-    /// The highest operator term seen.
+    /// The operator that this sidecar listens to; `None` before any said who it is.
     #[must_use]
-    pub fn operator_term(&self) -> u64 {
-        self.view.read().operator_term
+    pub fn operator(&self) -> Option<OperatorTerm> {
+        self.view.read().operator.clone()
     }
 
     /// The open primitives, which are this sidecar's sessions.

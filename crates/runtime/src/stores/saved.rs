@@ -3,6 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use atomix_driver::Driver;
+use atomix_process::grpc::fencing::OperatorTerm;
 use atomix_proto::runtime::v1 as proto;
 use parking_lot::RwLock;
 
@@ -47,12 +48,16 @@ impl Stores {
             }
             Err(error) => tracing::error!(%error, "the saved routes are refused"),
         }
-        stores.view.write().operator_term = saved.operator_term;
+        stores.view.write().operator = (!saved.operator_id.is_empty()).then_some(OperatorTerm {
+            id: saved.operator_id,
+            term: saved.operator_term,
+        });
         stores
     }
 
     pub(super) fn saved(&self) -> SavedState {
         let view = self.view.read();
+        let operator = view.operator.clone().unwrap_or_default();
         SavedState {
             connections: view
                 .connections
@@ -64,7 +69,8 @@ impl Stores {
                 })
                 .collect(),
             routes: view.routes.clone(),
-            operator_term: view.operator_term,
+            operator_term: operator.term,
+            operator_id: operator.id,
         }
     }
 

@@ -148,15 +148,15 @@ async fn get_status_reports_digests_states_and_the_operator_term() {
     assert_eq!(empty.routes_digest, routes_digest(&[]));
     assert_eq!((empty.connections.len(), empty.operator_term), (0, 0));
 
-    let mut request = Request::new(memory_store("store-a"));
-    request
-        .metadata_mut()
-        .insert("atomix-operator-term", "7".parse().unwrap());
-    control.connect(request).await.unwrap();
+    control
+        .connect(sent_by(memory_store("store-a"), "team/bees", "7"))
+        .await
+        .unwrap();
     control.program(program(routes.clone())).await.unwrap();
     let now = status(control.clone()).await;
     assert_eq!(now.routes_digest, routes_digest(&routes));
     assert_eq!(now.operator_term, 7);
+    assert_eq!(now.operator_id, "team/bees");
     let connection = &now.connections[0];
     assert_eq!(connection.store_id, store("store-a"));
     assert_eq!(connection.driver_id.as_ref().unwrap().version, "v1");
@@ -271,5 +271,65 @@ async fn a_damaged_state_file_counts_as_none() {
         .unwrap()
         .into_inner();
     assert_eq!(status.connections.len(), 1);
+    sidecar.stop().await;
+}
+
+/// A call as an operator sends it.
+fn sent_by<T>(message: T, operator: &str, term: &str) -> Request<T> {
+    let mut request = Request::new(message);
+    let metadata = request.metadata_mut();
+    metadata.insert("atomix-operator-id", operator.parse().unwrap());
+    metadata.insert("atomix-operator-term", term.parse().unwrap());
+    request
+}
+
+#[tokio::test]
+async fn an_older_and_another_operator_are_refused_also_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let sidecar = TestSidecar::start_in(folder.path()).await;
+    let routes = |name| program(vec![route(name, "*")]);
+    let mut control = sidecar.control().await;
+    // Whoever does not say who they are is let pass.
+    control.program(routes("a")).await.unwrap();
+    let first = sent_by(routes("b"), "team/bees", "3");
+    control.program(first).await.unwrap();
+    sidecar.stop().await;
+    let sidecar = TestSidecar::start_in(folder.path()).await;
+
+    let mut control = sidecar.control().await;
+    for (operator, term, named) in [
+        ("team/bees", "2", "team/bees in term 3"),
+        ("team/ants", "9", "team/bees in term 3"),
+    ] {
+        let call = sent_by(routes("c"), operator, term);
+        let refused = control.program(call).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        assert!(refused.message().contains(named), "{refused}");
+        assert_eq!(
+            refused.metadata().get("atomix-operator-term").unwrap(),
+            "3",
+            "the operator reads it there"
+        );
+        let unknown = DisconnectRequest {
+            store_id: store("store-a"),
+        };
+        let call = sent_by(unknown, operator, term);
+        let refused = control.disconnect(call).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "before it looks");
+    }
+    let now = control.get_status(GetStatusRequest {}).await.unwrap();
+    let now = now.into_inner();
+    assert_eq!(
+        now.routes_digest,
+        routes_digest(&[route("b", "*")]),
+        "a refused call changes nothing"
+    );
+
+    let mut call = sent_by(routes("d"), "team/ants", "1");
+    let metadata = call.metadata_mut();
+    metadata.insert("atomix-operator-take-over", "true".parse().unwrap());
+    control.program(call).await.unwrap();
+    let call = sent_by(routes("e"), "team/bees", "4");
+    assert!(control.program(call).await.is_err(), "it was taken over");
     sidecar.stop().await;
 }

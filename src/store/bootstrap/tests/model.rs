@@ -81,6 +81,7 @@ impl World {
                     .unwrap_or_default(),
                 incarnation: first.map_or(0, |group| group.config.incarnation),
                 version: String::new(),
+                operator: String::new(),
                 groups: groups.collect(),
             })
         };
@@ -119,6 +120,12 @@ impl World {
                 if self.stored.is_none() {
                     self.store(*plan);
                 }
+            }
+            Action::AdoptPlan(_) => {
+                assert!(
+                    self.stored.is_some(),
+                    "data without a plan came from nowhere"
+                );
             }
             Action::ReplacePlan(plan) => {
                 if is_current {

@@ -41,6 +41,7 @@ fn node(ordinal: u64, groups: impl IntoIterator<Item = (u32, GroupView)>) -> Nod
         store_uid: "uid".to_owned(),
         incarnation: 3,
         version: String::new(),
+        operator: String::new(),
         groups: groups.into_iter().collect(),
     }
 }

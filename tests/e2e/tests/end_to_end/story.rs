@@ -115,7 +115,7 @@ async fn an_application_counts_through_the_deletion_of_a_storage_pod_and_nothing
                 left == 3,
                 "three disks outlive their Store, but {left} are left"
             );
-            earlier_disks_are_refused_until_they_are_deleted(&cluster, &namespace, &disks).await
+            kept_disks_are_adopted_until_they_are_deleted(&cluster, &namespace, &disks).await
         })
         .await
 }
@@ -160,27 +160,24 @@ async fn the_command_line_shows_it_too(namespace: &Namespace) -> anyhow::Result<
     Ok(())
 }
 
-async fn earlier_disks_are_refused_until_they_are_deleted(
+async fn kept_disks_are_adopted_until_they_are_deleted(
     cluster: &Cluster,
     namespace: &Namespace,
     disks: &Api<PersistentVolumeClaim>,
 ) -> anyhow::Result<()> {
     let store = sample(cluster, "store")?;
     namespace.apply(&store).await?;
-    let advice = namespace
-        .condition(
-            "Store",
-            "counts",
-            "Stalled",
-            "True",
-            Some("ExistingData"),
-            SOON,
-        )
+    namespace
+        .condition("Store", "counts", "Ready", "True", None, SOON)
         .await?;
-    ensure!(
-        advice.contains("delete this Store and its PersistentVolumeClaims"),
-        "{advice}"
-    );
+    let store_uid = async || -> anyhow::Result<(Option<String>, Option<String>)> {
+        let store = namespace.get("Store", "counts").await?;
+        let store = store.context("the Store is there")?;
+        let text = |path: &str| Some(store.pointer(path)?.as_str()?.to_owned());
+        Ok((text("/metadata/uid"), text("/status/storeUid")))
+    };
+    let (own, kept) = store_uid().await?;
+    ensure!(kept.is_some() && own != kept, "it has the data of {kept:?}");
     namespace.delete_object("Store", "counts").await?;
     let pods: Api<Pod> = Api::namespaced(cluster.client(), namespace.name());
     until("the storage pods are gone", SOON, async || {
@@ -199,6 +196,11 @@ async fn earlier_disks_are_refused_until_they_are_deleted(
     namespace
         .condition("Store", "counts", "Ready", "True", None, SOON)
         .await?;
+    let (own, begun) = store_uid().await?;
+    ensure!(
+        own == begun,
+        "it began anew, not with the data of {begun:?}"
+    );
     Ok(())
 }
 

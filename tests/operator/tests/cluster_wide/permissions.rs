@@ -63,6 +63,12 @@ const IDLE: &[(&str, &str, &str, &str)] = &[
         "a pod of an old template is replaced: tested in `rolling`",
     ),
     (
+        "",
+        "persistentvolumeclaims",
+        "patch",
+        "volumes grow where their class lets them: tested in `disks`",
+    ),
+    (
         "policy",
         "poddisruptionbudgets",
         "delete",
@@ -215,6 +221,8 @@ async fn live_and_die(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()
         partitions: 1,
     };
     workload::bootstrap(bed, operator, "rose", one).await?;
+    let unkept = json!({"spec": {"multiRaft": {"storage": {"retentionPolicy": "Delete"}}}});
+    resources::change(&bed.stores(), "rose", unkept).await?;
     workload::delete_and_wait(operator, &bed.stores(), "rose").await?;
     workload::delete_and_wait(operator, &bed.sessions(), "bees").await?;
     bed.delete_pod("hive-0").await?;

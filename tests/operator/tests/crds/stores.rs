@@ -321,12 +321,22 @@ async fn a_change_of_a_store_that_cannot_be_carried_out_is_refused() -> Result<(
         (
             plain(),
             nodes(json!({"storage": {"size": "2Gi"}})),
-            Refused("storage cannot be changed yet"),
+            Accepted,
+        ),
+        (
+            plain(),
+            nodes(json!({"storage": {"size": "1073741823"}})),
+            Refused("storage.size cannot shrink"),
+        ),
+        (
+            plain(),
+            nodes(json!({"storage": {"size": 2_147_483_648_u64, "retentionPolicy": "Delete"}})),
+            Accepted,
         ),
         (
             nodes(json!({"storage": {"ephemeral": {}}})),
             plain(),
-            Refused("storage cannot be changed yet"),
+            Refused("storage keeps its kind"),
         ),
         (
             plain(),

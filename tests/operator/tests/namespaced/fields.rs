@@ -27,7 +27,6 @@ const SIZE: StoreSize = StoreSize {
 };
 /// Below these are types of Kubernetes.
 const WHOLE: [&str; 1] = ["multiRaft.pod"];
-const NOT_YET: &str = "cannot be changed yet";
 
 /// What becomes of a change.
 #[derive(Clone, Debug)]
@@ -182,25 +181,27 @@ fn store_rows() -> Vec<Row> {
             "multiRaft.storage.size",
             CLUSTER,
             raft(json!({"storage": {"size": "65Mi"}})),
-            Refused(NOT_YET),
+            TestedIn(
+                "disks: volumes_grow_where_their_class_lets_them_and_the_store_says_where_not",
+            ),
         ),
         row(
             "multiRaft.storage.storageClassName",
             CLUSTER,
             raft(json!({"storage": {"storageClassName": "slow"}})),
-            Refused(NOT_YET),
+            Refused("storage keeps its kind and its storageClassName"),
         ),
         row(
             "multiRaft.storage.retentionPolicy",
             CLUSTER,
             raft(json!({"storage": {"retentionPolicy": "Delete"}})),
-            Refused("not carried out yet"),
+            TestedIn("disks: volumes_go_with_their_nodes_and_with_the_store_if_it_says_so"),
         ),
         row(
             "multiRaft.storage.ephemeral",
             CLUSTER,
             raft(json!({"storage": {"size": null, "ephemeral": {}}})),
-            Refused(NOT_YET),
+            Refused("storage keeps its kind"),
         ),
         row(
             "multiRaft.pod.image",

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use atomix_operator_tests::fault::CrashPoint;
 use atomix_operator_tests::groups;
 use atomix_operator_tests::load::Load;
+use atomix_operator_tests::matrix::{Outcome, crash_at_every_call};
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples::{self, StoreSize};
 use atomix_operator_tests::supervised::Supervised;
@@ -76,6 +78,41 @@ async fn replace(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
     let (acknowledged, unknown) = load.check().await?;
     println!("{acknowledged} increments were acknowledged, {unknown} failed");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replacing_a_declared_disk_survives_a_crash_at_every_call() -> Result<()> {
+    let test = "replacing_a_declared_disk_survives_a_crash_at_every_call";
+    crash_at_every_call(test, crash).await
+}
+
+async fn crash(crash: Option<CrashPoint>) -> Result<Outcome> {
+    let one = StoreSize {
+        partitions: 1,
+        ..SIZE
+    };
+    workload::run("replace-crash", None, async move |bed, operator| {
+        workload::bootstrap(bed, operator, STORE, one).await?;
+        let pod = format!("{STORE}-2");
+        let lost = disk_of(bed, &pod).await?;
+        operator.arm(crash.clone());
+        // What `kubectl atomix store replace-node` does: the deletion of the claim declares it.
+        let claims: Api<PersistentVolumeClaim> =
+            Api::namespaced(bed.client().clone(), bed.namespace());
+        let parameters = DeleteParams::default();
+        claims.delete(&format!("data-{pod}"), &parameters).await?;
+        bed.pods().delete(&pod, &parameters).await?;
+        operator
+            .until_settled("the partition to be whole again", LIMIT * 2, async || {
+                ensure!(disk_of(bed, &pod).await? != lost, "{pod} has its old disk");
+                let store = workload::store_is_ready(bed, STORE).await?;
+                expect_condition(&store, "Degraded", "False")?;
+                expect_condition(&store, "Progressing", "False")?;
+                workload::groups_are_whole(bed, STORE, one).await
+            })
+            .await
+    })
+    .await
 }
 
 /// The id of a node's disk.

@@ -119,6 +119,10 @@ impl NodeProcess {
         self.child.is_some()
     }
 
+    pub fn data_dir(&self) -> &std::path::Path {
+        &self.data_dir
+    }
+
     pub fn log_file(&self) -> PathBuf {
         self.data_dir.with_extension("log")
     }

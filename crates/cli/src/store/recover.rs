@@ -1,0 +1,229 @@
+//! `store recover`: writes the wish into the Store's annotations, which the operator carries out.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use atomix_proto::operator::v1::{GetPartitionsResponse, Member, Partition};
+use atomix_resources::Store;
+use atomix_resources::labels::RECOVER_PREFIX;
+use clap::Args;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::safety::pod_of;
+use super::{Target, confirm, operator, partitions, with_nodes};
+use crate::cluster::Cluster;
+
+/// How long the group may take to lead again.
+const PATIENCE: Duration = Duration::from_secs(120);
+const PAUSE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    target: Target,
+    /// The partition.
+    #[arg(long)]
+    partition: u32,
+    /// The pod whose copy goes on; default: the one with the longest log.
+    #[arg(long)]
+    from: Option<String>,
+}
+
+pub(super) async fn run(cluster: &Cluster, options: &Options) -> Result<()> {
+    let name = &options.target.store;
+    let (stores, store) = with_nodes(cluster, name).await?;
+    if store.is_paused() {
+        bail!("Store {name} is paused: remove spec.paused first");
+    }
+    let mut operator = operator(cluster).await?;
+    let found = partitions(cluster, &mut operator, name).await?;
+    let partition = partition_of(&found, options.partition)?;
+    let survivor = survivor(partition, options.from.as_deref())?;
+    for member in &partition.members {
+        expect_gone(cluster, &found, member, name).await?;
+    }
+    explain(partition, survivor);
+    confirm(options.target.yes)?;
+
+    let key = format!("{RECOVER_PREFIX}{}", options.partition);
+    let wish = format!("{} {:016x}", survivor.pod, survivor.member_id);
+    annotate(&stores, name, &key, Some(&wish)).await?;
+    println!(
+        "asked the operator; waiting until partition {} leads",
+        options.partition
+    );
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let found = partitions(cluster, &mut operator, name).await?;
+        let mut partitions = found.partitions.iter();
+        let leads = |partition: &Partition| {
+            partition.partition_id == options.partition && partition.leader != 0
+        };
+        if partitions.any(leads) {
+            break;
+        }
+        if Instant::now() > deadline {
+            bail!(
+                "partition {} does not lead after {PATIENCE:?}: see the conditions and events of \
+                 Store {name}; the annotation {key} stays until you remove it",
+                options.partition
+            );
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    annotate(&stores, name, &key, None).await?;
+    println!(
+        "partition {} goes on from {}; the operator makes the other copies again: see `kubectl \
+         atomix status {name}`",
+        options.partition, survivor.pod
+    );
+    Ok(())
+}
+
+/// The partition, which must be without a leader.
+fn partition_of(found: &GetPartitionsResponse, wanted: u32) -> Result<&Partition> {
+    let mut partitions = found.partitions.iter();
+    let partition = partitions
+        .find(|partition| partition.partition_id == wanted)
+        .with_context(|| format!("no storage pod that answers has a copy of partition {wanted}"))?;
+    if partition.leader != 0 {
+        bail!(
+            "partition {wanted} has a leader, so its quorum is not lost: replace single disks by \
+             `kubectl atomix store replace-node`"
+        );
+    }
+    Ok(partition)
+}
+
+/// The copy to go on from.
+fn survivor<'a>(partition: &'a Partition, from: Option<&str>) -> Result<&'a Member> {
+    let answering = partition
+        .members
+        .iter()
+        .filter(|member| !member.pod.is_empty());
+    let newest = answering.clone().max_by_key(|member| member.last_log);
+    let newest = newest.context("no copy answers: get a storage pod running that has one")?;
+    let Some(from) = from else {
+        return Ok(newest);
+    };
+    let mut chosen = answering.filter(|member| member.pod == from);
+    let chosen = chosen
+        .next()
+        .with_context(|| format!("{from} does not answer that it has a copy"))?;
+    if chosen.last_log < newest.last_log {
+        println!(
+            "careful: the copy on {} has more, up to entry {} instead of {}",
+            newest.pod, newest.last_log, chosen.last_log
+        );
+    }
+    Ok(chosen)
+}
+
+/// A copy that does not answer must not be able to come back: its disk must be gone.
+async fn expect_gone(
+    cluster: &Cluster,
+    found: &GetPartitionsResponse,
+    member: &Member,
+    store: &str,
+) -> Result<()> {
+    let pod = pod_of(member);
+    if !member.pod.is_empty() || pod.is_empty() {
+        return Ok(());
+    }
+    let mut nodes = found.nodes.iter();
+    if nodes.any(|node| node.pod == pod && node.trouble.is_empty()) {
+        // It answers, with another disk.
+        return Ok(());
+    }
+    let claims: Api<PersistentVolumeClaim> =
+        Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    let claim = claims.get_opt(&format!("data-{pod}")).await?;
+    let is_kept = claim.is_some_and(|claim| claim.metadata.deletion_timestamp.is_none());
+    if is_kept {
+        bail!(
+            "{pod} does not answer, but its disk is there and may come back with its copy: get it \
+             running, or give its disk up first by `kubectl atomix store replace-node {store} {pod} \
+             --give-up`"
+        );
+    }
+    Ok(())
+}
+
+fn explain(partition: &Partition, survivor: &Member) {
+    println!(
+        "partition {} goes on from the copy on {}, which has everything up to entry {}; what only \
+         the others had is lost",
+        partition.partition_id, survivor.pod, survivor.last_log
+    );
+    let others = partition.members.iter();
+    for other in others.filter(|member| member.member_id != survivor.member_id) {
+        let state = if other.pod.is_empty() {
+            "gone"
+        } else {
+            "deleted, and made again from the one that goes on"
+        };
+        println!(
+            "  member {:016x} on {}: {state}",
+            other.member_id,
+            pod_of(other)
+        );
+    }
+}
+
+async fn annotate(stores: &Api<Store>, name: &str, key: &str, value: Option<&str>) -> Result<()> {
+    let patch = json!({"metadata": {"annotations": {key: value}}});
+    let patched = stores
+        .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await;
+    patched.with_context(|| format!("cannot annotate Store {name}"))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn member(pod: &str, last_log: u64) -> Member {
+        Member {
+            member_id: last_log + 1,
+            pod: pod.to_owned(),
+            placed_on: "tulip-9".to_owned(),
+            last_log,
+            ..Member::default()
+        }
+    }
+
+    #[test]
+    fn the_longest_log_goes_on_unless_a_person_says_otherwise() {
+        let partition = Partition {
+            partition_id: 3,
+            members: vec![member("tulip-0", 7), member("", 99), member("tulip-2", 9)],
+            ..Partition::default()
+        };
+        assert_eq!(survivor(&partition, None).unwrap().pod, "tulip-2");
+        assert_eq!(survivor(&partition, Some("tulip-0")).unwrap().last_log, 7);
+        assert!(survivor(&partition, Some("tulip-1")).is_err());
+        let found = GetPartitionsResponse {
+            partitions: vec![
+                partition.clone(),
+                Partition {
+                    partition_id: 4,
+                    leader: 8,
+                    ..partition
+                },
+            ],
+            nodes: Vec::new(),
+        };
+        assert!(partition_of(&found, 3).is_ok());
+        for (wanted, says) in [(4, "has a leader"), (5, "no storage pod")] {
+            let refused = partition_of(&found, wanted).unwrap_err().to_string();
+            assert!(refused.contains(says), "{refused}");
+        }
+    }
+}

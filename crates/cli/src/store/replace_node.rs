@@ -1,0 +1,152 @@
+//! `store replace-node`.
+//!
+//! The deletion of the PersistentVolumeClaim is the declaration: the API server keeps it, the pod's
+//! next disk has another id, and the operator replaces what was on the old one. So it does not
+//! matter where this command is interrupted; it can be run again.
+
+use anyhow::{Context as _, Result, bail};
+use atomix_proto::operator::v1::GetPartitionsResponse;
+use clap::Args;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::api::{DeleteParams, Preconditions};
+use kube::{Api, Resource};
+
+use super::safety::losses;
+use super::{Target, confirm, operator, partitions, with_nodes};
+use crate::cluster::Cluster;
+
+/// The volume of a storage pod.
+const VOLUME: &str = "data";
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    target: Target,
+    /// The pod, or its ordinal.
+    node: String,
+    /// Gives the disk up also where partitions lose their last majority: they stop until `store
+    /// recover`.
+    #[arg(long)]
+    give_up: bool,
+}
+
+pub(super) async fn run(cluster: &Cluster, options: &Options) -> Result<()> {
+    let name = &options.target.store;
+    let (_, store) = with_nodes(cluster, name).await?;
+    let pod = pod_name(name, &options.node)?;
+    let storage = store.spec.multi_raft.map(|multi_raft| multi_raft.storage);
+    if storage.is_some_and(|storage| storage.ephemeral.is_some()) {
+        bail!("the storage of {name} is ephemeral: delete the pod {pod}, its disk goes with it");
+    }
+    let mut operator = operator(cluster).await?;
+    let found = partitions(cluster, &mut operator, name).await?;
+    explain(&found, &pod, options.give_up)?;
+    confirm(options.target.yes)?;
+
+    let claims: Api<PersistentVolumeClaim> =
+        Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    let claim = format!("{VOLUME}-{pod}");
+    delete(&claims, &claim).await?;
+    let pods: Api<Pod> = cluster.pods(&cluster.namespace);
+    delete(&pods, &pod).await?;
+    println!(
+        "{pod} gets an empty disk; the operator makes its copies again: see `kubectl atomix status \
+         {name}`. A pod on a machine that is gone stays Terminating until that machine is removed \
+         from the cluster, or somebody who knows that it is off deletes the pod by force"
+    );
+    Ok(())
+}
+
+/// Says what is going to happen.
+///
+/// # Errors
+/// When partitions would stop, and the caller has not accepted that.
+fn explain(found: &GetPartitionsResponse, pod: &str, give_up: bool) -> Result<()> {
+    let losses = losses(found, pod);
+    println!(
+        "the disk of {pod} is given up for ever, with its copies of {} partitions",
+        losses.len()
+    );
+    let fatal: Vec<String> = losses
+        .iter()
+        .filter(|loss| loss.is_fatal())
+        .map(|loss| {
+            format!(
+                "partition {}: {} of the {} copies that it needs would answer",
+                loss.partition, loss.left, loss.needed
+            )
+        })
+        .collect();
+    if fatal.is_empty() {
+        println!("every partition keeps a majority without it");
+        return Ok(());
+    }
+    println!(
+        "without it these partitions stop:\n  {}",
+        fatal.join("\n  ")
+    );
+    if !give_up {
+        bail!(
+            "nothing was done: get the other pods running first; if their disks are gone too, give \
+             --give-up, then run `kubectl atomix store recover` for these partitions"
+        );
+    }
+    Ok(())
+}
+
+fn pod_name(store: &str, node: &str) -> Result<String> {
+    if node.parse::<u32>().is_ok() {
+        return Ok(format!("{store}-{node}"));
+    }
+    let ordinal = node
+        .strip_prefix(store)
+        .and_then(|rest| rest.strip_prefix('-'));
+    if ordinal.is_some_and(|ordinal| ordinal.parse::<u32>().is_ok()) {
+        return Ok(node.to_owned());
+    }
+    bail!("{node} is no storage pod of {store}: give {store}-N, or N")
+}
+
+/// Deletes the object that is there now, and no later one of its name.
+async fn delete<K>(api: &Api<K>, name: &str) -> Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let kind = K::kind(&()).into_owned();
+    let Some(found) = api.get_opt(name).await? else {
+        println!("{kind} {name} is gone already");
+        return Ok(());
+    };
+    let parameters = DeleteParams::default().preconditions(Preconditions {
+        uid: found.meta().uid.clone(),
+        resource_version: None,
+    });
+    match api.delete(name, &parameters).await {
+        Ok(_) => {
+            println!("{kind} {name} is deleted");
+            Ok(())
+        }
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {
+            println!("{kind} {name} is gone already");
+            Ok(())
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot delete {kind} {name}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_node_is_named_by_its_pod_or_its_ordinal() {
+        for node in ["2", "tulip-2"] {
+            assert_eq!(pod_name("tulip", node).unwrap(), "tulip-2");
+        }
+        for wrong in ["rose-2", "tulip", "tulip-x", "tulip-", "-1"] {
+            assert!(pod_name("tulip", wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! Volumes: they grow, they are deleted where the Store says so and only when nothing is on them,
+//! and a Store that is made again on kept ones goes on with their data.
+
+use anyhow::{Context as _, Result, ensure};
+use atomix_operator_tests::fault::CrashPoint;
+use atomix_operator_tests::groups;
+use atomix_operator_tests::matrix::crash_at_every_call;
+use atomix_operator_tests::resources::{self, expect_condition};
+use atomix_operator_tests::samples::{self, StoreSize};
+use atomix_operator_tests::supervised::Supervised;
+use atomix_operator_tests::test_bed::TestBed;
+use atomix_operator_tests::workload::{self, LIMIT};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::Api;
+use kube::ResourceExt as _;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+const STORE: &str = "tulip";
+const THREE: StoreSize = StoreSize {
+    replicas: 3,
+    partitions: 3,
+};
+const SMALL: StoreSize = StoreSize {
+    replicas: 1,
+    partitions: 2,
+};
+
+fn claims(bed: &TestBed) -> Api<PersistentVolumeClaim> {
+    Api::namespaced(bed.client().clone(), bed.namespace())
+}
+
+/// A Store with these fields of storage beside the size.
+fn store(size: StoreSize, storage: Value) -> Result<Value> {
+    let mut store = samples::store(STORE, size);
+    let fields = store
+        .pointer_mut("/spec/multiRaft/storage")
+        .and_then(Value::as_object_mut)
+        .context("the sample has storage")?;
+    fields.extend(storage.as_object().cloned().unwrap_or_default());
+    Ok(store)
+}
+
+async fn scale(bed: &TestBed, replicas: u32) -> Result<()> {
+    let change = json!({"spec": {"multiRaft": {"replicas": replicas}}});
+    resources::change(&bed.stores(), STORE, change).await?;
+    Ok(())
+}
+
+async fn settle(bed: &TestBed, operator: &mut Supervised<'_>, size: StoreSize) -> Result<()> {
+    operator
+        .until_settled("the members to lie as wanted", LIMIT * 2, async || {
+            let store = workload::store_is_ready(bed, STORE).await?;
+            expect_condition(&store, "Progressing", "False")?;
+            workload::groups_are_whole(bed, STORE, size).await
+        })
+        .await
+}
+
+async fn claim_names(bed: &TestBed) -> Result<Vec<String>> {
+    let found = claims(bed).list(&ListParams::default()).await?;
+    let kept = found
+        .iter()
+        .filter(|claim| claim.metadata.deletion_timestamp.is_none());
+    let mut names: Vec<String> = kept.map(kube::ResourceExt::name_any).collect();
+    names.sort();
+    Ok(names)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn volumes_grow_where_their_class_lets_them_and_the_store_says_where_not() -> Result<()> {
+    workload::run("growth", None, grow).await?;
+    Ok(())
+}
+
+/// Does something with a StorageClass, named as the namespace, that lets volumes grow.
+async fn with_class(bed: &TestBed, act: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+    let classes: Api<StorageClass> = Api::all(bed.client().clone());
+    let class: StorageClass = serde_json::from_value(json!({
+        "metadata": {"name": bed.namespace()},
+        "provisioner": "atomix.io/nobody",
+        "allowVolumeExpansion": true,
+    }))?;
+    classes.create(&PostParams::default(), &class).await?;
+    let done = act().await;
+    classes
+        .delete(bed.namespace(), &DeleteParams::default())
+        .await?;
+    done
+}
+
+/// As a provisioner and the volume controller do.
+async fn bind_claims(bed: &TestBed) -> Result<()> {
+    for name in claim_names(bed).await? {
+        let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "64Mi"}}});
+        let (parameters, patch) = (PatchParams::default(), Patch::Merge(bound));
+        claims(bed).patch_status(&name, &parameters, &patch).await?;
+    }
+    Ok(())
+}
+
+async fn grow(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    with_class(bed, async || grow_with(bed, operator).await).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn growing_volumes_survives_a_crash_at_every_call() -> Result<()> {
+    crash_at_every_call("growing_volumes_survives_a_crash_at_every_call", |crash| {
+        workload::run("growth-crash", None, async move |bed, operator| {
+            with_class(bed, async || {
+                let made = store(SMALL, json!({"storageClassName": bed.namespace()}))?;
+                workload::bootstrap_of(bed, operator, made, STORE, SMALL).await?;
+                bind_claims(bed).await?;
+                operator.arm(crash.clone());
+                let size = json!({"spec": {"multiRaft": {"storage": {"size": "128Mi"}}}});
+                resources::change(&bed.stores(), STORE, size).await?;
+                until_asked_for(bed, operator, 1, "128Mi").await
+            })
+            .await
+        })
+    })
+    .await
+}
+
+async fn grow_with(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    let made = store(THREE, json!({"storageClassName": bed.namespace()}))?;
+    workload::bootstrap_of(bed, operator, made, STORE, THREE).await?;
+    let size = |size: &str| json!({"spec": {"multiRaft": {"storage": {"size": size}}}});
+    resources::change(&bed.stores(), STORE, size("128Mi")).await?;
+    // Nobody provisions here, so the claims are not bound, and the API server refuses.
+    operator
+        .until(
+            "the Store to say that its volumes do not grow",
+            LIMIT,
+            async || {
+                let store = bed.stores().get(STORE).await?;
+                let progressing = expect_condition(&store, "Progressing", "True")?;
+                ensure!(progressing.reason == "VolumesNotGrown", "{progressing:?}");
+                ensure!(
+                    progressing.message.contains("allowVolumeExpansion"),
+                    "{progressing:?}"
+                );
+                expect_condition(&store, "Ready", "True")?;
+                Ok(())
+            },
+        )
+        .await?;
+    // Nothing else waits for it.
+    scale(bed, 4).await?;
+    let four = StoreSize {
+        replicas: 4,
+        ..THREE
+    };
+    operator
+        .until("the fourth node to hold members", LIMIT, async || {
+            workload::groups_are_whole(bed, STORE, four).await
+        })
+        .await?;
+    for name in claim_names(bed).await? {
+        let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "64Mi"}}});
+        let parameters = PatchParams::default();
+        let patch = Patch::Merge(bound);
+        claims(bed).patch_status(&name, &parameters, &patch).await?;
+    }
+    until_asked_for(bed, operator, 4, "128Mi").await?;
+    let sets: Api<StatefulSet> = Api::namespaced(bed.client().clone(), bed.namespace());
+    let set = sets.get(STORE).await?;
+    ensure!(
+        serde_json::to_string(&set)?.contains("64Mi"),
+        "the template stays as it was made"
+    );
+    Ok(())
+}
+
+/// Waits until all claims ask for so much, and the Store says that it is done.
+async fn until_asked_for(
+    bed: &TestBed,
+    operator: &mut Supervised<'_>,
+    count: usize,
+    size: &str,
+) -> Result<()> {
+    operator
+        .until_settled("all claims to ask for more", LIMIT, async || {
+            let found = claims(bed).list(&ListParams::default()).await?;
+            ensure!(found.items.len() == count, "{} claims", found.items.len());
+            for claim in found {
+                let asked = claim.spec.and_then(|spec| spec.resources?.requests);
+                let asked = asked.and_then(|asked| asked.get("storage").cloned());
+                let asked = asked.map(|asked| asked.0);
+                ensure!(asked.as_deref() == Some(size), "{asked:?}");
+            }
+            let store = workload::store_is_ready(bed, STORE).await?;
+            let progressing = expect_condition(&store, "Progressing", "False")?;
+            ensure!(progressing.reason == "AsSpecified", "{progressing:?}");
+            Ok(())
+        })
+        .await
+}
+
+async fn shrink_and_delete(
+    bed: &TestBed,
+    operator: &mut Supervised<'_>,
+    crash: Option<CrashPoint>,
+) -> Result<()> {
+    let made = store(SMALL, json!({"retentionPolicy": "Delete"}))?;
+    workload::bootstrap_of(bed, operator, made, STORE, SMALL).await?;
+    operator.arm(crash);
+    for replicas in [2, 1] {
+        scale(bed, replicas).await?;
+        settle(bed, operator, StoreSize { replicas, ..SMALL }).await?;
+        let expected: Vec<String> = (0..replicas)
+            .map(|at| format!("data-{STORE}-{at}"))
+            .collect();
+        operator
+            .until_settled("only used volumes to be there", LIMIT, async || {
+                let found = claim_names(bed).await?;
+                ensure!(found == expected, "{found:?}, not {expected:?}");
+                Ok(())
+            })
+            .await?;
+    }
+    workload::delete_and_wait(operator, &bed.stores(), STORE).await?;
+    operator
+        .until("all volumes to be gone", LIMIT, async || {
+            let found = claims(bed).list(&ListParams::default()).await?;
+            ensure!(found.items.is_empty(), "{} are left", found.items.len());
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn volumes_go_with_their_nodes_and_with_the_store_if_it_says_so() -> Result<()> {
+    workload::run("retention", None, async |bed, operator| {
+        shrink_and_delete(bed, operator, None).await
+    })
+    .await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleting_volumes_survives_a_crash_at_every_call() -> Result<()> {
+    crash_at_every_call("deleting_volumes_survives_a_crash_at_every_call", |crash| {
+        workload::run("retention-crash", None, async move |bed, operator| {
+            shrink_and_delete(bed, operator, crash.clone()).await
+        })
+    })
+    .await
+}
+
+/// Deletes the Store, keeps its volumes, and waits until nothing else of it is left.
+async fn delete_but_keep_data(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    workload::delete_and_wait(operator, &bed.stores(), STORE).await?;
+    let maps: Api<k8s_openapi::api::core::v1::ConfigMap> =
+        Api::namespaced(bed.client().clone(), bed.namespace());
+    operator
+        .until("pods and plan to be gone", LIMIT, async || {
+            let pods = bed.pods().list(&ListParams::default()).await?;
+            ensure!(pods.items.is_empty(), "{} pods", pods.items.len());
+            let plan = maps.get_opt(&format!("{STORE}-bootstrap")).await?;
+            ensure!(plan.is_none(), "the plan is there");
+            Ok(())
+        })
+        .await
+}
+
+/// The members by pod and partition, and whose data it is.
+async fn members(bed: &TestBed, replicas: u32) -> Result<(String, Vec<(String, u32, u64)>)> {
+    let mut members = Vec::new();
+    let mut uid = String::new();
+    for pod in (0..replicas).map(|ordinal| format!("{STORE}-{ordinal}")) {
+        let address = bed.runner().address(&pod).context("it runs")?;
+        let status = groups::status(address).await?;
+        uid = status.store_uid;
+        let held = status.groups.into_iter();
+        members.extend(held.map(|group| (pod.clone(), group.partition_id, group.member_id)));
+    }
+    members.sort();
+    Ok((uid, members))
+}
+
+async fn adopt(
+    bed: &TestBed,
+    operator: &mut Supervised<'_>,
+    size: StoreSize,
+    crash: Option<CrashPoint>,
+) -> Result<()> {
+    workload::bootstrap(bed, operator, STORE, size).await?;
+    let before = members(bed, size.replicas).await?;
+    delete_but_keep_data(bed, operator).await?;
+    operator.arm(crash);
+    workload::bootstrap(bed, operator, STORE, size).await?;
+    let after = members(bed, size.replicas).await?;
+    ensure!(before == after, "{before:?} became {after:?}");
+    let store = bed.stores().get(STORE).await?;
+    let kept = store.data.pointer("/status/storeUid");
+    ensure!(kept == Some(&json!(before.0)), "{kept:?}");
+    ensure!(
+        store.uid().as_ref() != Some(&before.0),
+        "it is another Store"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_made_again_on_kept_volumes_goes_on_with_their_data() -> Result<()> {
+    workload::run("adopt", None, async |bed, operator| {
+        adopt(bed, operator, THREE, None).await?;
+        // Frames and checks go on under the uid of the data: new members join.
+        scale(bed, 4).await?;
+        let four = StoreSize {
+            replicas: 4,
+            ..THREE
+        };
+        settle(bed, operator, four).await
+    })
+    .await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn data_of_another_shape_is_left_alone() -> Result<()> {
+    workload::run("misfit", None, async |bed, operator| {
+        workload::bootstrap(bed, operator, STORE, SMALL).await?;
+        delete_but_keep_data(bed, operator).await?;
+        let larger = StoreSize {
+            partitions: 3,
+            ..SMALL
+        };
+        resources::create(&bed.stores(), samples::store(STORE, larger)).await?;
+        operator
+            .until("the Store to say that it does not fit", LIMIT, async || {
+                let store = bed.stores().get(STORE).await?;
+                let stalled = expect_condition(&store, "Stalled", "True")?;
+                ensure!(stalled.reason == "ExistingData", "{stalled:?}");
+                ensure!(
+                    stalled.message.contains("spec.multiRaft.partitions: 2"),
+                    "{stalled:?}"
+                );
+                Ok(())
+            })
+            .await
+    })
+    .await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn adoption_survives_a_crash_at_every_call() -> Result<()> {
+    crash_at_every_call("adoption_survives_a_crash_at_every_call", |crash| {
+        workload::run("adopt-crash", None, async move |bed, operator| {
+            adopt(bed, operator, SMALL, crash.clone()).await
+        })
+    })
+    .await
+}

@@ -1,0 +1,78 @@
+//! Two of three disks are lost: the Store says which partitions stopped and what to do, recovers
+//! them from the one that is left when a person says so, and makes the other copies again.
+
+use anyhow::{Context as _, Result, ensure};
+use atomix_operator_tests::groups;
+use atomix_operator_tests::resources::{self, expect_condition};
+use atomix_operator_tests::samples::StoreSize;
+use atomix_operator_tests::supervised::Supervised;
+use atomix_operator_tests::test_bed::TestBed;
+use atomix_operator_tests::workload::{self, LIMIT};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::Api;
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+
+const STORE: &str = "tulip";
+const SIZE: StoreSize = StoreSize {
+    replicas: 3,
+    partitions: 2,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_lost_two_of_three_disks_is_recovered_by_a_persons_word() -> Result<()> {
+    workload::run("recover", None, recover).await?;
+    Ok(())
+}
+
+async fn recover(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    workload::bootstrap(bed, operator, STORE, SIZE).await?;
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(bed.client().clone(), bed.namespace());
+    let parameters = DeleteParams::default();
+    for pod in ["tulip-1", "tulip-2"] {
+        claims.delete(&format!("data-{pod}"), &parameters).await?;
+        bed.pods().delete(pod, &parameters).await?;
+    }
+    operator
+        .until("the Store to say what is lost", LIMIT, async || {
+            let store = bed.stores().get(STORE).await?;
+            let ready = expect_condition(&store, "Ready", "False")?;
+            ensure!(ready.reason == "QuorumLost", "{ready:?}");
+            for part in ["tulip-1", "tulip-2", "store recover tulip --partition 1"] {
+                ensure!(ready.message.contains(part), "{ready:?}");
+            }
+            Ok(())
+        })
+        .await?;
+
+    let survivor = bed.runner().address("tulip-0").context("tulip-0 runs")?;
+    let groups = groups::status(survivor).await?.groups;
+    let wishes: serde_json::Map<String, Value> = groups
+        .iter()
+        .map(|group| {
+            let key = format!("recover.atomix.io/partition-{}", group.partition_id);
+            (key, json!(format!("tulip-0 {:016x}", group.member_id)))
+        })
+        .collect();
+    let former: Vec<u64> = groups.iter().map(|group| group.member_id).collect();
+    let wish = json!({"metadata": {"annotations": wishes}});
+    resources::change(&bed.stores(), STORE, wish).await?;
+    operator
+        .until_settled("all copies to be there again", LIMIT * 2, async || {
+            let store = workload::store_is_ready(bed, STORE).await?;
+            expect_condition(&store, "Progressing", "False")?;
+            expect_condition(&store, "Degraded", "False")?;
+            workload::groups_are_whole(bed, STORE, SIZE).await
+        })
+        .await?;
+    let groups = groups::status(survivor).await?.groups;
+    let is_new = |member: u64| !former.contains(&member);
+    ensure!(
+        groups.iter().all(|group| is_new(group.member_id)),
+        "the former ids stay used: {groups:?}"
+    );
+    let recovers = operator.calls().into_iter();
+    let recovers = recovers.filter(|call| call.call.what == "Recover" && !call.is_refused);
+    ensure!(recovers.count() == 2, "each wish is carried out once");
+    Ok(())
+}
