@@ -133,7 +133,8 @@ impl Pass<'_> {
         let mut outcome = if self.is_paused {
             Outcome::at(decision.phase)
         } else {
-            Box::pin(self.build(&bootstrapper, &mut inputs, decision, placed.as_ref())).await
+            self.build(&bootstrapper, &mut inputs, decision, placed.as_ref())
+                .await
         };
         let volumes = self
             .keep_volumes(&inputs, placed.as_ref(), &mut outcome)
@@ -213,7 +214,7 @@ impl Pass<'_> {
         let image = &self.reconciler.options.node_image;
         let built = of_template(cluster, inputs.stateful_set.as_deref());
         let objects = build(owner, &built, &shown, image, pods, protection, bearable);
-        match self.apply(Prepared::new(objects), inputs).await {
+        match Box::pin(self.apply(Prepared::new(objects), inputs)).await {
             Ok(()) => bootstrapper.carry_out(inputs, decision).await,
             Err(error) => Outcome::stopped(decision.phase, error),
         }
