@@ -12,7 +12,7 @@ use atomix_controller::cache::Watch;
 use atomix_controller::dialer::Channels;
 use atomix_controller::metrics::Metrics;
 
-use crate::store::config_from::ConfigSources;
+use crate::store::spec::config_from::ConfigSources;
 use atomix_controller::{Applier, Cache, Events};
 use atomix_resources::{Driver, Session, Store};
 

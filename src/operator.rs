@@ -21,7 +21,7 @@ use crate::identities::{Identities, IdentityOptions};
 use crate::object_counts;
 use crate::runtimes::Runtimes;
 use crate::session::{SessionController, SessionOptions};
-use crate::store::config_from::ConfigSources;
+use crate::store::spec::config_from::ConfigSources;
 use crate::store::{StoreController, StoreOptions};
 use crate::webhook::{Webhook, WebhookOptions};
 use atomix_controller::dialer::{Channels, Dialer};

@@ -18,8 +18,8 @@ use tonic::{Request, Response, Status};
 
 use super::partitions::partitions;
 use crate::store::names;
-use crate::store::pods::StoragePodView;
-use crate::store::watches::{NodeState, STATUS_TIMEOUT};
+use crate::store::nodes::watches::{NodeState, STATUS_TIMEOUT};
+use crate::store::objects::pods::StoragePodView;
 use atomix_controller::dialer::Channels;
 use atomix_controller::{Cache, ObjectKey};
 use atomix_resources::{Store, labels};

@@ -15,16 +15,16 @@ use kube::{Api, Resource, ResourceExt as _};
 use serde::Deserialize;
 
 use super::bootstrap::{Observed, StoredPlan};
-use super::build::Owner;
-use super::claims::{ClaimSpecView, ClaimView};
 use super::error::StoreError;
 use super::names;
-use super::node_view::NodeView;
-use super::plan_store::{PlanStore, ReadPlan};
-use super::pods::StoragePodView;
-use super::validate::Cluster;
-use super::watches::{NodeState, Watches};
 use crate::context::Context;
+use crate::store::bootstrap::plan_store::{PlanStore, ReadPlan};
+use crate::store::nodes::node_view::NodeView;
+use crate::store::nodes::watches::{NodeState, Watches};
+use crate::store::objects::build::Owner;
+use crate::store::objects::pods::StoragePodView;
+use crate::store::spec::validate::Cluster;
+use crate::store::volumes::claims::{ClaimSpecView, ClaimView};
 use atomix_controller::{Cache, ObjectKey, call};
 
 /// The fields of a StatefulSet that are read.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use atomix_process::grpc::fencing;
 use thiserror::Error;
 
-use super::change::ChangeRefused;
-use super::validate::InvalidStore;
+use crate::store::members::change::ChangeRefused;
+use crate::store::spec::validate::InvalidStore;
 use atomix_controller::{ApiError, ApplyError, Category, ReconcileError};
 
 /// A failed reconcile.

@@ -1,56 +1,34 @@
 //! The Store controller: from a Store to running, bootstrapped storage nodes.
 //!
-//! One file a step: `dereference` (all reads) → `validate` → `bootstrap`, `placement` and `build`
-//! (pure) → `apply` and `carry_out` → `status` → `change` (of members), or else `keep`, which
-//! replaces pods of an old template (`rolling`) and spreads leaders. Not for runtimes: they are told of a Store by the Session
-//! controller, which asks [`may_connect`] (`status.bootstrapped` is true, or the Store has no
-//! storage nodes) and takes the configuration from [`driver_config`].
+//! A pass (`reconcile`) takes the steps in this order: `dereference` (all reads) → `spec` → `bootstrap`
+//! or `members` (plans) → `objects` (built and applied) → `volumes` → `rolling` (looks) → `status` →
+//! changes of members, or else of pods and leaders. Plans are pure; what carries them out stands
+//! beside them.
 //!
-//! Where to change what: a new object in `build`, a rule of the spec in `crd` (CEL) and
-//! `validate`, a word of a condition in `reason`, its sentence in `status` or `pod_trouble`, when a
+//! Not for runtimes: they are told of a Store by the Session controller, which asks [`may_connect`]
+//! (`status.bootstrapped` is true, or the Store has no storage nodes) and takes the configuration from
+//! [`driver_config`].
+//!
+//! Where to change what: a new object in `objects::build`, a rule of the spec in the crate `resources`
+//! (CEL) and `spec::validate`, a word of a condition in `reason`, its sentence in `status`, when a
 //! failed Bootstrap is tried again in `bootstrap` (what) and `controller::backoff` (when).
 
-pub mod adoption;
-pub mod apply;
 pub mod bootstrap;
-pub mod budget;
-pub mod build;
-pub mod carry_out;
-pub mod change;
-pub mod claims;
-pub mod config_from;
 pub mod deletion;
 pub mod dereference;
-pub mod disks;
-pub mod driver_config;
-pub mod driver_timeouts;
 pub mod error;
-pub mod heal;
-pub mod health;
-pub mod keep;
 pub mod leaders;
+pub mod members;
 pub mod names;
-pub mod network_policy;
-pub mod node_view;
+pub mod nodes;
+pub mod objects;
 pub mod ownership;
-pub mod place;
-pub mod placement;
-pub mod plan_record;
-pub mod plan_store;
-mod pod_template;
-pub mod pod_trouble;
-pub mod pods;
-pub mod quantity;
 pub mod reason;
 mod reconcile;
-pub mod recovery;
-pub mod replicated;
 pub mod rolling;
+pub mod spec;
 pub mod status;
-pub mod strength;
-pub mod tls;
-pub mod validate;
-pub mod watches;
+pub mod volumes;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -60,9 +38,9 @@ use kube::Resource;
 use kube::core::DeserializeGuard;
 use tokio_util::sync::CancellationToken;
 
-pub use driver_config::{DriverConfig, driver_config, may_connect};
 pub use error::StoreError;
-pub use node_view::{GroupView, MembershipView, NodeView};
+pub use nodes::node_view::{GroupView, MembershipView, NodeView};
+pub use spec::driver_config::{DriverConfig, driver_config, may_connect};
 
 use crate::context::Context;
 use crate::runtimes::index::store_of;
@@ -70,7 +48,7 @@ use atomix_controller::queue::{self, RunError};
 use atomix_controller::{Cache, Change, ObjectKey, Queue, cache};
 use atomix_resources::{Session, Store, labels};
 use dereference::Children;
-use pods::StoragePodView;
+use objects::pods::StoragePodView;
 use reconcile::Reconciler;
 
 /// Stores that are reconciled at the same time.
@@ -266,7 +244,13 @@ impl StoreController {
             cache::prune_metadata,
         );
         let watch = cache::objects(scope.api(client), selector);
-        context.follow(tasks, "storage pods", &children.pods, watch, pods::prune);
+        context.follow(
+            tasks,
+            "storage pods",
+            &children.pods,
+            watch,
+            objects::pods::prune,
+        );
         let watch = cache::objects(scope.api(client), selector);
         context.follow(
             tasks,

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::node_view::{GroupView, MembershipView};
 use super::*;
+use crate::store::nodes::node_view::{GroupView, MembershipView};
 
 mod model;
 

@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use transfer::{Pace, Transferrer};
 
-use super::placement;
-use super::strength::{Standing, Strength};
+use crate::store::members::placement;
+use crate::store::nodes::strength::{Standing, Strength};
 
 /// Transfers at a time: each costs its group an election, however short.
 const AT_A_TIME: usize = 4;

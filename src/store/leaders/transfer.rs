@@ -13,10 +13,10 @@ use tonic::Request;
 
 use super::Transfer;
 use crate::context::Context;
-use crate::store::build::Owner;
-use crate::store::carry_out::Announcement;
+use crate::store::bootstrap::carry_out::Announcement;
 use crate::store::dereference::Inputs;
 use crate::store::names;
+use crate::store::objects::build::Owner;
 use atomix_controller::ObjectKey;
 
 /// How long a node may take to hand one over.

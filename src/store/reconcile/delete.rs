@@ -3,11 +3,11 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{Reconciler, owner_of};
-use crate::store::claims::{ClaimKeeper, claims_of};
 use crate::store::deletion::{sessions_using, waiting_message};
 use crate::store::error::StoreError;
 use crate::store::names;
 use crate::store::reason::Reason;
+use crate::store::volumes::claims::{ClaimKeeper, claims_of};
 use atomix_controller::{Next, ObjectKey, finalizer};
 use atomix_resources::Store;
 use atomix_resources::store::RetentionPolicy;

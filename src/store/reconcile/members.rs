@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::cluster::Pass;
-use crate::store::change::Changer;
 use crate::store::dereference::Inputs;
 use crate::store::error::StoreError;
-use crate::store::place::Placed;
-use crate::store::recovery::{self, Wish};
+use crate::store::members::change::Changer;
+use crate::store::members::place::Placed;
+use crate::store::members::recovery::{self, Wish};
 use atomix_controller::Next;
 
 /// How soon a group is looked at again that was recovered.

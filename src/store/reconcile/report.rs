@@ -4,7 +4,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::core::error_boundary::InvalidObject;
 
 use super::Reconciler;
-use crate::store::carry_out::Announcement;
+use crate::store::bootstrap::carry_out::Announcement;
 use crate::store::error::StoreError;
 use crate::store::reason::Reason;
 use crate::store::status;

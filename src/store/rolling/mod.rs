@@ -12,8 +12,10 @@
 //!   last is back and counts before the next one goes; one that does not come back stops everything.
 //! - Data is never lost by a change of the pods, unless the user allows it.
 
+pub mod keep;
 mod observed;
 mod replace;
+pub mod replicated;
 mod template;
 
 use std::cmp::Reverse;
@@ -22,7 +24,7 @@ pub use observed::{Desired, Observed, Pod, PodState};
 pub use replace::{Replaced, Replacer};
 pub use template::AppliedSets;
 
-use crate::store::strength::{GroupStrength, Standing};
+use crate::store::nodes::strength::{GroupStrength, Standing};
 
 /// How far a change of the pods is, and what comes next.
 #[derive(Debug, Clone, PartialEq, Eq)]

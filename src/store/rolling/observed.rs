@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::store::strength::Strength;
+use crate::store::nodes::strength::Strength;
 
 /// What the Store asks for, as far as a rolling change is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,12 +16,12 @@ use serde_json::Value;
 
 use super::Why;
 use crate::context::Context;
-use crate::store::build::Owner;
-use crate::store::carry_out::Announcement;
+use crate::store::bootstrap::carry_out::Announcement;
 use crate::store::dereference::{Inputs, StatefulSetView};
 use crate::store::error::StoreError;
 use crate::store::names;
-use crate::store::pods::StoragePodView;
+use crate::store::objects::build::Owner;
+use crate::store::objects::pods::StoragePodView;
 use atomix_controller::{ApiError, call};
 
 /// A budget allows no disruption now.

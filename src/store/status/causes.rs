@@ -5,8 +5,8 @@
 use super::{Findings, moves, rolls};
 use crate::store::bootstrap::Phase;
 use crate::store::error::StoreError;
-use crate::store::health::{self, PartitionHealth};
 use crate::store::names;
+use crate::store::nodes::health::{self, PartitionHealth};
 use crate::store::reason::Reason;
 use atomix_controller::{ApplyError, Category, ReconcileError as _};
 use atomix_resources::store::UnhealthyPartition;

@@ -2,9 +2,9 @@
 
 use super::Findings;
 use super::causes::{Cause, cause, listed};
-use crate::store::health;
+use crate::store::members::placement::{Action, Decision, Join, Leave, Purpose, Wait};
 use crate::store::names;
-use crate::store::placement::{Action, Decision, Join, Leave, Purpose, Wait};
+use crate::store::nodes::health;
 use crate::store::reason::Reason;
 
 /// Members that change, or why they do not.

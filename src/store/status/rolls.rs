@@ -5,11 +5,11 @@
 
 use super::Findings;
 use super::causes::{Cause, cause, listed};
-use crate::store::health;
 use crate::store::names;
-use crate::store::pod_trouble;
+use crate::store::nodes::health;
 use crate::store::reason::Reason;
 use crate::store::rolling::{Roll, Step, Wait};
+use crate::store::status::pod_trouble;
 
 /// Pods that are replaced, or why they are not.
 pub(super) fn progressing(findings: &Findings<'_>) -> Option<Cause> {

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::super::config_from::{SourceKind, SourceObject};
-use super::super::node_view::{GroupView, NodeView};
-use super::super::placement::{Action, Join, Potential, Purpose, Wait};
-use super::super::plan_record::{HexId, PlannedNode, PlannedPartition};
 use super::super::rolling::{Step, Wait as RollWait, Why};
-use super::super::validate::{ClusterStorage, Timings};
 use super::*;
+use crate::store::bootstrap::plan_record::{HexId, PlannedNode, PlannedPartition};
+use crate::store::members::placement::{Action, Join, Potential, Purpose, Wait};
+use crate::store::nodes::node_view::{GroupView, NodeView};
+use crate::store::spec::config_from::{SourceKind, SourceObject};
+use crate::store::spec::validate::{ClusterStorage, Timings};
 use atomix_controller::ApiError;
 
 fn cluster() -> Cluster {

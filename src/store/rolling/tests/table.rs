@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::store::strength::{Strength, Voter};
+use crate::store::nodes::strength::{Strength, Voter};
 
 const DESIRED: Desired = Desired {
     pods: 3,

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::store::budget::bearable;
-use crate::store::strength::{Strength, Voter};
+use crate::store::nodes::strength::{Strength, Voter};
+use crate::store::objects::budget::bearable;
 
 /// A template whose image does not exist.
 pub(super) const BAD_TEMPLATE: u32 = 3;

@@ -1,0 +1,338 @@
+//! Keeps a bootstrapped Store well while its members lie where they should: says which disks count,
+//! replaces the next pod of a rolling change, spreads the leaders.
+//!
+//! What the watches told says whether there is anything to do; only then all nodes are asked, twice
+//! (`strength`). Each of the plans is pure and a module of its own.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::context::Context;
+use crate::store::bootstrap::carry_out::Announcement;
+use crate::store::dereference::{Inputs, StatefulSetView};
+use crate::store::error::StoreError;
+use crate::store::leaders::{self, Pace, Transfer, Transferrer};
+use crate::store::members::place::Placed;
+use crate::store::nodes::strength::{Looks, Strength};
+use crate::store::nodes::watches::{NodeState, Watches};
+use crate::store::objects::build::Owner;
+use crate::store::objects::pods::StoragePodView;
+use crate::store::rolling::replicated::{Gates, wanted};
+use crate::store::rolling::{self, Pod, PodState, Replaced, Replacer, Roll, Step};
+use crate::store::spec::validate::{Cluster, ClusterStorage};
+use atomix_controller::{Next, ObjectKey};
+
+/// How soon what is waited for is looked at again when no event comes first.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How soon after something that no event tells of.
+const LATER: Duration = Duration::from_secs(2);
+
+/// For how long a budget may refuse an eviction before people are told: the controller that counts
+/// the pods is a little behind each time.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Since when budgets have refused the eviction of pods, by the pod's uid.
+#[derive(Debug, Default)]
+pub struct Refusals(Mutex<HashMap<String, Instant>>);
+
+impl Refusals {
+    fn note(&self, pod: &StoragePodView) {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let mut since = self.0.lock();
+        since.entry(uid).or_insert_with(Instant::now);
+    }
+
+    fn lasts(&self, pod: &StoragePodView, limit: Duration) -> bool {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let since = self.0.lock().get(uid).copied();
+        since.is_some_and(|since| since.elapsed() > limit)
+    }
+
+    /// To be called when a pod is gone.
+    pub fn forget(&self, pod_uid: &str) {
+        self.0.lock().remove(pod_uid);
+    }
+}
+
+/// Looks at one bootstrapped Store, and acts.
+#[derive(Debug)]
+pub struct Keeper<'a> {
+    /// Clients and channels.
+    pub context: &'a Context,
+    /// The Store's key.
+    pub key: &'a ObjectKey,
+    /// The Store.
+    pub owner: &'a Owner,
+    /// Its validated spec.
+    pub cluster: &'a Cluster,
+    /// Through which nodes are asked.
+    pub watches: &'a Watches,
+    /// The readiness gates.
+    pub gates: &'a Gates,
+    /// When leaderships were handed over last.
+    pub pace: &'a Pace,
+    /// Which evictions budgets refuse.
+    pub refusals: &'a Refusals,
+    /// The nodes refused the last change of members: a rolling change may be what heals them.
+    pub is_refused: bool,
+}
+
+/// What was seen, and what is to be done.
+#[derive(Debug)]
+pub struct Kept {
+    /// How far the rolling change is.
+    pub roll: Roll,
+    /// A budget has refused the next eviction for some time.
+    pub is_held_up: bool,
+    /// Gates to write: pod and whether it opens.
+    gates: Vec<(u32, bool)>,
+    transfers: Vec<Transfer>,
+    next: Next,
+}
+
+impl Kept {
+    /// Whether pods are to be replaced now.
+    #[must_use]
+    pub fn replaces_pods(&self) -> bool {
+        matches!(self.roll.step, Step::Replace(_, _))
+    }
+}
+
+/// What was done.
+#[derive(Debug)]
+pub struct Acted {
+    /// For people.
+    pub events: Vec<Announcement>,
+    /// When to look again.
+    pub next: Next,
+}
+
+impl Keeper<'_> {
+    /// Looks; asks all nodes when there is something to do.
+    pub async fn look(&self, inputs: &mut Inputs, placed: &Placed) -> Kept {
+        let pods: Vec<u32> = inputs.pods.keys().copied().collect();
+        let newest = inputs.stateful_set.as_deref();
+        let newest = newest
+            .and_then(StatefulSetView::newest_revision)
+            .map(str::to_owned);
+        let has_old = pods
+            .iter()
+            .any(|at| self.is_old(inputs, *at, newest.as_deref()));
+        let is_settled = placed.decision.is_settled();
+        let is_uneven =
+            is_settled && !leaders::plan(&leaders::as_placed(&placed.observed)).is_empty();
+        let has_shut = pods
+            .iter()
+            .any(|at| !self.is_open(inputs, *at) && is_up(inputs, *at));
+        let strength = if has_old || is_uneven || has_shut {
+            Some(self.strength(inputs, placed, &pods).await)
+        } else {
+            None
+        };
+        let gates = pods.iter().filter_map(|at| {
+            let state = inputs.nodes.get(at);
+            if state == Some(&NodeState::Unheard) {
+                // An operator that has just started knows nothing against it.
+                return None;
+            }
+            let view = state.and_then(NodeState::view);
+            let becomes = wanted(self.is_open(inputs, *at), *at, view, strength.as_ref())?;
+            Some((*at, becomes))
+        });
+        let gates: Vec<(u32, bool)> = gates.collect();
+        let judged = strength.unwrap_or_default();
+        let transfers = if is_uneven && !has_old {
+            leaders::plan(&leaders::as_judged(&judged))
+        } else {
+            Vec::new()
+        };
+        let roll = self.roll(inputs, placed, judged, newest.as_deref());
+        let next = self.next(inputs, &roll, &gates, &pods);
+        let is_held_up = match &roll.step {
+            Step::Replace(ordinals, _) => {
+                let mut going = ordinals.iter().filter_map(|at| inputs.pods.get(at));
+                going.any(|pod| self.refusals.lasts(pod, PATIENCE))
+            }
+            Step::Done | Step::Wait(_) | Step::Refused { .. } => false,
+        };
+        Kept {
+            roll,
+            is_held_up,
+            gates,
+            transfers,
+            next,
+        }
+    }
+
+    fn is_old(&self, inputs: &Inputs, ordinal: u32, newest: Option<&str>) -> bool {
+        let revision = inputs.pods.get(&ordinal).and_then(|pod| pod.revision());
+        revision.is_some() && newest.is_some() && revision != newest
+    }
+
+    fn is_open(&self, inputs: &Inputs, ordinal: u32) -> bool {
+        let pod = inputs.pods.get(&ordinal);
+        pod.is_none_or(|pod| self.gates.is_open(pod))
+    }
+
+    async fn strength(&self, inputs: &mut Inputs, placed: &Placed, pods: &[u32]) -> Strength {
+        inputs.ask(pods.to_vec(), self.watches).await;
+        let earlier = inputs.views();
+        inputs.ask(pods.to_vec(), self.watches).await;
+        Looks {
+            store: &self.owner.name,
+            plan: &placed.plan,
+            earlier: &earlier,
+            later: &inputs.views(),
+            election_timeout: Duration::from_millis(placed.plan.election_timeout_millis),
+        }
+        .strength()
+    }
+
+    fn roll(
+        &self,
+        inputs: &Inputs,
+        placed: &Placed,
+        strength: Strength,
+        newest: Option<&str>,
+    ) -> Roll {
+        let pods = inputs.pods.iter().map(|(ordinal, pod)| {
+            let state = inputs.nodes.get(ordinal);
+            let view = state.and_then(NodeState::view);
+            let seen = Pod {
+                is_old: self.is_old(inputs, *ordinal, newest),
+                state: pod_state(pod, view.is_some()),
+                holds: view.is_none_or(|view| !view.groups.is_empty()),
+            };
+            (*ordinal, seen)
+        });
+        let desired = rolling::Desired {
+            pods: placed.decision.replicas,
+            replication_factor: self.cluster.replication_factor,
+            is_ephemeral: self.cluster.storage == ClusterStorage::Ephemeral,
+            allow_data_loss: self.cluster.allow_data_loss,
+        };
+        let observed = rolling::Observed {
+            knows_template: newest.is_some(),
+            pods: pods.collect::<BTreeMap<u32, Pod>>(),
+            strength,
+            is_moving: !placed.decision.actions.is_empty() && !self.is_refused,
+        };
+        rolling::plan(&desired, &observed)
+    }
+
+    fn next(&self, inputs: &Inputs, roll: &Roll, gates: &[(u32, bool)], pods: &[u32]) -> Next {
+        let opens = |at: &u32| gates.contains(&(*at, true));
+        let has_shut = pods
+            .iter()
+            .any(|at| !self.is_open(inputs, *at) && is_up(inputs, *at) && !opens(at));
+        match &roll.step {
+            Step::Replace(_, _) => Next::After(LOOK),
+            Step::Wait(_) => Next::After(LOOK),
+            Step::Done | Step::Refused { .. } if has_shut => Next::After(LOOK),
+            Step::Done | Step::Refused { .. } => Next::OnChange,
+        }
+    }
+
+    /// Writes the gates that differ; also of a paused Store, as they tell what is so.
+    ///
+    /// # Errors
+    /// The first that cannot be written; the others are tried.
+    pub async fn write_gates(&self, inputs: &Inputs, kept: &Kept) -> Result<(), StoreError> {
+        let mut result = Ok(());
+        for (ordinal, open) in &kept.gates {
+            let Some(pod) = inputs.pods.get(ordinal) else {
+                continue;
+            };
+            let (client, namespace) = (&self.context.client, &self.owner.namespace);
+            let written = self.gates.write(client, namespace, pod, *open).await;
+            result = result.and(written.map_err(StoreError::Gate));
+        }
+        result
+    }
+
+    /// Carries out what was planned.
+    ///
+    /// # Errors
+    /// When the API server refuses or does not answer.
+    pub async fn act(&self, inputs: &Inputs, kept: Kept) -> Result<Acted, StoreError> {
+        if let Step::Replace(ordinals, why) = &kept.roll.step {
+            let mut going = ordinals.iter().filter_map(|at| inputs.pods.get(at));
+            let replacer = Replacer {
+                context: self.context,
+                owner: self.owner,
+                inputs,
+                has_budget: inputs.budget.is_some(),
+                is_refused: going.any(|pod| self.refusals.lasts(pod, PATIENCE / 2)),
+            };
+            let events = match replacer.replace(ordinals, *why).await? {
+                Replaced::Gone(event) => vec![event],
+                Replaced::Overtaken => Vec::new(),
+                Replaced::NotAllowed => {
+                    let going = ordinals.iter().filter_map(|at| inputs.pods.get(at));
+                    going.for_each(|pod| self.refusals.note(pod));
+                    Vec::new()
+                }
+            };
+            return Ok(Acted {
+                events,
+                next: Next::After(LOOK),
+            });
+        }
+        let (due, wait) = self.pace.due(self.key, kept.transfers);
+        let mut next = match wait {
+            Some(wait) => sooner(kept.next, Next::After(wait)),
+            None => kept.next,
+        };
+        if due.is_empty() {
+            return Ok(Acted {
+                events: Vec::new(),
+                next,
+            });
+        }
+        self.pace.note(self.key, &due);
+        let transferrer = Transferrer {
+            context: self.context,
+            owner: self.owner,
+            inputs,
+        };
+        let event = transferrer.transfer(&due).await;
+        next = sooner(next, Next::After(LATER));
+        Ok(Acted {
+            events: event.into_iter().collect(),
+            next,
+        })
+    }
+}
+
+/// The sooner of two.
+#[must_use]
+pub fn sooner(one: Next, other: Next) -> Next {
+    match (one, other) {
+        (Next::After(one), Next::After(other)) => Next::After(one.min(other)),
+        (Next::After(time), Next::OnChange) | (Next::OnChange, Next::After(time)) => {
+            Next::After(time)
+        }
+        (Next::OnChange, Next::OnChange) => Next::OnChange,
+    }
+}
+
+fn is_up(inputs: &Inputs, ordinal: u32) -> bool {
+    let state = inputs.nodes.get(&ordinal);
+    state.and_then(NodeState::view).is_some()
+}
+
+fn pod_state(pod: &StoragePodView, answers: bool) -> PodState {
+    if answers {
+        PodState::Serving
+    } else if pod.never_started() {
+        PodState::NeverStarted
+    } else if pod.is_down() {
+        PodState::Down
+    } else {
+        PodState::Silent
+    }
+}

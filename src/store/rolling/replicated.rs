@@ -1,0 +1,251 @@
+//! The readiness gate `atomix.io/replicated` of storage pods: when it opens and shuts, and who
+//! writes it.
+//!
+//! It opens when every partition that has a copy on the pod's disk counts that copy as a voter that
+//! has caught up. A pod that is made anew begins without it, so nobody drains the next machine before
+//! this one counts. It shuts when the node is away; that a node is merely a little behind shuts
+//! nothing, since every one is at times.
+
+use std::collections::HashMap;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use crate::store::nodes::node_view::NodeView;
+use crate::store::nodes::strength::{Standing, Strength};
+use crate::store::objects::pods::StoragePodView;
+use atomix_controller::apply::is_older;
+use atomix_controller::{ApiError, FIELD_MANAGER, call};
+use atomix_resources::labels::REPLICATED;
+
+/// An object that is not valid.
+const UNPROCESSABLE: u16 = 422;
+
+/// What the gate should become; `None` = it stays. `view` is the node's last answer, `strength` what
+/// was judged of the groups, if anything was.
+#[must_use]
+pub fn wanted(
+    is_open: bool,
+    ordinal: u32,
+    view: Option<&NodeView>,
+    strength: Option<&Strength>,
+) -> Option<bool> {
+    let Some(view) = view else {
+        return is_open.then_some(false);
+    };
+    let strength = strength?;
+    let mut standings = Vec::new();
+    for (partition, group) in &strength.groups {
+        match group {
+            Some(group) => {
+                standings.extend(group.voter_at(ordinal).map(|(_, voter)| voter.standing));
+            }
+            // It may count this copy or not.
+            None if view.groups.contains_key(partition) => return None,
+            None => {}
+        }
+    }
+    match (is_open, standings.into_iter().max()) {
+        (false, None | Some(Standing::CaughtUp)) => Some(true),
+        (true, Some(Standing::Away)) => Some(false),
+        (false, Some(Standing::Behind | Standing::Away))
+        | (true, None | Some(Standing::CaughtUp | Standing::Behind)) => None,
+    }
+}
+
+/// Writes the gates, and remembers what it wrote until the cache shows it.
+#[derive(Debug, Default)]
+pub struct Gates {
+    /// By the pod's uid: resource version and what was written.
+    written: Mutex<HashMap<String, (Option<String>, bool)>>,
+}
+
+impl Gates {
+    /// Whether the gate of a pod is open, as far as is known; a pod without a gate counts as open.
+    #[must_use]
+    pub fn is_open(&self, pod: &StoragePodView) -> bool {
+        if !pod.has_gate() {
+            return true;
+        }
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let seen = pod.metadata.resource_version.as_deref();
+        let written = self.written.lock();
+        match written.get(uid) {
+            Some((version, is_open)) if is_older(seen, version.as_deref()) => *is_open,
+            Some(_) | None => pod
+                .condition(REPLICATED)
+                .is_some_and(|condition| condition.status == "True"),
+        }
+    }
+
+    /// To be called when a pod is gone.
+    pub fn forget(&self, pod_uid: &str) {
+        self.written.lock().remove(pod_uid);
+    }
+
+    /// Writes the gate of one pod.
+    ///
+    /// # Errors
+    /// When the API server refuses or does not answer; a pod that is gone is no failure.
+    pub async fn write(
+        &self,
+        client: &Client,
+        namespace: &str,
+        pod: &StoragePodView,
+        open: bool,
+    ) -> Result<(), ApiError> {
+        let pods: Api<StoragePodView> = Api::namespaced(client.clone(), namespace);
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let patch = Patch::Strategic(patch(pod, open));
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        let request = pods.patch_status(pod.name(), &params, &patch);
+        match call("write the readiness gate of a storage pod", request).await {
+            Ok(after) => {
+                let written = (after.metadata.resource_version, open);
+                self.written.lock().insert(uid, written);
+                Ok(())
+            }
+            // Gone, or another pod of the same name: its own event comes. A uid that is another one
+            // by now counts as a change of it, which is invalid.
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            Err(error) if error.code() == Some(UNPROCESSABLE) => {
+                tracing::debug!(pod = pod.name(), %error, "the pod is another one by now");
+                Ok(())
+            }
+            Err(error) => {
+                // The effect is unknown: the cache decides.
+                self.forget(&uid);
+                Err(error)
+            }
+        }
+    }
+}
+
+fn patch(pod: &StoragePodView, open: bool) -> Value {
+    let (status, reason, message) = if open {
+        ("True", "CaughtUp", "every partition counts on this disk")
+    } else {
+        (
+            "False",
+            "NodeAway",
+            "a partition that has a copy on this disk cannot count on it",
+        )
+    };
+    let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let condition = json!({
+        "type": REPLICATED,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": now,
+    });
+    json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}})
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::store::nodes::strength::{GroupStrength, Voter};
+
+    fn view(partitions: &[u32]) -> NodeView {
+        NodeView {
+            node_id: 1,
+            store_uid: "u".to_owned(),
+            incarnation: 1,
+            version: String::new(),
+            operator: String::new(),
+            groups: partitions
+                .iter()
+                .map(|partition| (*partition, Default::default()))
+                .collect(),
+        }
+    }
+
+    /// Partition 1 with a voter on pod 0 that does so, partition 2 on other pods.
+    fn strength(standing: Option<Standing>) -> Strength {
+        let group = |ordinal: u32, standing: Standing| {
+            let voter = Voter {
+                ordinal: Some(ordinal),
+                standing,
+            };
+            Some(GroupStrength {
+                leader: 7,
+                voters: [(7, voter)].into(),
+                is_changing: false,
+            })
+        };
+        Strength {
+            groups: [
+                (1, standing.and_then(|standing| group(0, standing))),
+                (2, group(1, Standing::Away)),
+            ]
+            .into(),
+        }
+    }
+
+    #[test]
+    fn the_gate_opens_when_all_copies_count_and_shuts_when_the_node_is_away() {
+        use Standing::{Away, Behind, CaughtUp};
+        let holds = view(&[1]);
+        let empty = view(&[]);
+        let cases = [
+            (
+                false,
+                Some(&holds),
+                Some(strength(Some(CaughtUp))),
+                Some(true),
+            ),
+            (false, Some(&holds), Some(strength(Some(Behind))), None),
+            (false, Some(&holds), Some(strength(Some(Away))), None),
+            (false, Some(&holds), Some(strength(None)), None),
+            (false, Some(&holds), None, None),
+            (false, None, None, None),
+            (true, Some(&holds), Some(strength(Some(CaughtUp))), None),
+            (true, Some(&holds), Some(strength(Some(Behind))), None),
+            (true, Some(&holds), Some(strength(Some(Away))), Some(false)),
+            (true, Some(&holds), Some(strength(None)), None),
+            (true, Some(&holds), None, None),
+            (true, None, None, Some(false)),
+            // A new disk in the place of one that a partition still counts on.
+            (false, Some(&empty), Some(strength(Some(Away))), None),
+            // A disk that holds nothing loses nothing.
+            (false, Some(&empty), Some(strength(None)), Some(true)),
+        ];
+        for (is_open, view, strength, expected) in cases {
+            let found = wanted(is_open, 0, view, strength.as_ref());
+            assert_eq!(found, expected, "{is_open} {view:?} {strength:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_written_counts_until_the_cache_shows_something_newer() {
+        let pod = |version: &str, status: &str| -> StoragePodView {
+            serde_json::from_value(json!({
+                "metadata": {"name": "tulip-0", "uid": "1", "resourceVersion": version},
+                "spec": {"readinessGates": [{"conditionType": "atomix.io/replicated"}]},
+                "status": {"conditions": [{"type": "atomix.io/replicated", "status": status}]},
+            }))
+            .unwrap()
+        };
+        let gates = Gates::default();
+        assert!(!gates.is_open(&pod("10", "False")));
+        let written = (Some("20".to_owned()), true);
+        gates.written.lock().insert("1".to_owned(), written);
+        assert!(gates.is_open(&pod("10", "False")));
+        assert!(!gates.is_open(&pod("30", "False")));
+        assert!(gates.is_open(&pod("30", "True")));
+        gates.forget("1");
+        assert!(!gates.is_open(&pod("10", "False")));
+        let mut ungated = pod("10", "False");
+        ungated.spec.readiness_gates.clear();
+        assert!(gates.is_open(&ungated));
+    }
+}

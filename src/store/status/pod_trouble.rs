@@ -1,0 +1,208 @@
+//! What is wrong with a storage pod, and what to do. Pure.
+//!
+//! The kubelet's own sentences are not repeated: they alternate while nothing changes, and each
+//! change of a condition is a write.
+
+use crate::store::objects::pods::{ContainerStatusView, ReasonView, StoragePodView};
+use crate::store::reason::Reason;
+
+/// What keeps a pod from running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// A condition's reason.
+    pub reason: Reason,
+    /// Sentence that names the pod and says what to do.
+    pub message: String,
+}
+
+/// What keeps the pod from running, if Kubernetes said so.
+#[must_use]
+pub fn of(pod: &StoragePodView) -> Option<Trouble> {
+    unschedulable(pod)
+        .or_else(|| failed(pod))
+        .or_else(|| of_container(pod))
+}
+
+fn unschedulable(pod: &StoragePodView) -> Option<Trouble> {
+    let scheduled = pod
+        .condition("PodScheduled")
+        .filter(|scheduled| scheduled.status == "False")?;
+    let why = scheduled.message.as_deref().unwrap_or("no machine fits");
+    Some(Trouble {
+        reason: Reason::PodUnschedulable,
+        message: format!(
+            "pod {} cannot be placed: add a machine that fits, or make room on one: {why}",
+            pod.name()
+        ),
+    })
+}
+
+fn failed(pod: &StoragePodView) -> Option<Trouble> {
+    let status = &pod.status;
+    if status.phase.as_deref() != Some("Failed") {
+        return None;
+    }
+    let why = status.reason.as_deref().or(status.message.as_deref());
+    let name = pod.name();
+    Some(Trouble {
+        reason: Reason::PodFailed,
+        message: format!(
+            "pod {name} failed ({}) and is made anew; if it fails again, look at \
+             `kubectl describe pod {name}`",
+            why.unwrap_or("unknown cause")
+        ),
+    })
+}
+
+fn of_container(pod: &StoragePodView) -> Option<Trouble> {
+    let container = pod.container()?;
+    match (&container.state.waiting, &container.state.terminated) {
+        (Some(waiting), _) => of_waiting(pod, container, waiting),
+        (None, Some(ended)) => Some(crashed(pod, Some(ended))),
+        (None, None) => None,
+    }
+}
+
+fn of_waiting(
+    pod: &StoragePodView,
+    container: &ContainerStatusView,
+    waiting: &ReasonView,
+) -> Option<Trouble> {
+    let name = pod.name();
+    match waiting.reason.as_deref().unwrap_or_default() {
+        "" | "ContainerCreating" | "PodInitializing" => None,
+        "ErrImagePull"
+        | "ImagePullBackOff"
+        | "InvalidImageName"
+        | "ErrImageNeverPull"
+        | "RegistryUnavailable"
+        | "ImageInspectError" => Some(Trouble {
+            reason: Reason::ImagePullFailed,
+            message: format!(
+                "pod {name} cannot pull image {}: correct spec.multiRaft.pod.image or make the \
+                 image available; the pod's events say why",
+                pod.image()
+            ),
+        }),
+        "CrashLoopBackOff" => Some(crashed(pod, container.last_state.terminated.as_ref())),
+        reason => Some(Trouble {
+            reason: Reason::ContainerNotStarted,
+            message: format!(
+                "pod {name} cannot start its container ({reason}): look at \
+                 `kubectl describe pod {name}` and correct what it names"
+            ),
+        }),
+    }
+}
+
+/// The same sentence before and during the pause that follows.
+fn crashed(pod: &StoragePodView, ended: Option<&ReasonView>) -> Trouble {
+    let name = pod.name();
+    let code = ended.and_then(|ended| ended.exit_code);
+    let code = code.map(|code| format!(" with exit code {code}"));
+    let reason = ended.and_then(|ended| ended.reason.as_deref());
+    let reason = reason.map(|reason| format!(" ({reason})"));
+    Trouble {
+        reason: Reason::NodeCrashed,
+        message: format!(
+            "pod {name}: its container ended{}{} and is started again; look at \
+             `kubectl logs --previous {name}`",
+            code.unwrap_or_default(),
+            reason.unwrap_or_default()
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(status: Value) -> StoragePodView {
+        serde_json::from_value(json!({
+            "metadata": {"name": "tulip-1"},
+            "spec": {"containers": [{"name": "node", "image": "garden/node:9"}]},
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    fn container(state: Value, last_state: Value) -> Value {
+        json!({"phase": "Pending", "containerStatuses": [
+            {"name": "other", "restartCount": 7, "state": {"running": {}}},
+            {"name": "node", "state": state, "lastState": last_state},
+        ]})
+    }
+
+    fn waiting(reason: &str, message: &str) -> Value {
+        container(
+            json!({"waiting": {"reason": reason, "message": message}}),
+            json!({}),
+        )
+    }
+
+    #[test]
+    fn trouble_is_named_with_its_pod_and_what_to_do() {
+        let scheduled = |status: &str| json!({"conditions": [{"type": "PodScheduled", "status": status, "message": "0/1"}]});
+        let crashed = json!({"terminated": {"exitCode": 101, "reason": "Error"}});
+        for (status, expected) in [
+            (json!({}), None),
+            (waiting("ContainerCreating", ""), None),
+            (container(json!({"running": {}}), json!({})), None),
+            (scheduled("True"), None),
+            (
+                waiting("ImagePullBackOff", ""),
+                Some((Reason::ImagePullFailed, "garden/node:9: correct spec")),
+            ),
+            (
+                waiting("CreateContainerConfigError", ""),
+                Some((Reason::ContainerNotStarted, "correct what it names")),
+            ),
+            (
+                container(crashed, json!({})),
+                Some((Reason::NodeCrashed, "code 101 (Error)")),
+            ),
+            (
+                scheduled("False"),
+                Some((Reason::PodUnschedulable, "add a machine that fits")),
+            ),
+            (
+                json!({"phase": "Failed", "reason": "Evicted"}),
+                Some((Reason::PodFailed, "(Evicted) and is made anew")),
+            ),
+        ] {
+            let trouble = of(&pod(status.clone()));
+            let reason = trouble.as_ref().map(|trouble| trouble.reason);
+            assert_eq!(reason, expected.map(|(reason, _)| reason), "{status}");
+            if let (Some(trouble), Some((_, part))) = (trouble, expected) {
+                assert!(trouble.message.contains("tulip-1"), "{}", trouble.message);
+                assert!(trouble.message.contains(part), "{}", trouble.message);
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_kubelet_alternates_between_is_one_message() {
+        let crashed = json!({"terminated": {"exitCode": 1, "reason": "Error"}});
+        let pause = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}});
+        for (one, other) in [
+            (
+                waiting("ErrImagePull", "no such host"),
+                waiting("ImagePullBackOff", "Back-off pulling"),
+            ),
+            (
+                waiting("CreateContainerError", "context deadline exceeded"),
+                waiting("CreateContainerError", "name is reserved"),
+            ),
+            (
+                container(crashed.clone(), json!({})),
+                container(pause, crashed),
+            ),
+        ] {
+            assert_eq!(of(&pod(one.clone())), of(&pod(other)), "{one}");
+        }
+    }
+}
