@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, ensure};
 use atomix_operator_tests::fault::CrashPoint;
 use atomix_operator_tests::groups;
-use atomix_operator_tests::matrix::crash_at_every_call;
+use atomix_operator_tests::matrix::crash_at_sampled_calls;
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples::{self, StoreSize};
 use atomix_operator_tests::supervised::Supervised;
@@ -107,7 +107,7 @@ async fn grow(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn growing_volumes_survives_a_crash_at_every_call() -> Result<()> {
-    crash_at_every_call("growing_volumes_survives_a_crash_at_every_call", |crash| {
+    crash_at_sampled_calls("growing_volumes_survives_a_crash_at_every_call", |crash| {
         workload::run("growth-crash", None, async move |bed, operator| {
             with_class(bed, async || {
                 let made = store(SMALL, json!({"storageClassName": bed.namespace()}))?;
@@ -242,7 +242,7 @@ async fn volumes_go_with_their_nodes_and_with_the_store_if_it_says_so() -> Resul
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleting_volumes_survives_a_crash_at_every_call() -> Result<()> {
-    crash_at_every_call("deleting_volumes_survives_a_crash_at_every_call", |crash| {
+    crash_at_sampled_calls("deleting_volumes_survives_a_crash_at_every_call", |crash| {
         workload::run("retention-crash", None, async move |bed, operator| {
             shrink_and_delete(bed, operator, crash.clone()).await
         })
@@ -349,7 +349,7 @@ async fn data_of_another_shape_is_left_alone() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn adoption_survives_a_crash_at_every_call() -> Result<()> {
-    crash_at_every_call("adoption_survives_a_crash_at_every_call", |crash| {
+    crash_at_sampled_calls("adoption_survives_a_crash_at_every_call", |crash| {
         workload::run("adopt-crash", None, async move |bed, operator| {
             adopt(bed, operator, SMALL, crash.clone()).await
         })

