@@ -133,5 +133,7 @@ step "operator: against the real API server" \
 step "cluster" start_cluster "$CLUSTER_NAME"
 step "images" load_images
 step "end to end" test_with_cluster "$CLUSTER_NAME" end_to_end --test-threads 3
+# After the others: it takes their operator away for a while.
+step "uninstall, install again" test_with_cluster "$CLUSTER_NAME" release
 step "operator: at rest" end_rest
 step "every test program was run" every_program_was_run

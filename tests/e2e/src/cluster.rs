@@ -115,7 +115,11 @@ impl Cluster {
         })
     }
 
-    fn install_chart(&self) -> anyhow::Result<()> {
+    /// Installs the CRDs and the chart, and waits until it answers; again = nothing changes.
+    ///
+    /// # Errors
+    /// What kubectl or helm says.
+    pub fn install_chart(&self) -> anyhow::Result<()> {
         let chart = repository_root().join("charts/atomix");
         // Helm installs CRDs once and never changes them; a cluster that is used again needs today's.
         self.run(
@@ -142,6 +146,20 @@ impl Cluster {
                 .arg(&self.kubeconfig)
                 .args(["test", "atomix", "--namespace", SYSTEM_NAMESPACE])
                 .args(["--timeout", "2m"]),
+        )
+    }
+
+    /// Uninstalls the release, as people do.
+    ///
+    /// # Errors
+    /// What helm says.
+    pub fn uninstall_chart(&self) -> anyhow::Result<()> {
+        self.run(
+            Command::new("helm")
+                .arg("--kubeconfig")
+                .arg(&self.kubeconfig)
+                .args(["uninstall", "atomix", "--namespace", SYSTEM_NAMESPACE])
+                .args(["--wait", "--timeout", "3m"]),
         )
     }
 

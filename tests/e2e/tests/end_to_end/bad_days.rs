@@ -1,0 +1,157 @@
+//! What people do on bad days, by the command line: a leadership handed over, a disk given up, a
+//! lost majority recovered.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use atomix_e2e::cluster::{Cluster, Namespace};
+use atomix_e2e::manifests::sample;
+use atomix_e2e::wait::until;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::api::{Patch, PatchParams};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
+
+const SOON: Duration = Duration::from_secs(120);
+const PARTITIONS: u32 = 4;
+/// What a counter shows that nobody changes any more: every copy has it.
+const COUNTED: &str = "42";
+
+#[tokio::test]
+async fn a_disk_is_given_up_and_a_lost_majority_is_recovered() -> Result<()> {
+    let cluster = Cluster::with_chart().await?;
+    let namespace = cluster.namespace("bad-days").await?;
+    namespace
+        .clone()
+        .run(async {
+            for name in ["store", "session", "injected-application"] {
+                namespace.apply(&sample(&cluster, name)?).await?;
+            }
+            let counted = namespace.counts_beyond("visits", 50, SOON).await?;
+            namespace.kubectl_atomix(&["counter", "set", "by-hand", COUNTED])?;
+
+            leaderships_are_handed_over(&namespace)?;
+            one_disk_is_given_up(&cluster, &namespace).await?;
+            namespace
+                .counts_beyond("visits", counted.acknowledged + 50, SOON)
+                .await?;
+            namespace.nothing_lost("visits").await?;
+            a_lost_majority_is_recovered(&cluster, &namespace).await
+        })
+        .await
+}
+
+fn leaderships_are_handed_over(namespace: &Namespace) -> Result<()> {
+    for to in ["counts-1", "counts-2"] {
+        let command = ["store", "transfer-leader", "counts", "--partition", "1"];
+        let arguments = [command.as_slice(), &["--to", to]].concat();
+        let said = namespace.kubectl_atomix(&arguments)?;
+        ensure!(said.contains(&format!("{to} leads partition 1")), "{said}");
+    }
+    let nowhere = ["store", "transfer-leader", "counts", "--partition", "9"];
+    let refused = namespace.kubectl_atomix(&[nowhere.as_slice(), &["--to", "counts-1"]].concat());
+    let refused = refused.err().context("partition 9 was handed over")?;
+    ensure!(refused.to_string().contains("no copy"), "{refused}");
+    Ok(())
+}
+
+async fn one_disk_is_given_up(cluster: &Cluster, namespace: &Namespace) -> Result<()> {
+    let before = disk_of(cluster, namespace, "counts-2").await?;
+    let said = namespace.kubectl_atomix(&["store", "replace-node", "counts", "2", "--yes"])?;
+    ensure!(said.contains("every partition keeps a majority"), "{said}");
+    another_disk(cluster, namespace, "counts-2", before).await?;
+    whole(namespace).await
+}
+
+async fn a_lost_majority_is_recovered(cluster: &Cluster, namespace: &Namespace) -> Result<()> {
+    // So that the operator does not heal the first loss before the second one.
+    pause(cluster, namespace, true).await?;
+    let replace = |node, more: &[&str]| {
+        let command = ["store", "replace-node", "counts", node, "--yes"];
+        namespace.kubectl_atomix(&[command.as_slice(), more].concat())
+    };
+    let before = disk_of(cluster, namespace, "counts-1").await?;
+    replace("1", &[])?;
+    another_disk(cluster, namespace, "counts-1", before).await?;
+    let refused = replace("2", &[]).err().context("it was not refused")?;
+    ensure!(refused.to_string().contains("--give-up"), "{refused}");
+    replace("2", &["--give-up"])?;
+    pause(cluster, namespace, false).await?;
+    let message = namespace
+        .condition(
+            "Store",
+            "counts",
+            "Ready",
+            "False",
+            Some("QuorumLost"),
+            SOON,
+        )
+        .await?;
+    ensure!(message.contains("store recover counts"), "{message}");
+
+    for partition in 1..=PARTITIONS {
+        let partition = partition.to_string();
+        let command = ["store", "recover", "counts", "--yes", "--partition"];
+        let arguments = [command.as_slice(), &[partition.as_str()]].concat();
+        // The nodes that come back have to answer first.
+        let said = until("the recovery to be accepted", SOON, async || {
+            Ok(Some(namespace.kubectl_atomix(&arguments)?))
+        });
+        let said = said.await?;
+        ensure!(said.contains("goes on from counts-0"), "{said}");
+    }
+    whole(namespace).await?;
+    let value = namespace.kubectl_atomix(&["counter", "get", "by-hand"])?;
+    ensure!(value.trim() == COUNTED, "the counter shows {value}");
+    Ok(())
+}
+
+/// All copies are there again, and nothing is left to do.
+async fn whole(namespace: &Namespace) -> Result<()> {
+    for (condition, status) in [
+        ("Ready", "True"),
+        ("Degraded", "False"),
+        ("Progressing", "False"),
+    ] {
+        namespace
+            .condition("Store", "counts", condition, status, None, SOON)
+            .await?;
+    }
+    until("every copy to be shown", SOON, async || {
+        let shown = namespace.kubectl_atomix(&["status", "counts"])?;
+        Ok((!shown.contains("none")).then_some(()))
+    })
+    .await
+}
+
+async fn another_disk(
+    cluster: &Cluster,
+    namespace: &Namespace,
+    pod: &str,
+    before: Option<String>,
+) -> Result<()> {
+    until("another disk to take its place", SOON, async || {
+        let now = disk_of(cluster, namespace, pod).await?;
+        Ok((now.is_some() && now != before).then_some(()))
+    })
+    .await
+}
+
+async fn disk_of(cluster: &Cluster, namespace: &Namespace, pod: &str) -> Result<Option<String>> {
+    let disks: Api<PersistentVolumeClaim> = Api::namespaced(cluster.client(), namespace.name());
+    let disk = disks.get_opt(&format!("data-{pod}")).await?;
+    Ok(disk.and_then(|disk| disk.uid()))
+}
+
+async fn pause(cluster: &Cluster, namespace: &Namespace, paused: bool) -> Result<()> {
+    let kind = GroupVersionKind::gvk("atomix.io", "v1beta1", "Store");
+    let resource = ApiResource::from_gvk(&kind);
+    let stores: Api<DynamicObject> =
+        Api::namespaced_with(cluster.client(), namespace.name(), &resource);
+    let patch = Patch::Merge(json!({"spec": {"paused": paused}}));
+    stores
+        .patch("counts", &PatchParams::default(), &patch)
+        .await?;
+    Ok(())
+}

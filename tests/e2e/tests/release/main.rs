@@ -1,0 +1,97 @@
+//! What becomes of everything while the release is uninstalled and installed again. A program of its
+//! own: it takes the operator away that other tests need.
+
+#![allow(
+    clippy::large_futures,
+    reason = "a test is awaited once, as one long story"
+)]
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a missing field of a JSON value is null, it does not panic"
+)]
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use atomix_e2e::cluster::{Cluster, Namespace, SYSTEM_NAMESPACE};
+use atomix_e2e::manifests::sample;
+use atomix_e2e::wait::until;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt as _};
+
+const SOON: Duration = Duration::from_secs(120);
+
+#[tokio::test]
+async fn data_pods_and_connections_outlive_the_release() -> Result<()> {
+    let cluster = Cluster::with_chart().await?;
+    let namespace = cluster.namespace("release").await?;
+    namespace
+        .clone()
+        .run(async {
+            for name in ["store", "session", "injected-application"] {
+                namespace.apply(&sample(&cluster, name)?).await?;
+            }
+            let counted = namespace.counts_beyond("visits", 50, SOON).await?;
+            let pods = pods_of(&cluster, &namespace).await?;
+
+            cluster.uninstall_chart()?;
+            nothing_is_left_of_it(&cluster).await?;
+            for (kind, name) in [("Store", "counts"), ("Session", "visits")] {
+                let object = namespace.get(kind, name).await?;
+                let object = object.with_context(|| format!("{kind} {name} is gone"))?;
+                let guarded = &object["metadata"]["finalizers"];
+                ensure!(guarded.is_null(), "{kind} {name} waits for {guarded}");
+            }
+            let counted = namespace
+                .counts_beyond("visits", counted.acknowledged + 50, SOON)
+                .await?;
+
+            cluster.install_chart()?;
+            until("the operator to guard them again", SOON, async || {
+                let store = namespace.get("Store", "counts").await?;
+                let store = store.context("the Store is gone")?;
+                Ok((!store["metadata"]["finalizers"].is_null()).then_some(()))
+            })
+            .await?;
+            namespace
+                .condition("Store", "counts", "Ready", "True", None, SOON)
+                .await?;
+            namespace
+                .counts_beyond("visits", counted.acknowledged + 50, SOON)
+                .await?;
+            namespace.nothing_lost("visits").await?;
+            let now = pods_of(&cluster, &namespace).await?;
+            ensure!(now == pods, "pods were replaced: {pods:?} became {now:?}");
+            Ok(())
+        })
+        .await
+}
+
+/// Names and uids of all pods.
+async fn pods_of(
+    cluster: &Cluster,
+    namespace: &Namespace,
+) -> Result<Vec<(String, Option<String>)>> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), namespace.name());
+    let found = pods.list(&ListParams::default()).await?;
+    let mut named: Vec<_> = found
+        .iter()
+        .map(|pod| (pod.name_any(), pod.uid()))
+        .collect();
+    named.sort();
+    Ok(named)
+}
+
+/// Of the release itself, the Job that let go of everything included.
+async fn nothing_is_left_of_it(cluster: &Cluster) -> Result<()> {
+    until("the operator and its Job to be gone", SOON, async || {
+        let pods: Api<Pod> = Api::namespaced(cluster.client(), SYSTEM_NAMESPACE);
+        let jobs: Api<Job> = Api::namespaced(cluster.client(), SYSTEM_NAMESPACE);
+        let left = pods.list(&ListParams::default()).await?.items.len()
+            + jobs.list(&ListParams::default()).await?.items.len();
+        Ok((left == 0).then_some(()))
+    })
+    .await
+}
