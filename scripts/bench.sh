@@ -20,6 +20,11 @@ bench=$CARGO_TARGET_DIR/release/atomix-bench
 throughput=$("$bench" throughput --binaries "$CARGO_TARGET_DIR/release" --etcd "$(command -v etcd)" \
     --data "$ATOMIX_CACHE/bench" --seconds "$seconds" | tee /dev/stderr)
 
+changes=10
+[[ -n ${QUICK:-} ]] && changes=3
+leaders=$("$bench" leaders --binaries "$CARGO_TARGET_DIR/release" --data "$ATOMIX_CACHE/bench" \
+    --runs "$changes" | tee /dev/stderr)
+
 trap 'tests/cluster/cluster down' EXIT
 tests/cluster/cluster up --kubeconfig "$kubeconfig"
 tag=$(scripts/images.sh)
@@ -31,6 +36,8 @@ size=()
 [[ -n ${QUICK:-} ]] && size=(--stores 100 --sessions 1000)
 scale=$("$bench" scale --kubeconfig "$kubeconfig" --operator "$CARGO_TARGET_DIR/release/atomix-operator" \
     "${size[@]}" | tee /dev/stderr)
+failover=$("$bench" failover --kubeconfig "$kubeconfig" --operator "$CARGO_TARGET_DIR/release/atomix-operator" \
+    --runs "$changes" | tee /dev/stderr)
 # The pods of these rows are written without certificates.
 helm --kubeconfig "$kubeconfig" upgrade --install atomix charts/atomix --namespace atomix-system \
     --create-namespace --set image.registry=localhost/atomix --set image.tag="$tag" \
@@ -60,12 +67,24 @@ its state is kept in memory beside the log.
 
 $throughput
 
+## A new leader
+
+The same three nodes with one partition, one client. Goal: the driver follows within 1 s after the new
+leader leads. Killed leaders are noticed by the election timeout of 1 s.
+
+$leaders
+
 ## The operator
 
 Debug-assertions build, as in the tests; without TLS. Goals: a Store is Ready within 1.2 times the bare
 StatefulSet's time; a sidecar is connected within 100 ms (median); at most 1 % of a core at rest.
 
 $operator
+
+Two operators of a release build, one lease. Goals: the other one acts within 15 s after kill -9, within
+2 s after SIGTERM.
+
+$failover
 
 ## Many objects
 

@@ -2,7 +2,7 @@
 //! one call that is measured: Counter.Increment at the sidecar's application port.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -13,7 +13,7 @@ use counter::counter_client::CounterClient;
 use multiraft::node_client::NodeClient;
 use runtime::runtime_client::RuntimeClient;
 use tokio::time::Instant;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::identities::{self, Identities, STORE};
 use crate::load::Call;
@@ -24,9 +24,28 @@ const STORE_UID: &str = "benchmark";
 /// Three nodes and a sidecar.
 #[derive(Debug)]
 pub(crate) struct Atomix {
-    _servers: Vec<Server>,
+    nodes: Vec<StorageNode>,
+    _runtime: Server,
     /// host:port of the sidecar's application port.
     pub(crate) application: String,
+}
+
+/// A storage node, and how it is started.
+#[derive(Debug)]
+struct StorageNode {
+    program: PathBuf,
+    arguments: Vec<String>,
+    log: PathBuf,
+    /// host:port of its control port.
+    control: String,
+    server: Option<Server>,
+}
+
+impl StorageNode {
+    fn start(&mut self) -> anyhow::Result<()> {
+        self.server = Some(Server::start(&self.program, &self.arguments, &self.log)?);
+        Ok(())
+    }
 }
 
 impl Atomix {
@@ -36,7 +55,7 @@ impl Atomix {
         partitions: u32,
         identities: Option<&Identities>,
     ) -> anyhow::Result<Self> {
-        let mut servers = Vec::new();
+        let mut nodes = Vec::new();
         let mut controls = Vec::new();
         let mut peers = Vec::new();
         for index in 0..3 {
@@ -52,13 +71,16 @@ impl Atomix {
             ];
             let tls = folder.join(format!("tls{index}"));
             arguments.extend(identities::argument(identities, &identities::node(), &tls)?);
-            let log = folder.join(format!("node{index}.log"));
-            servers.push(Server::start(
-                &binaries.join("atomix-node"),
-                &arguments,
-                &log,
-            )?);
-            controls.push(format!("127.0.0.1:{control}"));
+            let mut node = StorageNode {
+                program: binaries.join("atomix-node"),
+                arguments,
+                log: folder.join(format!("node{index}.log")),
+                control: format!("127.0.0.1:{control}"),
+                server: None,
+            };
+            node.start()?;
+            controls.push(node.control.clone());
+            nodes.push(node);
             peers.push(format!("127.0.0.1:{peer}"));
         }
         bootstrap(&controls, &peers, partitions, identities).await?;
@@ -77,19 +99,48 @@ impl Atomix {
             &tls,
         )?);
         let log = folder.join("runtime.log");
-        servers.push(Server::start(
-            &binaries.join("atomix-runtime"),
-            &arguments,
-            &log,
-        )?);
+        let runtime = Server::start(&binaries.join("atomix-runtime"), &arguments, &log)?;
         let control = format!("127.0.0.1:{control}");
         connect_runtime(&control, &peers, partitions, identities).await?;
         let application = format!("127.0.0.1:{application}");
         first_increment(&application).await?;
         Ok(Self {
-            _servers: servers,
+            nodes,
+            _runtime: runtime,
             application,
         })
+    }
+
+    /// How many storage nodes there are.
+    pub(crate) fn size(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// A client of a storage node that speaks plain text.
+    pub(crate) async fn node(&self, index: usize) -> anyhow::Result<NodeClient<Channel>> {
+        let node = self.nodes.get(index).context("no such node")?;
+        let channel = identities::connect(&node.control, None, &identities::node()).await?;
+        Ok(NodeClient::new(channel))
+    }
+
+    /// What a storage node says of the only partition.
+    pub(crate) async fn group(&self, index: usize) -> anyhow::Result<multiraft::GroupStatus> {
+        let mut node = self.node(index).await?;
+        let answer = node.get_status(multiraft::GetStatusRequest {}).await?;
+        let group = answer.into_inner().groups.into_iter().next();
+        group.context("the node has no group")
+    }
+
+    /// Kills a storage node.
+    pub(crate) async fn kill_node(&mut self, index: usize) -> anyhow::Result<()> {
+        let node = self.nodes.get_mut(index).context("no such node")?;
+        let server = node.server.take().context("the node does not run")?;
+        server.kill().await
+    }
+
+    /// Starts a storage node again on its data.
+    pub(crate) fn start_node(&mut self, index: usize) -> anyhow::Result<()> {
+        self.nodes.get_mut(index).context("no such node")?.start()
     }
 }
 

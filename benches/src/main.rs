@@ -10,10 +10,13 @@
 
 mod atomix;
 mod etcd;
+mod failover;
 mod identities;
+mod leaders;
 mod load;
 mod operator;
 mod process;
+mod report;
 mod scale;
 mod servers;
 mod throughput;
@@ -34,6 +37,10 @@ enum Benchmark {
     Throughput(throughput::Options),
     /// Times and costs of the operator on a real cluster.
     Operator(operator::Options),
+    /// What an application notices of a new leader.
+    Leaders(leaders::Options),
+    /// How soon a second operator acts in place of the first.
+    Failover(failover::Options),
     /// The operator with thousands of Stores, Sessions and pods.
     Scale(scale::Options),
 }
@@ -43,6 +50,8 @@ async fn main() -> anyhow::Result<()> {
     match Options::parse().benchmark {
         Benchmark::Throughput(options) => throughput::run(&options).await,
         Benchmark::Operator(options) => operator::run(&options).await,
+        Benchmark::Leaders(options) => leaders::run(&options).await,
+        Benchmark::Failover(options) => failover::run(&options).await,
         Benchmark::Scale(options) => scale::run(&options).await,
     }
 }

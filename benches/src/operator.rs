@@ -17,6 +17,8 @@ use kube::{Api, Client, Config, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::report::{self, median};
+
 const LIMIT: Duration = Duration::from_secs(180);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 const SYSTEM_NAMESPACE: &str = "atomix-system";
@@ -81,12 +83,12 @@ impl Bench {
             bare.push(self.bare_until_ready(run).await?);
         }
         let ratio = median(&stores) / median(&bare);
-        print_times(
+        report::row(
             "Store of 3 nodes, 8 partitions: apply to Ready",
             "s",
             &stores,
         );
-        print_times(
+        report::row(
             "bare StatefulSet of 3, same image: apply to Ready",
             "s",
             &bare,
@@ -95,7 +97,7 @@ impl Bench {
 
         eprintln!("{} application pods", options.pods);
         let connected = self.sidecars_until_connected(options.pods).await?;
-        print_times("sidecar started to Session connected", "ms", &connected);
+        report::row("sidecar started to Session connected", "ms", &connected);
         self.operator_at_rest().await
     }
 
@@ -374,19 +376,4 @@ fn moment(line: &str) -> anyhow::Result<f64> {
         seconds = seconds * 60.0 + part.parse::<f64>()?;
     }
     Ok(seconds)
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn print_times(what: &str, unit: &str, values: &[f64]) {
-    let all: Vec<String> = values.iter().map(|value| format!("{value:.2}")).collect();
-    println!(
-        "| {what} | {:.2} {unit} | {} |",
-        median(values),
-        all.join(", ")
-    );
 }

@@ -88,28 +88,47 @@ impl Process {
         Ok(std::fs::read_to_string(format!("/proc/{id}/{file}"))?)
     }
 
-    /// Ends it in order.
-    pub(crate) async fn terminate(mut self) -> anyhow::Result<()> {
+    /// Kills it at once.
+    pub(crate) fn kill(&mut self) -> anyhow::Result<()> {
+        Ok(self.child.start_kill()?)
+    }
+
+    /// Tells it to end in order.
+    pub(crate) async fn tell(&self) -> anyhow::Result<()> {
         let id = self.child.id().context("the program has ended")?;
         let told = Command::new("kill").arg(id.to_string()).status().await?;
         if !told.success() {
             bail!("cannot end the program");
         }
+        Ok(())
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn ended(&mut self) -> anyhow::Result<()> {
         let ended = tokio::time::timeout(Duration::from_secs(30), self.child.wait()).await;
         ended.context("the program does not end")??;
         Ok(())
     }
+
+    /// Ends it in order.
+    pub(crate) async fn terminate(mut self) -> anyhow::Result<()> {
+        self.tell().await?;
+        self.ended().await
+    }
 }
 
-/// Asks by HTTP; the body of the answer.
+/// Asks by HTTP; the body of the answer, which must be OK.
 pub(crate) async fn get(address: &str, path: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
-    let (_, body) = answer
+    let (head, body) = answer
         .split_once("\r\n\r\n")
         .context("an answer without body")?;
+    if !head.starts_with("HTTP/1.1 200 ") {
+        bail!("{path}: {head}");
+    }
     Ok(body.to_owned())
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 /// A process that ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
-    _process: Child,
+    process: Child,
 }
 
 impl Server {
@@ -28,7 +28,12 @@ impl Server {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        Ok(Self { _process: process })
+        Ok(Self { process })
+    }
+
+    /// Kills it, and waits until it is gone.
+    pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
+        Ok(self.process.kill().await?)
     }
 }
 
