@@ -13,6 +13,7 @@
 mod bootstrap;
 mod control;
 mod drain;
+mod error;
 mod exchange;
 mod faults;
 mod fence;
@@ -29,7 +30,8 @@ mod resolver;
 mod security;
 mod service;
 
+pub use error::NodeError;
 pub use options::Options;
 pub use recover::offline::{OfflineError, RecoverOptions, recover as recover_offline};
 pub use resolver::{DnsResolver, HostsFileResolver, ResolveError, Resolver};
-pub use service::{Handle, NodeError, Service};
+pub use service::{Handle, Service};

@@ -4,8 +4,8 @@
 use atomix_tls::{AllowedNamespaces, Credentials, Guard, Identity, Party, Rules};
 use tokio_util::sync::CancellationToken;
 
+use crate::error::NodeError;
 use crate::options::Options;
-use crate::service::NodeError;
 
 /// The node's certificate and who it serves; without a certificate everybody.
 pub(crate) struct Security {

@@ -12,10 +12,9 @@ use atomix_proto::multiraft::v1::node_server::NodeServer;
 use atomix_proto::multiraft::v1::partitions_server::PartitionsServer;
 use atomix_proto::multiraft::v1::peers_server::PeersServer;
 use atomix_proto::multiraft::v1::plans_server::PlansServer;
-use atomix_raft::{Engine, EngineOptions, OpenError, StartError};
-use atomix_tls::{CredentialsError, Guard};
+use atomix_raft::{Engine, EngineOptions};
+use atomix_tls::Guard;
 use prometheus_client::registry::Registry;
-use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +23,7 @@ use tonic::service::Routes;
 use crate::bootstrap::{Bootstrapper, PlansService};
 use crate::control::NodeService;
 use crate::drain;
+use crate::error::NodeError;
 use crate::exchange::PartitionsService;
 use crate::faults::{Fault, Faults};
 use crate::fence;
@@ -42,43 +42,6 @@ use crate::security::Security;
 /// Events that a watcher may lag behind.
 const WATCH_EVENTS: usize = 1024;
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
-
-/// Why a node did not start.
-#[derive(Debug, Error)]
-pub enum NodeError {
-    /// An address cannot be listened on.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The data directory cannot be used.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// Opening the data directory panicked.
-    #[error("opening the data directory ended without a result")]
-    OpenEnded(#[source] tokio::task::JoinError),
-    /// A partition of the data directory cannot be started.
-    #[error(transparent)]
-    Start(#[from] StartError),
-    /// There is no certificate to serve with.
-    #[error(transparent)]
-    Tls(#[from] CredentialsError),
-    /// The certificate is somebody else's.
-    #[error(
-        "the certificate in --tls-directory is that of {found}, not of a storage node such as \
-         spiffe://atomix.io/node/NAMESPACE/STORE"
-    )]
-    NotANode {
-        /// Whose it is.
-        found: String,
-    },
-    /// The protocol's descriptors are broken.
-    #[error("cannot serve gRPC reflection")]
-    Reflection(#[from] tonic_reflection::server::Error),
-}
 
 /// A node that is about to run.
 pub struct Service {

@@ -21,6 +21,8 @@ mod machine;
 mod membership;
 mod network;
 mod open;
+mod options;
+mod position;
 mod record;
 mod recover;
 mod snapshot;
@@ -34,7 +36,7 @@ mod suite;
 
 pub use boots::{BootCounters, StaleBoot};
 pub use device::{DiskChange, DiskFaults};
-pub use engine::{Engine, EngineOptions, StoredOperator, WriteFailure};
+pub use engine::{Engine, StoredOperator};
 pub use error::{
     ChangeError, InitializeError, LeaderHint, OpenError, ProposeError, ReadError, StartError,
     StorageError, TransferError,
@@ -45,9 +47,11 @@ pub use ids::{MemberId, NodeId, PartitionId};
 pub use machine::Machine;
 pub use membership::{MemberChange, Membership};
 pub use network::MemberReport;
+pub use options::{EngineOptions, WriteFailure};
+pub use position::LogPosition;
 pub use record::{GroupRecord, MemberAddress, Timings};
 pub use recover::{FormerMembers, Outlook, RecoverError};
-pub use status::{GroupEvent, GroupStatus, LogPosition, MemberProgress, Role};
+pub use status::{GroupEvent, GroupStatus, MemberProgress, Role};
 pub use transport::{Class, PeerTarget, Transport, TransportError};
 
 pub use atomix_proto::multiraft::v1::{PeerMessage, PeerRefusal, PeerReply, peer_refusal};

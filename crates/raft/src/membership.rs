@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use openraft::ChangeMembers;
 
 use crate::ids::{MemberId, NodeId};
+use crate::position::LogPosition;
 use crate::record::MemberAddress;
-use crate::status::LogPosition;
 use crate::types::{self, Peer, StoredMembership, member};
 
 /// The members of a group.

@@ -12,10 +12,10 @@ use raft_engine::{Config, LogBatch, ReadableSize, RecoveryMode};
 use rand::Rng as _;
 
 use crate::device::Device;
-use crate::engine::EngineOptions;
 use crate::error::OpenError;
 use crate::ids::{MemberId, NodeId, PartitionId};
 use crate::log::{Files, LogEngine, VerifyError, disk, verify};
+use crate::options::EngineOptions;
 use crate::record::GroupRecord;
 use crate::recover::FormerMembers;
 

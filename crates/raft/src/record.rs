@@ -7,7 +7,7 @@ use atomix_proto::multiraft::v1 as pb;
 use bytes::Bytes;
 
 use crate::ids::{MemberId, NodeId, PartitionId};
-use crate::status::LogPosition;
+use crate::position::LogPosition;
 
 /// Where a member lives.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,9 +18,9 @@ use crate::error::StorageError;
 use crate::ids::{MemberId, NodeId, PartitionId};
 use crate::log::{GroupLog, Operation, disk};
 use crate::membership::Membership;
+use crate::position::LogPosition;
 use crate::record::{GroupRecord, MemberAddress};
 use crate::snapshot::SnapshotStore;
-use crate::status::LogPosition;
 use crate::types::{
     self, Entry, LogId, Membership as RaftMembership, Peer, StoredMembership, Vote,
 };

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::ids::{MemberId, PartitionId};
+use crate::position::LogPosition;
 use crate::record::MemberAddress;
 
 /// What this member is at the moment.
@@ -19,15 +20,6 @@ pub enum Role {
     Candidate,
     /// Leads, and a quorum acknowledged it within the lease.
     Leader,
-}
-
-/// A place in the log.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LogPosition {
-    /// The term of the leader that wrote the entry.
-    pub term: u64,
-    /// The entry's index.
-    pub index: u64,
 }
 
 /// What a leader knows about another member.

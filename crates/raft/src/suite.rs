@@ -15,11 +15,12 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{OptionalSend, RaftLogReader, StorageError};
 use tokio::sync::broadcast;
 
-use crate::engine::{Claim, Engine, EngineOptions};
+use crate::engine::{Claim, Engine};
 use crate::host::{Host, HostHandle};
 use crate::ids::{MemberId, PartitionId};
 use crate::log::GroupLog;
 use crate::machine::Machine;
+use crate::options::EngineOptions;
 use crate::record::{GroupRecord, Timings};
 use crate::types::{Entry, IoFlushed, LogId, TypeConfig, Vote};
 
@@ -143,7 +144,7 @@ impl StoreBuilder<TypeConfig, Filled, HostHandle<Counter>, Guard> for Builder {
     ) -> Result<(Guard, Filled, HostHandle<Counter>), StorageError<TypeConfig>> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let engine = Engine::open(EngineOptions {
-            on_write_failure: crate::engine::WriteFailure::Report,
+            on_write_failure: crate::options::WriteFailure::Report,
             ..EngineOptions::new(directory.path())
         })
         .expect("the engine opens");

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::ids::{MemberId, NodeId};
+use crate::position::LogPosition;
 use crate::record::MemberAddress;
-use crate::status::LogPosition;
 
 openraft::declare_raft_types!(
     /// Standard Raft terms: one leader per term.

@@ -18,7 +18,8 @@ use crate::ids::{MemberId, NodeId};
 use crate::machine::Machine;
 use crate::membership::{CatchUp, MemberChange, Membership};
 use crate::network::MemberReport;
-use crate::status::{GroupStatus, LogPosition, Role};
+use crate::position::LogPosition;
+use crate::status::{GroupStatus, Role};
 use crate::types::{Peer, StoredMembership, TypeConfig, to_log_id};
 
 /// A member that lags further behind cannot take the leadership over: nobody would serve meanwhile.

@@ -11,8 +11,9 @@ use crate::fatal::FatalReporter;
 use crate::ids::MemberId;
 use crate::machine::Machine;
 use crate::membership::Membership;
+use crate::position::LogPosition;
 use crate::record::GroupRecord;
-use crate::status::{GroupEvent, GroupStatus, LogPosition, MemberProgress, Role};
+use crate::status::{GroupEvent, GroupStatus, MemberProgress, Role};
 use crate::types::{TypeConfig, index_of, member};
 
 pub(super) fn status<M: Machine>(record: &GroupRecord, raft: &Node<M>) -> GroupStatus {

@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{Completion, LogEngine, Operation, Request, Span, Writer, purge_loop};
-use crate::engine::WriteFailure;
 use crate::error::StorageError;
 use crate::fatal::FatalReporter;
+use crate::options::WriteFailure;
 
 /// Closes with its last `Arc`: what was submitted is written first.
 pub(crate) struct LogCore {

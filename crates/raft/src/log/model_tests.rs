@@ -16,8 +16,9 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::GroupLog;
 use super::tests::record;
-use crate::engine::{Claim, Engine, EngineOptions, WriteFailure};
+use crate::engine::{Claim, Engine};
 use crate::ids::PartitionId;
+use crate::options::{EngineOptions, WriteFailure};
 use crate::record::GroupRecord;
 use crate::types::{Entry, LogId, Payload, Vote};
 

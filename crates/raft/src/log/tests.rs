@@ -11,9 +11,10 @@ use openraft::storage::{RaftLogStorage as _, RaftLogStorageExt as _};
 use openraft::type_config::TypeConfigExt as _;
 
 use crate::device::Device;
-use crate::engine::{Claim, Engine, EngineOptions, WriteFailure};
+use crate::engine::{Claim, Engine};
 use crate::ids::{MemberId, PartitionId};
 use crate::log::{Files, GroupLog, LogEngine};
+use crate::options::{EngineOptions, WriteFailure};
 use crate::record::{GroupRecord, Timings};
 use crate::types::{Entry, IoFlushed, LogId, Payload, TypeConfig, Vote};
 

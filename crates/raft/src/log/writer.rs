@@ -16,9 +16,9 @@ use tokio::sync::oneshot;
 
 use super::disk::{self, StoredEntry};
 use super::{LogEngine, Span};
-use crate::engine::WriteFailure;
 use crate::error::StorageError;
 use crate::fatal::FatalReporter;
+use crate::options::WriteFailure;
 use crate::types::{Entry, IoFlushed};
 
 /// Stop collecting requests when a batch holds this many bytes of entries.
