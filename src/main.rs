@@ -80,6 +80,10 @@ struct RunArgs {
     /// How log lines look.
     #[arg(long, env = "ATOMIX_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+    /// OpenTelemetry collector that gets traces by OTLP over gRPC, such as http://collector:4317;
+    /// default: no traces.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    otlp_endpoint: Option<String>,
     /// Makes a NetworkPolicy for each Store's nodes.
     #[arg(long, env = "ATOMIX_NETWORK_POLICIES")]
     network_policies: bool,
@@ -156,7 +160,8 @@ async fn uninstall(args: UninstallArgs) -> Result<(), Box<dyn Error>> {
 
 #[tokio::main]
 async fn run(args: RunArgs) -> Result<(), Box<dyn Error>> {
-    logging::init(args.log_format);
+    let endpoint = args.otlp_endpoint.as_deref();
+    let _traces = logging::init_traced(args.log_format, "atomix-operator", endpoint)?;
     let shutdown = shutdown::on_signals()?;
     let metrics = Metrics::default();
     let config = kube::Config::infer().await?;

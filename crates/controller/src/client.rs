@@ -9,6 +9,8 @@ use std::time::Duration;
 use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
 use tower::{Layer, Service};
+use tracing::Instrument as _;
+use tracing::instrument::Instrumented;
 
 use crate::metrics::Metrics;
 
@@ -37,7 +39,7 @@ pub fn connect(config: Config, metrics: &Metrics) -> kube::Result<Client> {
     Ok(builder.with_layer(&layer).build())
 }
 
-/// Counts requests by verb and resource.
+/// Counts requests by verb and resource, and makes a span of each.
 #[derive(Debug, Clone)]
 pub struct CountRequests {
     metrics: Metrics,
@@ -74,16 +76,18 @@ pub struct Counted<S> {
 impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Counted<S> {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = Instrumented<S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> S::Future {
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let (verb, resource) = verb_and_resource(request.method(), request.uri());
         self.metrics.api_request(verb, resource);
-        self.inner.call(request)
+        let span = tracing::debug_span!("API request", otel.kind = "client", verb, resource);
+        let answer = span.in_scope(|| self.inner.call(request));
+        answer.instrument(span)
     }
 }
 

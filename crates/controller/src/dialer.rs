@@ -14,6 +14,7 @@ use thiserror::Error;
 use tonic::transport::Endpoint;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt as _};
+use tracing::Instrument as _;
 
 use crate::caller::{self, Caller};
 use crate::metrics::Metrics;
@@ -183,6 +184,7 @@ impl Channels {
         let channel = Channel::new(CountedAndNamed {
             metrics: self.metrics.clone(),
             caller: self.caller.clone(),
+            peer: destination.address,
             inner: self.dialer.dial(destination),
         });
         open.push((destination.clone(), channel.clone()));
@@ -201,6 +203,7 @@ impl Channels {
 struct CountedAndNamed {
     metrics: Metrics,
     caller: Caller,
+    peer: SocketAddr,
     inner: Channel,
 }
 
@@ -217,12 +220,19 @@ impl Service<http::Request<tonic::body::Body>> for CountedAndNamed {
         self.metrics.grpc_call(request.uri().path());
         self.caller.stamp(request.headers_mut());
         let caller = self.caller.clone();
-        let answer = self.inner.call(request);
-        Box::pin(async move {
+        let span = tracing::debug_span!(
+            "gRPC call",
+            otel.kind = "client",
+            method = request.uri().path(),
+            peer = %self.peer,
+        );
+        let answer = span.in_scope(|| self.inner.call(request));
+        let noticed = async move {
             let answer = answer.await?;
             caller.notice(answer.headers());
             Ok(answer)
-        })
+        };
+        Box::pin(noticed.instrument(span))
     }
 }
 

@@ -16,6 +16,8 @@ use tokio::sync::Notify;
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
 use super::backoff::Backoff;
 use super::error::ReconcileError;
@@ -205,11 +207,17 @@ where
                 Ok(key) => {
                     let work = reconcile(key.clone());
                     let spawned = key.clone();
-                    let handle = running.spawn(async move {
+                    let span =
+                        tracing::info_span!("reconcile", controller, object = %key, error = Empty);
+                    let traced = async move {
                         let started = Instant::now();
                         let result = work.await;
+                        if let Err(error) = &result {
+                            Span::current().record("error", tracing::field::display(error));
+                        }
                         (spawned, started.elapsed(), result)
-                    });
+                    };
+                    let handle = running.spawn(traced.instrument(span));
                     keys.insert(handle.id(), key);
                 }
                 Err(at) => {

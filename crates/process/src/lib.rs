@@ -1,4 +1,4 @@
-//! What every program of Atomix shares: logging, the admin server, how gRPC servers end, supervised
+//! What every program of Atomix shares: logging, traces, the admin server, how gRPC servers end, supervised
 //! tasks, shutdown.
 //!
 //! Not for anything that knows about stores, sessions or partitions.
@@ -8,3 +8,4 @@ pub mod grpc;
 pub mod logging;
 pub mod shutdown;
 pub mod tasks;
+pub mod traces;

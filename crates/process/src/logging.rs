@@ -1,7 +1,13 @@
 //! Structured logs on standard error.
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
+use tracing::Subscriber;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::{LookupSpan, Registry};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::traces::{self, Traces, TracesError};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -20,30 +26,70 @@ pub const DEFAULT_FILTER: &str = "info,openraft=error";
 
 /// [`init_with`] the filter in the environment variable `RUST_LOG`.
 pub fn init(format: LogFormat) {
-    init_with(format, std::env::var("RUST_LOG").ok().as_deref());
+    init_with(format, filter_of_environment().as_deref());
 }
 
 /// Starts logging. `filter` is written as for `RUST_LOG`; without one, or when it is wrong,
 /// [`DEFAULT_FILTER`] counts. A second call changes nothing.
 pub fn init_with(format: LogFormat, filter: Option<&str>) {
-    let wanted = filter.filter(|filter| !filter.trim().is_empty());
-    let (filter, wrong) = match wanted.map(EnvFilter::try_new) {
-        Some(Ok(filter)) => (filter, None),
-        Some(Err(error)) => (EnvFilter::new(DEFAULT_FILTER), Some(error)),
+    let (filter, wrong) = log_filter(filter);
+    start(Registry::default().with(lines(format, filter)), wrong);
+}
+
+/// As [`init`]; spans go to the collector at `endpoint` too, if there is one.
+///
+/// # Errors
+/// When the endpoint is no URL.
+pub fn init_traced(
+    format: LogFormat,
+    service: &'static str,
+    endpoint: Option<&str>,
+) -> Result<Option<Traces>, TracesError> {
+    let Some(endpoint) = endpoint else {
+        init(format);
+        return Ok(None);
+    };
+    let (filter, wrong) = log_filter(filter_of_environment().as_deref());
+    let (spans, traces) = traces::layer(service, endpoint)?;
+    let subscriber = Registry::default().with(lines(format, filter)).with(spans);
+    start(subscriber, wrong);
+    Ok(Some(traces))
+}
+
+fn filter_of_environment() -> Option<String> {
+    std::env::var("RUST_LOG").ok()
+}
+
+/// The filter, and what was wrong with the one that was asked for.
+fn log_filter(wanted: Option<&str>) -> (EnvFilter, Option<String>) {
+    let wanted = wanted.filter(|filter| !filter.trim().is_empty());
+    match wanted.map(|filter| (filter, EnvFilter::try_new(filter))) {
+        Some((_, Ok(filter))) => (filter, None),
+        Some((wrong, Err(error))) => (
+            EnvFilter::new(DEFAULT_FILTER),
+            Some(format!("{wrong}: {error}")),
+        ),
         None => (EnvFilter::new(DEFAULT_FILTER), None),
-    };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    let started = match format {
-        LogFormat::Text => builder.with_ansi(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    };
-    if let Err(error) = started {
+    }
+}
+
+fn lines<S>(format: LogFormat, filter: EnvFilter) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => layer.with_ansi(false).with_filter(filter).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).with_filter(filter).boxed(),
+    }
+}
+
+fn start(subscriber: impl Subscriber + Send + Sync + 'static, wrong: Option<String>) {
+    if let Err(error) = subscriber.try_init() {
         tracing::debug!(%error, "logging was started before");
     }
-    if let Some(error) = wrong {
-        tracing::warn!(%error, filter = wanted, "the log filter is wrong; {DEFAULT_FILTER} is used");
+    if let Some(wrong) = wrong {
+        tracing::warn!(%wrong, "the log filter is wrong; {DEFAULT_FILTER} is used");
     }
 }
 

@@ -416,7 +416,11 @@ async fn walk(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
     bed.create_pod(samples::application_pod(POD, "hive"))
         .await?;
     resources::create(&bed.sessions(), samples::session(SESSION, MEMORY, "hive")).await?;
-    workload::bootstrap(bed, operator, CLUSTER, SIZE).await?;
+    let mut cluster = samples::store(CLUSTER, SIZE);
+    if let Some(size) = cluster.pointer_mut("/spec/multiRaft/storage/size") {
+        *size = json!("65Mi");
+    }
+    workload::bootstrap_of(bed, operator, cluster, CLUSTER, SIZE).await?;
     connected(bed, operator).await?;
     for row in store_rows() {
         change(bed, operator, &bed.stores(), &row).await?;
