@@ -111,8 +111,10 @@ pub struct Inputs {
     pub stateful_set: Option<Arc<StatefulSetView>>,
     /// The disruption budget.
     pub budget: Option<Arc<PartialObjectMeta<PodDisruptionBudget>>>,
-    /// The pods by ordinal.
+    /// The pods by ordinal, without those that are going.
     pub pods: BTreeMap<u32, Arc<StoragePodView>>,
+    /// Whether a pod is going.
+    pub has_going_pods: bool,
     /// The bootstrap plan.
     pub plan: ReadPlan,
     /// The nodes by ordinal; an ordinal without a pod is missing.
@@ -244,7 +246,9 @@ pub async fn dereference(
         }
     );
 
-    let pods = pods_of(owner, children);
+    let (going, pods): (BTreeMap<_, _>, BTreeMap<_, _>) = all_pods_of(owner, children)
+        .into_iter()
+        .partition(|(_, pod)| pod.is_terminating());
     let states = pods.iter().map(|(ordinal, pod)| {
         let key = &key;
         async move { (*ordinal, node_state(key, pod, watches, is_marked).await) }.boxed()
@@ -257,20 +261,19 @@ pub async fn dereference(
         stateful_set: children.stateful_sets.get(&key),
         budget: children.budgets.get(&key),
         pods,
+        has_going_pods: !going.is_empty(),
         plan,
         nodes,
     })
 }
 
-/// A Store's pods by ordinal, without those that are going.
-#[must_use]
-pub fn pods_of(owner: &Owner, children: &Children) -> BTreeMap<u32, Arc<StoragePodView>> {
+fn all_pods_of(owner: &Owner, children: &Children) -> BTreeMap<u32, Arc<StoragePodView>> {
     // At most 63 look-ups by name, whatever else is in the cache.
     (0..64)
         .filter_map(|ordinal| {
             let name = names::pod(&owner.name, ordinal);
             let pod = children.pods.get(&ObjectKey::new(&owner.namespace, name))?;
-            (!pod.is_terminating()).then_some((ordinal, pod))
+            Some((ordinal, pod))
         })
         .collect()
 }

@@ -195,6 +195,11 @@ impl Pass<'_> {
         decision: Decision,
         placed: Option<&Placed>,
     ) -> Outcome {
+        if inputs.stateful_set.is_none() && inputs.has_going_pods {
+            // Those of an earlier Store of this name. The StatefulSet controller gives up on a pod
+            // whose name is still taken; the end of each of them brings us back.
+            return Outcome::at(decision.phase);
+        }
         let Self {
             key,
             owner,

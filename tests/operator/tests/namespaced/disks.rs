@@ -321,6 +321,58 @@ async fn a_store_made_again_on_kept_volumes_goes_on_with_their_data() -> Result<
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_made_again_waits_for_the_pods_of_the_earlier_one() -> Result<()> {
+    workload::run("again", None, async |bed, operator| {
+        workload::bootstrap(bed, operator, STORE, SMALL).await?;
+        let pod = format!("{STORE}-0");
+        hold(bed, &pod, true).await?;
+        workload::delete_and_wait(operator, &bed.stores(), STORE).await?;
+        let sets: Api<StatefulSet> = Api::namespaced(bed.client().clone(), bed.namespace());
+        operator
+            .until(
+                "the StatefulSet to be gone and its pod to go",
+                LIMIT,
+                async || {
+                    ensure!(sets.get_opt(STORE).await?.is_none(), "it is there");
+                    let going = bed.pods().get(&pod).await?;
+                    ensure!(going.metadata.deletion_timestamp.is_some(), "it stays");
+                    Ok(())
+                },
+            )
+            .await?;
+        resources::create(&bed.stores(), samples::store(STORE, SMALL)).await?;
+        operator
+            .until("the new Store to wait", LIMIT, async || {
+                let store = bed.stores().get(STORE).await?;
+                let ready = expect_condition(&store, "Ready", "False")?;
+                ensure!(ready.reason == "WaitingForNodes", "{ready:?}");
+                Ok(())
+            })
+            .await?;
+        ensure!(sets.get_opt(STORE).await?.is_none(), "it did not wait");
+        hold(bed, &pod, false).await?;
+        operator
+            .until("the new Store to be ready", LIMIT, async || {
+                workload::store_is_ready(bed, STORE).await?;
+                Ok(())
+            })
+            .await
+    })
+    .await?;
+    Ok(())
+}
+
+/// Keeps a pod that is deleted from going, or lets it go.
+async fn hold(bed: &TestBed, pod: &str, is_held: bool) -> Result<()> {
+    let held = is_held.then_some(["atomix.io/held-by-a-test"]);
+    let patch = Patch::Merge(json!({"metadata": {"finalizers": held}}));
+    bed.pods()
+        .patch(pod, &PatchParams::default(), &patch)
+        .await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_of_another_shape_is_left_alone() -> Result<()> {
     workload::run("misfit", None, async |bed, operator| {
         workload::bootstrap(bed, operator, STORE, SMALL).await?;
