@@ -31,6 +31,8 @@ renders() {
     "${render[@]}" --set webhook.certManager.enabled=true >/dev/null
     "${render[@]}" --set webhook.enabled=false >/dev/null
     "${render[@]}" --set tls.enabled=false,networkPolicies.enabled=false >/dev/null
+    [[ $("${render[@]}" --set tracing.endpoint=http://collector:4317) == *--otlp-endpoint=http://collector:4317* ]] ||
+        fail "the collector of traces is lost"
     local with_secrets
     with_secrets=$("${render[@]}" --set 'configFrom.secretNamespaces={one,two}')
     [[ $with_secrets == *--secret-namespaces=one,two* ]] || fail "the namespaces of Secrets are lost"
@@ -63,6 +65,7 @@ refuses_bad_values() {
     expect_refused resources.limits --set resources.limits.memory=-1
     expect_refused "additional properties 'limit'" --set resources.limit.memory=1Gi
     expect_refused logFormat --set logFormat=xml
+    expect_refused tracing.endpoint --set tracing.endpoint=collector:4317
     expect_refused nodeSelector --set nodeSelector.zone=1
     expect_refused tolerations --set tolerations=all
     expect_refused podAnnotations --set podAnnotations.a=1

@@ -82,7 +82,7 @@ struct RunArgs {
     log_format: LogFormat,
     /// OpenTelemetry collector that gets traces by OTLP over gRPC, such as http://collector:4317;
     /// default: no traces.
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    #[arg(long, env = "ATOMIX_OTLP_ENDPOINT")]
     otlp_endpoint: Option<String>,
     /// Makes a NetworkPolicy for each Store's nodes.
     #[arg(long, env = "ATOMIX_NETWORK_POLICIES")]
