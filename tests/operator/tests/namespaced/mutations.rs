@@ -166,7 +166,7 @@ async fn chain(
         let mut object = api.get(name).await?;
         // Now and then back to the start, so that not all ends in one corner.
         let change = if number % 12 == 11 {
-            object.data["spec"] = first.data["spec"].clone();
+            object.data["spec"] = back_to(&first, &object);
             "back to the first".to_owned()
         } else {
             mutate(&mut object.data["spec"], &leaves, &mut random)
@@ -200,7 +200,7 @@ async fn chain(
         PATIENCE,
         async || {
             let mut object = api.get(name).await?;
-            object.data["spec"] = first.data["spec"].clone();
+            object.data["spec"] = back_to(&first, &object);
             let back = api.replace(name, &PostParams::default(), &object).await?;
             judged(&api, name, back.metadata.generation).await?;
             Ok(())
@@ -208,6 +208,17 @@ async fn chain(
     )
     .await?;
     Ok(tally)
+}
+
+/// The first specification, but for volumes, which only grow.
+fn back_to(first: &DynamicObject, now: &DynamicObject) -> Value {
+    let mut spec = first.data["spec"].clone();
+    let size = "/multiRaft/storage/size";
+    let grown = now.data["spec"].pointer(size);
+    if let (Some(grown), Some(size)) = (grown, spec.pointer_mut(size)) {
+        *size = grown.clone();
+    }
+    spec
 }
 
 /// Waits until the operator has said what it makes of a specification; whether a person must act.
