@@ -13,7 +13,7 @@ use atomix_operator_tests::test_bed::TestBed;
 use atomix_operator_tests::{counter, runtime_pods, workload};
 use atomix_proto::digest::routes_digest;
 use atomix_proto::runtime::v1::connection::State;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const SIZE: StoreSize = StoreSize {
     replicas: 1,
@@ -109,7 +109,14 @@ async fn live(
             "{pod} still has routes: {status:?}"
         );
     }
-    Ok(())
+    operator
+        .until_settled("the Store to be unused", workload::LIMIT, async || {
+            let store = bed.stores().get(STORE).await?;
+            let in_use = store.data.pointer("/status/inUse");
+            ensure!(in_use == Some(&json!(false)), "inUse is {in_use:?}");
+            Ok(())
+        })
+        .await
 }
 
 fn address(bed: &TestBed, pod: &str) -> Result<Ipv4Addr> {
