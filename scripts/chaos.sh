@@ -1,0 +1,194 @@
+#!/usr/bin/env bash
+# The long part of the operator's reliability tests, on clusters of its own; writes
+# docs/chaos-report.md and fails when anything failed. A part that fails does not stop the others.
+#   PART=models      only the planners' models, with millions of steps; needs no cluster
+#   PART=matrices    only a crash or an error at every call, against a real API server
+#   PART=nodes       only what happens to machines, on three kubelets
+#   ROWS=NAME        of the nodes, only the rows whose test has this in its name
+#   HISTORIES=20000  of each model, so many random histories
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/environment.sh
+source scripts/clusters.sh
+ignore_other_clusters
+
+all_parts=(models matrices nodes)
+report=docs/chaos-report.md
+log_folder=$CARGO_TARGET_DIR/chaos
+export HISTORIES=${HISTORIES:-20000}
+export CLUSTER_NAME=${CLUSTER_NAME:-chaos-$(pwd | sha256sum | cut -c1-6)}
+
+# One row of the report: part, what, how many, result, seconds, seed.
+row() {
+    (IFS=$'\t' && echo "$*") >>"$ROWS_FILE"
+}
+
+# Runs a command as a row. Its output is shown and kept; how many and with which seed is read off it
+# by the functions that are named.
+measured() {
+    local part=$1 what=$2 count=$3 seed=$4 started=$SECONDS result=ok log
+    shift 4
+    log=$log_folder/${what//[^a-z_]/-}.log
+    # Not `"$@" | tee`: what a function notes in variables must reach this shell.
+    "$@" > >(tee "$log") 2>&1 || result=FAILED
+    wait "$!" # tee has written all of it.
+    row "$part" "$what" "$("$count" "$log")" "$result" "$((SECONDS - started))" "$("$seed" "$log")"
+    [[ $result == ok ]]
+}
+
+none() { :; }
+
+# ---- the planners' models
+
+model() {
+    cargo test --locked --workspace --lib -- --nocapture "$1"
+}
+
+# As `placement: 20000 histories of 500 steps, seeds 1 to 20000` says.
+steps_of() {
+    sed -nE 's/.*: ([0-9]+) histories of ([0-9]+) steps.*/\1 \2/p' "$1" |
+        awk '{printf "%d steps", $1 * $2}'
+}
+
+first_seed() { sed -nE 's/.* steps, seeds ([0-9]+) to .*/\1/p' "$1"; }
+
+cases_of() { echo "$PROPTEST_CASES cases"; }
+
+run_models() {
+    local failed=0
+    export ATOMIX_HISTORIES=$HISTORIES PROPTEST_CASES=$((HISTORIES * 5))
+    measured models placement steps_of first_seed model store::members::placement::tests::histories || failed=1
+    measured models rolling steps_of first_seed model store::rolling::tests::histories || failed=1
+    measured models leaders cases_of none model store::leaders || failed=1
+    return "$failed"
+}
+
+# ---- a crash or an error at every call
+
+passed_tests() { sed -nE 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed.*/\1 of \1+\2 tests/p' "$1" | add; }
+
+# 40 of 40+2 is 40 of 42.
+add() { sed -E 's/([0-9]+) of ([0-9]+)\+([0-9]+)/\1 \2 \3/' | awk '{printf "%d of %d tests", $1, $2 + $3}'; }
+
+mutation_seed() { sed -nE 's/^(test .*)?seed ([0-9]+): repeat it.*/\2/p' "$1"; }
+
+# The matrices in a program's log: `NAME: 120 runs in 93.1s, 0 failed, 2 did not reach their point`.
+matrix_rows() {
+    local name runs seconds result
+    while read -r name runs seconds; do
+        result=ok
+        grep -qE "(^|[^a-z_])$name: .*FAILED" "$1" && result=FAILED
+        row matrices "$name" "$runs runs" "$result" "${seconds%.*}" ""
+    done < <(sed -nE 's/^(.*[^a-z_:])?([a-z_]+): ([0-9]+) runs in ([0-9.]+)s.*/\2 \3 \4/p' "$1")
+}
+
+run_matrices() {
+    local failed=0 program
+    trap remove_clusters EXIT
+    find_tools
+    cargo build --locked --workspace --all-targets
+    start_cluster "$CLUSTER_NAME-op" --control-plane-only
+    export ATOMIX_EVERY_CALL=1
+    # The first alone: it serves every namespace, so also those of the other tests' operators.
+    for program in cluster_wide namespaced; do
+        measured matrices "$program" passed_tests mutation_seed \
+            test_with_cluster "$CLUSTER_NAME-op" "$program" --nocapture --test-threads 4 || failed=1
+        matrix_rows "$log_folder/$program.log"
+    done
+    return "$failed"
+}
+
+# ---- what happens to machines
+
+run_nodes() {
+    local failed=0 expected played
+    trap remove_clusters EXIT
+    find_tools
+    cargo build --locked --workspace --all-targets
+    start_cluster "$CLUSTER_NAME" --nodes 3
+    load_images
+    ATOMIX_ROWS_FILE=$(mktemp)
+    export ATOMIX_ROWS_FILE
+    test_with_cluster "$CLUSTER_NAME" real_nodes --nocapture --test-threads 1 ${ROWS:+"$ROWS"} \
+        > >(tee "$log_folder/real_nodes.log") 2>&1 || failed=1
+    wait "$!"
+    while IFS=$'\t' read -r name result seconds; do
+        row nodes "$name" "" "$result" "$seconds" ""
+    done <"$ATOMIX_ROWS_FILE"
+    # A row that ended its process wrote nothing.
+    expected=$(cargo test --locked --workspace --test real_nodes -- --list ${ROWS:+"$ROWS"} | grep -c ': test$')
+    played=$(wc -l <"$ATOMIX_ROWS_FILE")
+    rm "$ATOMIX_ROWS_FILE"
+    if ((played != expected)); then
+        row nodes "$((expected - played)) rows more" "" "did not run to their end" "" ""
+        failed=1
+    fi
+    every_program_was_run long || failed=1
+    return "$failed"
+}
+
+# ---- the report
+
+commit() {
+    git rev-parse --short HEAD | tr -d '\n'
+    [[ -z $(git status --porcelain -- . ":!$report") ]] || echo -n ", with changes"
+}
+
+write_report() {
+    local part
+    cat <<END
+# What the operator lived through
+
+Written by \`make chaos-operator\` at commit $(commit). \`make test\` runs a shorter form of the models and
+matrices, and none of the nodes. Seconds are those of a shared machine with two cores.
+
+* **models**: the planners against models of groups, nodes and pods, at random; a seed repeats a
+  history (\`ATOMIX_SEED\`).
+* **matrices**: against a real API server and real storage nodes, once undisturbed and then once for
+  each mutating call with the operator killed before it and after it, or with an error at calls.
+* **nodes**: on three kubelets. During each row an application counts. A row is ok when the Store is whole
+  again, and the count lies between what was acknowledged and that with all unknown outcomes.
+
+| part | row | points | result | seconds | seed |
+|---|---|---:|---|---:|---|
+END
+    awk -F '\t' '{printf "| %s | %s | %s | %s | %s | %s |\n", $1, $2, $3, $4, $5, $6}' "$ROWS_FILE"
+    for part in "${all_parts[@]}"; do
+        if [[ " ${parts[*]} " != *" $part "* ]]; then
+            echo "| $part | all | | not run | | |"
+        elif [[ $part == nodes && -n ${ROWS:-} ]]; then
+            echo "| nodes | all but those with \`$ROWS\` | | not run | | |"
+        fi
+    done
+}
+
+if [[ ${1:-} == --part ]]; then
+    "run_$2"
+    exit
+fi
+
+parts=("${all_parts[@]}")
+if [[ -n ${PART:-} ]]; then
+    [[ " ${all_parts[*]} " == *" $PART "* ]] ||
+        { echo "there is no PART=$PART; choose one of ${all_parts[*]}" >&2; exit 1; }
+    parts=("$PART")
+fi
+mkdir -p "$log_folder"
+ROWS_FILE=$(mktemp)
+export ROWS_FILE
+trap 'rm "$ROWS_FILE"' EXIT
+status=0
+for part in "${parts[@]}"; do
+    printf '\n==> chaos: %s\n' "$part"
+    # A process of its own ends, and removes its cluster, wherever it fails.
+    if ! scripts/chaos.sh --part "$part"; then
+        status=1
+        cut -f 1,4 "$ROWS_FILE" | grep -qE "^$part"$'\t'"(FAILED|did not)" ||
+            row "$part" all "" "FAILED beside its rows: see its output" "" ""
+    fi
+done
+write_report >"$report.new"
+mv "$report.new" "$report"
+cat "$report"
+echo "wrote $report; logs are in $log_folder"
+exit "$status"
