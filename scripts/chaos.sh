@@ -4,8 +4,9 @@
 #   PART=models      only the planners' models, with millions of steps; needs no cluster
 #   PART=matrices    only a crash or an error at every call, against a real API server
 #   PART=nodes       only what happens to machines, on three kubelets
-#   ROWS=NAME        of the nodes, only the rows whose test has this in its name
-#   HISTORIES=20000  of each model, so many random histories
+#   ROWS=NAME        only nodes, only the rows whose test has this in its name; writes no report
+#   HISTORIES=10000  of each model, so many random histories
+# The report keeps what it says of the parts that are not run, and names the commit of each row.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
@@ -15,12 +16,12 @@ ignore_other_clusters
 all_parts=(models matrices nodes)
 report=docs/chaos-report.md
 log_folder=$CARGO_TARGET_DIR/chaos
-export HISTORIES=${HISTORIES:-20000}
+export HISTORIES=${HISTORIES:-10000}
 export CLUSTER_NAME=${CLUSTER_NAME:-chaos-$(pwd | sha256sum | cut -c1-6)}
 
 # One row of the report: part, what, how many, result, seconds, seed.
 row() {
-    (IFS=$'\t' && echo "$*") >>"$ROWS_FILE"
+    printf '| %s | %s | %s | %s | %s | %s | %s |\n' "$@" "$COMMIT" >>"$ROWS_FILE"
 }
 
 # Runs a command as a row. Its output is shown and kept; how many and with which seed is read off it
@@ -73,11 +74,12 @@ add() { sed -E 's/([0-9]+) of ([0-9]+)\+([0-9]+)/\1 \2 \3/' | awk '{printf "%d o
 mutation_seed() { sed -nE 's/^(test .*)?seed ([0-9]+): repeat it.*/\2/p' "$1"; }
 
 # The matrices in a program's log: `NAME: 120 runs in 93.1s, 0 failed, 2 did not reach their point`.
+# Each is named as its test is, which the list at the end names again if it failed.
 matrix_rows() {
     local name runs seconds result
     while read -r name runs seconds; do
         result=ok
-        grep -qE "(^|[^a-z_])$name: .*FAILED" "$1" && result=FAILED
+        grep -qE "^    ([a-z_]+::)*$name\$" "$1" && result=FAILED
         row matrices "$name" "$runs runs" "$result" "${seconds%.*}" ""
     done < <(sed -nE 's/^(.*[^a-z_:])?([a-z_]+): ([0-9]+) runs in ([0-9.]+)s.*/\2 \3 \4/p' "$1")
 }
@@ -139,8 +141,8 @@ write_report() {
     cat <<END
 # What the operator lived through
 
-Written by \`make chaos-operator\` at commit $(commit). \`make test\` runs a shorter form of the models and
-matrices, and none of the nodes. Seconds are those of a shared machine with two cores.
+Written by \`make chaos-operator\`. \`make test\` runs a shorter form of the models and matrices, and
+none of the nodes. Seconds are those of a shared machine with two cores.
 
 * **models**: the planners against models of groups, nodes and pods, at random; a seed repeats a
   history (\`ATOMIX_SEED\`).
@@ -149,15 +151,14 @@ matrices, and none of the nodes. Seconds are those of a shared machine with two 
 * **nodes**: on three kubelets. During each row an application counts. A row is ok when the Store is whole
   again, and the count lies between what was acknowledged and that with all unknown outcomes.
 
-| part | row | points | result | seconds | seed |
-|---|---|---:|---|---:|---|
+| part | row | points | result | seconds | seed | commit |
+|---|---|---:|---|---:|---|---|
 END
-    awk -F '\t' '{printf "| %s | %s | %s | %s | %s | %s |\n", $1, $2, $3, $4, $5, $6}' "$ROWS_FILE"
     for part in "${all_parts[@]}"; do
-        if [[ " ${parts[*]} " != *" $part "* ]]; then
-            echo "| $part | all | | not run | | |"
-        elif [[ $part == nodes && -n ${ROWS:-} ]]; then
-            echo "| nodes | all but those with \`$ROWS\` | | not run | | |"
+        if [[ " ${parts[*]} " == *" $part "* ]]; then
+            grep "^| $part |" "$ROWS_FILE"
+        elif ! grep "^| $part |" "$report" 2>/dev/null; then
+            echo "| $part | all | | not run yet | | | |"
         fi
     done
 }
@@ -173,9 +174,11 @@ if [[ -n ${PART:-} ]]; then
         { echo "there is no PART=$PART; choose one of ${all_parts[*]}" >&2; exit 1; }
     parts=("$PART")
 fi
+[[ -n ${ROWS:-} ]] && parts=(nodes)
 mkdir -p "$log_folder"
 ROWS_FILE=$(mktemp)
-export ROWS_FILE
+COMMIT=$(commit)
+export ROWS_FILE COMMIT
 trap 'rm "$ROWS_FILE"' EXIT
 status=0
 for part in "${parts[@]}"; do
@@ -183,10 +186,14 @@ for part in "${parts[@]}"; do
     # A process of its own ends, and removes its cluster, wherever it fails.
     if ! scripts/chaos.sh --part "$part"; then
         status=1
-        cut -f 1,4 "$ROWS_FILE" | grep -qE "^$part"$'\t'"(FAILED|did not)" ||
-            row "$part" all "" "FAILED beside its rows: see its output" "" ""
+        grep -qE "^\| $part \|.*\| (FAILED|did not)" "$ROWS_FILE" ||
+            row "$part" all "" "FAILED beside its rows" "" ""
     fi
 done
+if [[ -n ${ROWS:-} ]]; then
+    cat "$ROWS_FILE"
+    exit "$status"
+fi
 write_report >"$report.new"
 mv "$report.new" "$report"
 cat "$report"
