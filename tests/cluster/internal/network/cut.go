@@ -1,12 +1,16 @@
 package network
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"atomix.io/cluster/internal/instance"
 	"atomix.io/cluster/internal/process"
@@ -20,13 +24,60 @@ func Unplug(cluster instance.Instance, node instance.NodeNumber) error {
 	return run([]string{"-n", cluster.ControlNamespace(), "link", "set", node.Name(), "down"})
 }
 
-// Plug puts the cable back into a node that boots, whose rules for packets are
-// gone, kube-proxy's as well.
+// Plug puts the cable back into a node that boots. Its rules for packets are gone,
+// kube-proxy's as well, and so are the links and routes to its pods: the kernel takes
+// those of killed pods apart at a time of its own, and would take the route of a new
+// pod along that got the same address.
 func Plug(cluster instance.Instance, node instance.NodeNumber) error {
 	if err := nft(cluster, node, "flush ruleset\n"); err != nil {
 		return err
 	}
+	if err := removePodLinks(cluster.NodeNamespace(node)); err != nil {
+		return err
+	}
 	return run([]string{"-n", cluster.ControlNamespace(), "link", "set", node.Name(), "up"})
+}
+
+func removePodLinks(namespace string) error {
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		output, err := exec.Command("ip", "-n", namespace, "--json", "link", "show", "type", "veth").Output()
+		if err != nil {
+			return fmt.Errorf("list the links in %s: %w", namespace, err)
+		}
+		links, err := podLinks(output)
+		if err != nil || len(links) == 0 {
+			return err
+		}
+		// One that the kernel has just removed fails here and is not listed again.
+		for _, link := range links {
+			err = errors.Join(err, run([]string{"-n", namespace, "link", "delete", link}))
+		}
+		if err != nil && time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// podLinks reads the links to pods off what ip says of all.
+func podLinks(output []byte) ([]string, error) {
+	if len(bytes.TrimSpace(output)) == 0 {
+		return nil, nil
+	}
+	var links []struct {
+		Name string `json:"ifname"`
+	}
+	if err := json.Unmarshal(output, &links); err != nil {
+		return nil, fmt.Errorf("read the links of a node: %w", err)
+	}
+	var names []string
+	for _, link := range links {
+		if link.Name != "" && link.Name != NodeInterface {
+			names = append(names, link.Name)
+		}
+	}
+	return names, nil
 }
 
 // CutFromNodes drops what comes from other nodes and their pods and what goes

@@ -34,3 +34,17 @@ func TestCutOfTheOnlyNodeHasNoRules(t *testing.T) {
 		t.Fatalf("rules without any other node:\n%s", rules)
 	}
 }
+
+func TestLinksToPodsAreAllButTheNodesOwn(t *testing.T) {
+	const shown = `[{},{"ifname":"eth0","link_index":4},{"ifname":"veth51b1b3ee"},{"ifname":"vethc11a1009"}]`
+	links, err := podLinks([]byte(shown))
+	if err != nil || strings.Join(links, " ") != "veth51b1b3ee vethc11a1009" {
+		t.Fatalf("%v, %v", links, err)
+	}
+	if links, err := podLinks([]byte(" \n")); err != nil || links != nil {
+		t.Fatalf("%v, %v", links, err)
+	}
+	if _, err := podLinks([]byte("no list")); err == nil {
+		t.Fatal("what is no list was read")
+	}
+}
