@@ -4,9 +4,9 @@
 #   PART=models      only the planners' models, with millions of steps; needs no cluster
 #   PART=matrices    only a crash or an error at every call, against a real API server
 #   PART=nodes       only what happens to machines, on three kubelets
-#   ROWS=NAME        only nodes, only the rows whose test has this in its name; writes no report
+#   ROWS="NAME ..."  only nodes, only the rows whose test has one of these in its name
 #   HISTORIES=10000  of each model, so many random histories
-# The report keeps what it says of the parts that are not run, and names the commit of each row.
+# The report keeps what it says of what is not run, and names the commit of each row.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
@@ -103,7 +103,8 @@ run_matrices() {
 # ---- what happens to machines
 
 run_nodes() {
-    local failed=0 expected played
+    local failed=0 expected played filters
+    read -ra filters <<<"${ROWS:-}"
     trap remove_clusters EXIT
     find_tools
     cargo build --locked --workspace --all-targets
@@ -111,14 +112,14 @@ run_nodes() {
     load_images
     ATOMIX_ROWS_FILE=$(mktemp)
     export ATOMIX_ROWS_FILE
-    test_with_cluster "$CLUSTER_NAME" real_nodes --nocapture --test-threads 1 ${ROWS:+"$ROWS"} \
+    test_with_cluster "$CLUSTER_NAME" real_nodes --nocapture --test-threads 1 "${filters[@]}" \
         > >(tee "$log_folder/real_nodes.log") 2>&1 || failed=1
     wait "$!"
     while IFS=$'\t' read -r name result seconds; do
         row nodes "$name" "" "$result" "$seconds" ""
     done <"$ATOMIX_ROWS_FILE"
     # A row that ended its process wrote nothing.
-    expected=$(cargo test --locked --workspace --test real_nodes -- --list ${ROWS:+"$ROWS"} | grep -c ': test$')
+    expected=$(cargo test --locked --workspace --test real_nodes -- --list "${filters[@]}" | grep -c ': test$')
     played=$(wc -l <"$ATOMIX_ROWS_FILE")
     rm "$ATOMIX_ROWS_FILE"
     if ((played != expected)); then
@@ -137,7 +138,9 @@ commit() {
 }
 
 write_report() {
-    local part
+    local part names
+    # Rows that were run again replace those of the same name.
+    mapfile -t names < <(sed -nE 's/^(\| [a-z]+ \| [^|]+ \|).*/-e\n\1/p' "$ROWS_FILE")
     cat <<END
 # What the operator lived through
 
@@ -156,12 +159,15 @@ none of the nodes. Seconds are those of a shared machine with two cores.
 END
     for part in "${all_parts[@]}"; do
         if [[ " ${parts[*]} " == *" $part "* ]]; then
-            grep "^| $part |" "$ROWS_FILE"
-        elif ! grep "^| $part |" "$report" 2>/dev/null; then
+            [[ -z ${ROWS:-} ]] || rows_of "$part" "$report" | grep -vF "${names[@]}" || true
+            rows_of "$part" "$ROWS_FILE"
+        elif ! rows_of "$part" "$report" | grep .; then
             echo "| $part | all | | not run yet | | | |"
         fi
     done
 }
+
+rows_of() { sed -n "/^| $1 |/{/ not run yet /!p}" "$2" 2>/dev/null; }
 
 if [[ ${1:-} == --part ]]; then
     "run_$2"
@@ -190,10 +196,6 @@ for part in "${parts[@]}"; do
             row "$part" all "" "FAILED beside its rows" "" ""
     fi
 done
-if [[ -n ${ROWS:-} ]]; then
-    cat "$ROWS_FILE"
-    exit "$status"
-fi
 write_report >"$report.new"
 mv "$report.new" "$report"
 cat "$report"
