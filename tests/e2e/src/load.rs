@@ -12,8 +12,11 @@ use kube::{Api, ResourceExt as _};
 use crate::cluster::Namespace;
 use crate::manifests::{edited, sample, session};
 use crate::stores::STORE;
+use crate::wait::until;
 
 const LIMIT: Duration = Duration::from_secs(240);
+/// Longer than any election.
+const STANDSTILL: Duration = Duration::from_secs(5);
 
 /// A running load.
 #[derive(Debug)]
@@ -53,8 +56,7 @@ impl Load {
     /// # Errors
     /// When they do not.
     pub async fn begins(mut self) -> anyhow::Result<Self> {
-        let limit = LIMIT;
-        crate::wait::until("two replicas of the load count", limit, async || {
+        until("two replicas of the load count", LIMIT, async || {
             let tally = self.namespace.tally(&self.app).await?;
             Ok((tally.replicas == 2 && tally.acknowledged > 50).then_some(()))
         })
@@ -82,6 +84,21 @@ impl Load {
             .counts_beyond(&self.app, now.acknowledged + more, LIMIT)
             .await?;
         Ok(())
+    }
+
+    /// Waits until nothing is acknowledged for a while.
+    ///
+    /// # Errors
+    /// When it goes on.
+    pub async fn stands_still(&self) -> anyhow::Result<()> {
+        let what = format!("the load {} stands still", self.app);
+        until(&what, LIMIT, async || {
+            let before = self.namespace.tally(&self.app).await?;
+            tokio::time::sleep(STANDSTILL).await;
+            let after = self.namespace.tally(&self.app).await?;
+            Ok((before.acknowledged == after.acknowledged).then_some(()))
+        })
+        .await
     }
 
     /// Checks that the load goes on, was never restarted, and that nothing it counted was lost or

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, ensure};
 use atomix_e2e::load::Load;
 use atomix_e2e::rows::{LIMIT, Row};
+use atomix_e2e::stores::STORE;
 
 #[tokio::test]
 async fn a_node_is_cut_from_everything_and_healed() -> anyhow::Result<()> {
@@ -56,6 +57,12 @@ async fn cut_and_healed(row: &Row, victim: &str, home: &str, cut: &[&str]) -> an
     load.goes_on(100).await?;
     if cut == ["cut"] {
         row.nodes().is_ready(victim, false).await?;
+    } else {
+        row.namespace()
+            .condition("Store", STORE, "Degraded", "True", None, LIMIT)
+            .await?;
+        // It reaches one of three copies.
+        stranded.stands_still().await?;
     }
     load.goes_on(100).await?;
 
