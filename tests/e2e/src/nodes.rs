@@ -135,10 +135,11 @@ impl Nodes {
         for node in &self.names {
             self.happens(&["start"], node).await?;
             self.happens(&["heal"], node).await?;
-            self.kubectl(&["uncordon", node]).await?;
         }
         for node in &self.names {
+            // One that was taken out of the cluster comes back by itself.
             self.is_ready(node, true).await?;
+            self.kubectl(&["uncordon", node]).await?;
         }
         Ok(())
     }
