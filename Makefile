@@ -4,6 +4,7 @@
 #   NODES=2                 nodes of the cluster that `make cluster` and `make demo` start
 #   CLUSTER=existing CONTEXT=name   use a cluster of yours instead (never by an exported KUBECONFIG alone)
 #   IMAGE_REGISTRY=host/path        with CLUSTER=existing: push images there; or KIND=name: load them into kind
+#   PART, ROWS, HISTORIES   what of `make chaos-operator` runs; scripts/chaos.sh explains them
 #   ATOMIX_CACHE            where built tools and Rust artifacts are kept; default ~/.cache/atomix
 
 SHELL := /bin/bash
@@ -13,12 +14,12 @@ MAKEFLAGS += --no-print-directory
 
 export ATOMIX_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/atomix
 export CARGO_TARGET_DIR ?= $(ATOMIX_CACHE)/target
-export NODES CLUSTER CONTEXT IMAGE_REGISTRY KIND
+export NODES CLUSTER CONTEXT IMAGE_REGISTRY KIND PART ROWS HISTORIES
 NODES ?= 2
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 .PHONY: build
 build: ## Build every program
@@ -31,6 +32,10 @@ test: ## Pass all tests; starts and stops a cluster of its own
 .PHONY: unit
 unit: ## Only the tests that need no cluster
 	@scripts/test.sh unit
+
+.PHONY: chaos-operator
+chaos-operator: ## Test the operator for hours, and write docs/chaos-report.md; PART=models, matrices or nodes
+	@scripts/chaos.sh
 
 .PHONY: verify
 verify: ## Check format, lints, generated files, licences; changes nothing

@@ -1,31 +1,29 @@
 #!/usr/bin/env bash
 # All tests: units and processes, the cluster tool, the chart, then the operator against a real API
 # server and the whole story on a real cluster, both of an instance of their own that is removed
-# afterwards. `scripts/test.sh unit` stops before what needs a cluster.
+# afterwards. `scripts/test.sh unit` stops before what needs a cluster. What takes longer is
+# scripts/chaos.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
 source scripts/steps.sh
+source scripts/clusters.sh
 ignore_other_clusters
 
 # The tests use a cluster of their own, also while a demo's runs.
 export CLUSTER_NAME=${CLUSTER_NAME:-test-$(pwd | sha256sum | cut -c1-6)}
-started_clusters=()
 # The test of an operator at rest, which mostly waits: its process group and what it prints.
 rest_group=
 rest_log=
 
 clean_up() {
     local status=$?
-    local name
     if [[ -n $rest_group ]]; then
         kill -- "-$rest_group" 2>/dev/null || true
         wait "$rest_group" || true
         rm "$rest_log"
     fi
-    for name in "${started_clusters[@]}"; do
-        tests/cluster/cluster down --name "$name"
-    done
+    remove_clusters
     print_steps
     exit "$status"
 }
@@ -33,27 +31,6 @@ trap clean_up EXIT
 
 build_everything() {
     cargo build --locked --workspace --all-targets
-}
-
-find_tools() {
-    tests/cluster/cluster tools
-    PATH=$(tests/cluster/cluster tools --print-bin):$PATH
-    export PATH
-}
-
-# Starts a cluster of this name; more arguments go to `cluster up`.
-start_cluster() {
-    local name=$1
-    shift
-    started_clusters+=("$name")
-    tests/cluster/cluster up --name "$name" --kubeconfig "$(kubeconfig_of "$name")" "$@"
-}
-
-kubeconfig_of() { echo "$PWD/.cluster/$1.kubeconfig"; }
-
-load_images() {
-    ATOMIX_TEST_IMAGE_TAG=$(scripts/images.sh)
-    export ATOMIX_TEST_IMAGE_TAG
 }
 
 # Every cargo call selects the whole workspace, so that all of them share one build: another
@@ -65,17 +42,6 @@ test_without_cluster() {
         targets+=(--test "$(test_target "$file")")
     done
     cargo test --locked --workspace "${targets[@]}"
-}
-
-run_programs=()
-
-# Runs a test program against the named cluster; more arguments go to the program.
-test_with_cluster() {
-    local name=$1 program=$2
-    shift 2
-    run_programs+=("$program")
-    ATOMIX_TEST_KUBECONFIG=$(kubeconfig_of "$name") \
-        cargo test --locked --workspace --test "$program" -- "$@"
 }
 
 # Begins what waits for ten minutes, beside everything that follows.
@@ -93,25 +59,6 @@ end_rest() {
     cat "$rest_log"
     rm "$rest_log"
     return "$status"
-}
-
-every_program_was_run() {
-    local file program
-    for file in tests/*/tests/*.rs tests/*/tests/*/main.rs; do
-        [[ -e $file ]] || continue
-        program=$(test_target "$file")
-        if [[ " ${run_programs[*]} " != *" $program "* ]]; then
-            echo "the test program $program is not run: add a step for it to scripts/test.sh" >&2
-            return 1
-        fi
-    done
-}
-
-test_target() {
-    local name
-    name=$(basename "$1" .rs)
-    [[ $name == main ]] && name=$(basename "$(dirname "$1")")
-    echo "$name"
 }
 
 step "build everything" build_everything

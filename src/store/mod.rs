@@ -17,6 +17,8 @@ pub mod bootstrap;
 pub mod deletion;
 pub mod dereference;
 pub mod error;
+#[cfg(test)]
+mod histories;
 pub mod leaders;
 pub mod members;
 pub mod names;

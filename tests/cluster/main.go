@@ -24,6 +24,11 @@ const usage = `usage: cluster COMMAND [options]
             --api-server-arg ARG   pass ARG to the API server; may be repeated
   down    stop the cluster and remove everything that it made
             --name NAME | --all-dead
+  node    do to a node of a running cluster what happens to machines; --name NAME
+            stop NODE              as if its power failed: every process ends, its network goes
+            start NODE             its power is back
+            cut NODE               its network goes; --from-nodes: only that to other nodes and pods
+            heal NODE              its network is back
   list    show the clusters of this machine
   image   build an image from files and the shared libraries that they need
             --name TAG --entrypoint PATH --file SOURCE:PATH... [--env KEY=VALUE...] -o FILE
@@ -54,6 +59,8 @@ func run(arguments []string) error {
 		return up(rest)
 	case "down":
 		return down(rest)
+	case "node":
+		return nodeCommand(rest)
 	case "list":
 		return list(rest)
 	case "image":

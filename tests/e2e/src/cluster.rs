@@ -249,17 +249,31 @@ impl Namespace {
         let outcome = body
             .await
             .map_err(|error| error.context(self.cluster.describe(&self.name)));
-        let deleted = self.delete().await;
-        outcome.and(deleted)
+        let deleted = self.begin_deletion().await;
+        let gone = self.is_gone(Duration::from_secs(120)).await;
+        outcome.and(deleted).and(gone)
     }
 
-    async fn delete(&self) -> anyhow::Result<()> {
+    /// Deletes the namespace without waiting for its end.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn begin_deletion(&self) -> anyhow::Result<()> {
         let namespaces: Api<NamespaceObject> = Api::all(self.cluster.client());
         namespaces
             .delete(&self.name, &DeleteParams::default())
             .await?;
+        Ok(())
+    }
+
+    /// Waits until the namespace is gone.
+    ///
+    /// # Errors
+    /// When it is not within `limit`, with what it still holds.
+    pub async fn is_gone(&self, limit: Duration) -> anyhow::Result<()> {
+        let namespaces: Api<NamespaceObject> = Api::all(self.cluster.client());
         let what = format!("namespace {} is gone", self.name);
-        let gone = until(&what, Duration::from_secs(120), async || {
+        let gone = until(&what, limit, async || {
             Ok(namespaces
                 .get_opt(&self.name)
                 .await?

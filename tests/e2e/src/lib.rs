@@ -12,7 +12,12 @@
 pub mod application;
 pub mod cluster;
 pub mod command_line;
+pub mod load;
 pub mod manifests;
+pub mod nodes;
 pub mod objects;
+pub mod operator;
 pub mod processes;
+pub mod rows;
+pub mod stores;
 pub mod wait;

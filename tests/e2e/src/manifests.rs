@@ -3,6 +3,7 @@
 use std::fs;
 
 use anyhow::Context as _;
+use serde_json::Value;
 
 use crate::cluster::{Cluster, repository_root};
 
@@ -28,6 +29,16 @@ pub fn sample(cluster: &Cluster, name: &str) -> anyhow::Result<String> {
         }
     }
     Ok(replaced)
+}
+
+/// A manifest of one object, changed before it is applied.
+///
+/// # Errors
+/// When it is no YAML.
+pub fn edited(yaml: &str, edit: impl FnOnce(&mut Value)) -> anyhow::Result<String> {
+    let mut object: Value = serde_yaml::from_str(yaml)?;
+    edit(&mut object);
+    Ok(serde_yaml::to_string(&object)?)
 }
 
 /// A Store of the multi-raft driver.

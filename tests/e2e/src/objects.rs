@@ -59,9 +59,20 @@ impl Namespace {
     /// # Errors
     /// When the API server refuses.
     pub async fn delete_object(&self, kind: &str, name: &str) -> anyhow::Result<()> {
-        self.atomix(kind)
-            .delete(name, &DeleteParams::default())
-            .await?;
+        self.delete_with(kind, name, &DeleteParams::default()).await
+    }
+
+    /// Deletes a Store or Session in the foreground or background, without waiting for its end.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn delete_with(
+        &self,
+        kind: &str,
+        name: &str,
+        how: &DeleteParams,
+    ) -> anyhow::Result<()> {
+        self.atomix(kind).delete(name, how).await?;
         Ok(())
     }
 

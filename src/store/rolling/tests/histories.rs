@@ -2,12 +2,13 @@
 //! changed back, one of them with an image that does not exist, nodes that crash, members that move;
 //! then the template is a good one, and the change must come to its end.
 //!
-//! A failed history prints its seed; `ATOMIX_SEED=… cargo test rolling` plays it alone.
+//! A failed history prints its seed; `ATOMIX_SEED=… cargo test rolling` plays it alone, and
+//! `ATOMIX_HISTORIES=…` plays so many.
 
 use super::world::{BAD_TEMPLATE, World};
 use super::*;
+use crate::store::histories::play_all;
 
-const SEED_VARIABLE: &str = "ATOMIX_SEED";
 const HISTORIES: u64 = 1000;
 const STEPS: usize = 600;
 
@@ -34,32 +35,12 @@ impl Random {
     }
 }
 
-/// Says how to repeat what failed.
-struct Seed(u64);
-
-impl Drop for Seed {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("repeat this history with {SEED_VARIABLE}={}", self.0);
-        }
-    }
-}
-
 #[test]
 fn whatever_happens_no_majority_is_stopped_and_the_change_comes_to_its_end() {
-    if let Ok(seed) = std::env::var(SEED_VARIABLE) {
-        play(seed.parse().unwrap());
-        return;
-    }
-    let first: u64 = rand::random::<u32>().into();
-    println!("seeds {first} to {}", first + HISTORIES - 1);
-    for seed in first..first + HISTORIES {
-        play(seed);
-    }
+    play_all("rolling", HISTORIES, STEPS, play);
 }
 
 fn play(seed: u64) {
-    let _seed = Seed(seed);
     let mut random = Random(seed);
     let factor = [1, 3, 3, 3, 5][random.below(5)];
     let more = u32::try_from(random.below(3)).unwrap();

@@ -101,7 +101,7 @@ func remove(cluster instance.Instance, printer *step.Printer) error {
 		if err := network.Remove(cluster); err != nil {
 			return err
 		}
-		if err := removeCgroup(cluster); err != nil {
+		if err := removeCgroup(cluster.Cgroup()); err != nil {
 			return err
 		}
 		if err := removeStrayFiles(cluster); err != nil {
@@ -168,10 +168,10 @@ func killMembers(cluster instance.Instance) (int, error) {
 }
 
 // removeCgroup repeats while the kernel still takes the last processes apart.
-func removeCgroup(cluster instance.Instance) error {
+func removeCgroup(path string) error {
 	deadline := time.Now().Add(10 * time.Second)
 	for {
-		err := cgroups.Remove(cluster.Cgroup())
+		err := cgroups.Remove(path)
 		if err == nil || time.Now().After(deadline) {
 			return err
 		}
@@ -184,15 +184,19 @@ func removeCgroup(cluster instance.Instance) error {
 // own records tell.
 func removeShimSockets(cluster instance.Instance) {
 	for _, node := range cluster.NodeNumbers() {
-		pattern := filepath.Join(cluster.NodeRecordsFolder(node), "containerd", "io.containerd.runtime.v2.task", "k8s.io", "*", "bootstrap.json")
-		bootstraps, err := filepath.Glob(pattern)
-		if err != nil {
-			continue // Only a malformed pattern fails.
-		}
-		for _, bootstrap := range bootstraps {
-			if socket, ok := readShimSocket(bootstrap); ok {
-				_ = os.Remove(socket)
-			}
+		removeShimSocketsOf(cluster, node)
+	}
+}
+
+func removeShimSocketsOf(cluster instance.Instance, node instance.NodeNumber) {
+	pattern := filepath.Join(cluster.NodeRecordsFolder(node), "containerd", "io.containerd.runtime.v2.task", "k8s.io", "*", "bootstrap.json")
+	bootstraps, err := filepath.Glob(pattern)
+	if err != nil {
+		return // Only a malformed pattern fails.
+	}
+	for _, bootstrap := range bootstraps {
+		if socket, ok := readShimSocket(bootstrap); ok {
+			_ = os.Remove(socket)
 		}
 	}
 }

@@ -112,10 +112,14 @@ func describe(cluster instance.Instance) string {
 	if cluster.ControlPlaneOnly {
 		return "control plane only"
 	}
+	text := fmt.Sprintf("%d nodes", cluster.Nodes)
 	if cluster.Nodes == 1 {
-		return "1 node"
+		text = "1 node"
 	}
-	return fmt.Sprintf("%d nodes", cluster.Nodes)
+	if stopped := len(cluster.StoppedNodes); stopped > 0 {
+		text += fmt.Sprintf(", %d stopped", stopped)
+	}
+	return text
 }
 
 // reserve picks addresses and records them, so that no other start picks the same.
@@ -288,6 +292,10 @@ func Load(ctx context.Context, name, binaries string, files []string) error {
 	}
 	if cluster.ControlPlaneOnly {
 		return fmt.Errorf("cluster %s has no nodes to load images into", name)
+	}
+	if len(cluster.StoppedNodes) > 0 {
+		stopped := cluster.StoppedNodes[0].Name()
+		return fmt.Errorf("%s is stopped and would miss the images; run `cluster node start %s --name %s` first", stopped, stopped, name)
 	}
 	return importAll(ctx, cluster, binaries, files)
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -39,6 +40,8 @@ type Instance struct {
 	ControlPlaneOnly   bool     `json:"controlPlaneOnly"`
 	APIServerArguments []string `json:"apiServerArguments,omitempty"`
 	Kubeconfig         string   `json:"kubeconfig"`
+	// StoppedNodes are those whose power is off on purpose.
+	StoppedNodes []NodeNumber `json:"stoppedNodes,omitempty"`
 	// Boot is the kernel's boot id: process ids of another boot mean nothing.
 	Boot string `json:"boot"`
 }
@@ -85,6 +88,33 @@ func (i Instance) NodeNumbers() []NodeNumber {
 		numbers[index] = NodeNumber(index + 1)
 	}
 	return numbers
+}
+
+// NodeNamed finds a node by its Kubernetes name.
+func (i Instance) NodeNamed(name string) (NodeNumber, error) {
+	for _, node := range i.NodeNumbers() {
+		if node.Name() == name {
+			return node, nil
+		}
+	}
+	if i.ControlPlaneOnly {
+		return 0, fmt.Errorf("cluster %s has no nodes", i.Name)
+	}
+	return 0, fmt.Errorf("cluster %s has no node %q; its nodes are %s to %s", i.Name, name, NodeNumber(1).Name(), NodeNumber(i.Nodes).Name())
+}
+
+// IsStopped says whether the node's power is off on purpose.
+func (i Instance) IsStopped(node NodeNumber) bool { return slices.Contains(i.StoppedNodes, node) }
+
+// WithPower is the cluster with the node switched on or off.
+func (i Instance) WithPower(node NodeNumber, isOn bool) Instance {
+	others := slices.DeleteFunc(slices.Clone(i.StoppedNodes), func(stopped NodeNumber) bool { return stopped == node })
+	if !isOn {
+		others = append(others, node)
+		slices.Sort(others)
+	}
+	i.StoppedNodes = others
+	return i
 }
 
 // RecordsFolder holds the records, sockets and other state of the running cluster.

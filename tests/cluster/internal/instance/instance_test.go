@@ -79,3 +79,33 @@ func TestNamesThatWouldLeaveTheirFolderAreRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestNodeIsFoundByItsNameOnly(t *testing.T) {
+	cluster := Instance{Name: "garden", Nodes: 3}
+	if node, err := cluster.NodeNamed("node-3"); err != nil || node != 3 {
+		t.Fatalf("node-3 is %d, %v", node, err)
+	}
+	for _, wrong := range []string{"node-0", "node-4", "3", "node-03", ""} {
+		if node, err := cluster.NodeNamed(wrong); err == nil {
+			t.Errorf("%q is %d", wrong, node)
+		}
+	}
+	alone := Instance{Name: "garden", Nodes: 3, ControlPlaneOnly: true}
+	if _, err := alone.NodeNamed("node-1"); err == nil {
+		t.Error("a control plane has a node")
+	}
+}
+
+func TestPowerOfANodeGoesAndComes(t *testing.T) {
+	cluster := Instance{Nodes: 3}
+	off := cluster.WithPower(3, false).WithPower(1, false).WithPower(1, false)
+	if !off.IsStopped(1) || off.IsStopped(2) || !off.IsStopped(3) || len(off.StoppedNodes) != 2 {
+		t.Fatalf("stopped: %v", off.StoppedNodes)
+	}
+	if on := off.WithPower(3, true).WithPower(1, true); len(on.StoppedNodes) != 0 {
+		t.Fatalf("stopped: %v", on.StoppedNodes)
+	}
+	if len(cluster.StoppedNodes) != 0 {
+		t.Fatal("the original changed")
+	}
+}

@@ -77,6 +77,15 @@ func WriteProcess(cluster instance.Instance, process Process) error {
 	return writeJSON(filepath.Join(cluster.RecordsFolder(), processesFolder, process.Name+".json"), process)
 }
 
+// RemoveProcess forgets a process that was ended on purpose.
+func RemoveProcess(cluster instance.Instance, process Process) error {
+	path := filepath.Join(cluster.RecordsFolder(), processesFolder, process.Name+".json")
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 // Processes lists the recorded processes of the cluster by name. Those of an
 // earlier boot are gone for certain and are left out.
 func Processes(cluster instance.Instance) ([]Process, error) {

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use atomix_e2e::cluster::{Cluster, SYSTEM_NAMESPACE};
+use atomix_e2e::cluster::Cluster;
 use atomix_e2e::manifests::{sample, session, store};
+use atomix_e2e::operator::{kill_operator, operator_pod};
 use atomix_e2e::processes::kill_in_pod;
 use atomix_e2e::wait::{until, until_at_once};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::api::{DeleteParams, ListParams};
+use kube::api::ListParams;
 use kube::{Api, ResourceExt as _};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -172,41 +173,6 @@ async fn an_operator_killed_at_any_moment_brings_a_store_and_a_session_to_the_sa
             Ok(())
         })
         .await
-}
-
-/// Kills the operator's process, and its pod with it, so that another one starts at once. Returns
-/// the pod as it was.
-async fn kill_operator(cluster: &Cluster) -> anyhow::Result<Pod> {
-    let pod = operator_pod(cluster).await?;
-    kill_in_pod(&pod, "atomix-operator")?;
-    let pods: Api<Pod> = Api::namespaced(cluster.client(), SYSTEM_NAMESPACE);
-    let at_once = DeleteParams {
-        grace_period_seconds: Some(0),
-        ..DeleteParams::default()
-    };
-    pods.delete(&pod.name_any(), &at_once).await?;
-    Ok(pod)
-}
-
-/// The operator's pod, once exactly one runs.
-async fn operator_pod(cluster: &Cluster) -> anyhow::Result<Pod> {
-    let pods: Api<Pod> = Api::namespaced(cluster.client(), SYSTEM_NAMESPACE);
-    let ours = ListParams::default().labels("app.kubernetes.io/name=atomix-operator");
-    until("one operator runs", SOON, async || {
-        let mut running = pods.list(&ours).await?.items;
-        running.retain(|pod| pod.metadata.deletion_timestamp.is_none() && is_running(pod));
-        let one = running.pop();
-        Ok(one.filter(|_| running.is_empty()))
-    })
-    .await
-}
-
-fn is_running(pod: &Pod) -> bool {
-    pod.status
-        .iter()
-        .flat_map(|status| status.container_statuses.iter().flatten())
-        .filter_map(|container| container.state.as_ref())
-        .any(|state| state.running.is_some())
 }
 
 /// Whether every partition of a stored plan was seen with a committed entry.

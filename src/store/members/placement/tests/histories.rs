@@ -1,13 +1,14 @@
 //! Random histories: two operators that crash, look and act at any time, changes of the spec, nodes
 //! that go and come, disks that are lost; then all is well again and the placement must settle.
 //!
-//! A failed history prints its seed; `ATOMIX_SEED=… cargo test histories` plays it alone.
+//! A failed history prints its seed; `ATOMIX_SEED=… cargo test histories` plays it alone, and
+//! `ATOMIX_HISTORIES=…` plays so many.
 
 use super::world::{MAX_NODES, World};
 use super::*;
+use crate::store::histories::play_all;
 use crate::store::members::placement::judge::Condition;
 
-const SEED_VARIABLE: &str = "ATOMIX_SEED";
 const HISTORIES: u64 = 400;
 const STEPS: usize = 500;
 
@@ -26,32 +27,12 @@ enum Pending {
     Change(Action),
 }
 
-/// Says how to repeat what failed.
-struct Seed(u64);
-
-impl Drop for Seed {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("repeat this history with {SEED_VARIABLE}={}", self.0);
-        }
-    }
-}
-
 #[test]
 fn whatever_happens_no_copy_is_given_up_and_the_placement_settles() {
-    if let Ok(seed) = std::env::var(SEED_VARIABLE) {
-        play(seed.parse().unwrap());
-        return;
-    }
-    let first: u64 = rand::random::<u32>().into();
-    println!("seeds {first} to {}", first + HISTORIES - 1);
-    for seed in first..first + HISTORIES {
-        play(seed);
-    }
+    play_all("placement", HISTORIES, STEPS, play);
 }
 
 fn play(seed: u64) {
-    let _seed = Seed(seed);
     let mut random = Random(seed);
     let spec = random_spec(&mut random);
     let partitions = u32::try_from(1 + random.below(12)).unwrap();

@@ -1,0 +1,217 @@
+#!/usr/bin/env bash
+# The long part of the operator's reliability tests, on clusters of its own; writes
+# docs/chaos-report.md and fails when anything failed. A part that fails does not stop the others.
+#   PART=models      only the planners' models, with millions of steps; needs no cluster
+#   PART=matrices    only a crash or an error at every call, against a real API server
+#   PART=nodes       only what happens to machines, on three kubelets
+#   ROWS="NAME ..."  only nodes, only the rows whose test has one of these in its name
+#   HISTORIES=10000  of each model, so many random histories
+# The report keeps what it says of what is not run, and names the commit of each row.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/environment.sh
+source scripts/clusters.sh
+ignore_other_clusters
+
+all_parts=(models matrices nodes)
+report=docs/chaos-report.md
+log_folder=$CARGO_TARGET_DIR/chaos
+export HISTORIES=${HISTORIES:-10000}
+export CLUSTER_NAME=${CLUSTER_NAME:-chaos-$(pwd | sha256sum | cut -c1-6)}
+
+# One row of the report: part, what, how many, result, seconds, seed.
+row() {
+    printf '| %s | %s | %s | %s | %s | %s | %s |\n' "$@" "$COMMIT" >>"$ROWS_FILE"
+}
+
+# Runs a command as a row. Its output is shown and kept; how many and with which seed is read off it
+# by the functions that are named.
+measured() {
+    local part=$1 what=$2 count=$3 seed=$4 started=$SECONDS result=ok points
+    shift 4
+    local log=$log_folder/${what//[^a-z_]/-}.log
+    kept "$log" "$@" || result=FAILED
+    points=$("$count" "$log")
+    # A name that no test has any more runs nothing.
+    [[ -n $points ]] || result=FAILED
+    row "$part" "$what" "$points" "$result" "$((SECONDS - started))" "$("$seed" "$log")"
+    [[ $result == ok ]]
+}
+
+# Shows a command's output and keeps it. By a pipe, of which the clusters' processes inherit nothing.
+kept() {
+    local log=$1
+    shift
+    "$@" 2>&1 | tee "$log"
+}
+
+none() { :; }
+
+# ---- the planners' models
+
+model() {
+    cargo test --locked --workspace --lib -- --nocapture "$1"
+}
+
+# As `placement: 20000 histories of 500 steps, seeds 1 to 20000` says.
+steps_of() {
+    sed -nE 's/.*: ([0-9]+) histories of ([0-9]+) steps.*/\1 \2/p' "$1" |
+        awk '{printf "%d steps", $1 * $2}'
+}
+
+first_seed() { sed -nE 's/.* steps, seeds ([0-9]+) to .*/\1/p' "$1"; }
+
+cases_of() { grep -qE '^test result: .* [1-9][0-9]* passed' "$1" && echo "$PROPTEST_CASES cases"; }
+
+run_models() {
+    local failed=0
+    export ATOMIX_HISTORIES=$HISTORIES PROPTEST_CASES=$((HISTORIES * 5))
+    measured models placement steps_of first_seed model store::members::placement::tests::histories || failed=1
+    measured models rolling steps_of first_seed model store::rolling::tests::histories || failed=1
+    measured models leaders cases_of none model store::leaders || failed=1
+    return "$failed"
+}
+
+# ---- a crash or an error at every call
+
+passed_tests() { sed -nE 's/^test result: .* ([0-9]+) passed; ([0-9]+) failed.*/\1 of \1+\2 tests/p' "$1" | add; }
+
+# 40 of 40+2 is 40 of 42.
+add() { sed -E 's/([0-9]+) of ([0-9]+)\+([0-9]+)/\1 \2 \3/' | awk '{printf "%d of %d tests", $1, $2 + $3}'; }
+
+mutation_seed() { sed -nE 's/^(test .*)?seed ([0-9]+): repeat it.*/\2/p' "$1"; }
+
+# The matrices in a program's log: `NAME: 120 runs in 93.1s, 0 failed, 2 did not reach their point`.
+# Each is named as its test is, which the list at the end names again if it failed.
+matrix_rows() {
+    local name runs seconds result
+    while read -r name runs seconds; do
+        result=ok
+        grep -qE "^    ([a-z_]+::)*$name\$" "$1" && result=FAILED
+        row matrices "$name" "$runs runs" "$result" "${seconds%.*}" ""
+    done < <(sed -nE 's/^(.*[^a-z_:])?([a-z_]+): ([0-9]+) runs in ([0-9.]+)s.*/\2 \3 \4/p' "$1")
+}
+
+run_matrices() {
+    local failed=0 program
+    trap remove_clusters EXIT
+    find_tools
+    cargo build --locked --workspace --all-targets
+    start_cluster "$CLUSTER_NAME-op" --control-plane-only
+    export ATOMIX_EVERY_CALL=1
+    # The first alone: it serves every namespace, so also those of the other tests' operators.
+    for program in cluster_wide namespaced; do
+        measured matrices "$program" passed_tests mutation_seed \
+            test_with_cluster "$CLUSTER_NAME-op" "$program" --nocapture --test-threads 4 || failed=1
+        matrix_rows "$log_folder/$program.log"
+    done
+    return "$failed"
+}
+
+# ---- what happens to machines
+
+count_tests() {
+    local program=$1
+    shift
+    cargo test --locked --workspace --test "$program" -- --list "$@" | grep -c ': test$'
+}
+
+run_nodes() {
+    local failed=0 program expected=0 played filters
+    read -ra filters <<<"${ROWS:-}"
+    trap remove_clusters EXIT
+    find_tools
+    cargo build --locked --workspace --all-targets
+    start_cluster "$CLUSTER_NAME" --nodes 3
+    load_images
+    ATOMIX_ROWS_FILE=$(mktemp)
+    export ATOMIX_ROWS_FILE
+    for program in "${long_programs[@]}"; do
+        kept "$log_folder/$program.log" test_with_cluster "$CLUSTER_NAME" "$program" \
+            --nocapture --test-threads 1 "${filters[@]}" || failed=1
+        expected=$((expected + $(count_tests "$program" "${filters[@]}")))
+    done
+    while IFS=$'\t' read -r name result seconds; do
+        row nodes "$name" "" "$result" "$seconds" ""
+    done <"$ATOMIX_ROWS_FILE"
+    # A row that ended its process wrote nothing.
+    played=$(wc -l <"$ATOMIX_ROWS_FILE")
+    rm "$ATOMIX_ROWS_FILE"
+    if ((played != expected)); then
+        row nodes "$((expected - played)) rows more" "" "did not run to their end" "" ""
+        failed=1
+    fi
+    return "$failed"
+}
+
+# ---- the report
+
+commit() {
+    git rev-parse --short HEAD | tr -d '\n'
+    [[ -z $(git status --porcelain -- . ":!$report") ]] || echo -n ", with changes"
+}
+
+write_report() {
+    local part names
+    # Rows that were run again replace those of the same name.
+    mapfile -t names < <(sed -nE 's/^(\| [a-z]+ \| [^|]+ \|).*/-e\n\1/p' "$ROWS_FILE")
+    cat <<END
+# What the operator lived through
+
+Written by \`make chaos-operator\`. \`make test\` runs a shorter form of the models and matrices, and
+none of the nodes. Seconds are those of a shared machine with two cores.
+
+* **models**: the planners against models of groups, nodes and pods, at random; a seed repeats a
+  history (\`ATOMIX_SEED\`).
+* **matrices**: against a real API server and real storage nodes, once undisturbed and then once for
+  each mutating call with the operator killed before it and after it, or with an error at calls.
+* **nodes**: on three kubelets. During each row an application counts. A row is ok when the Store is whole
+  again, and the count lies between what was acknowledged and that with all unknown outcomes.
+
+| part | row | points | result | seconds | seed | commit |
+|---|---|---:|---|---:|---|---|
+END
+    for part in "${all_parts[@]}"; do
+        if [[ " ${parts[*]} " == *" $part "* ]]; then
+            [[ -z ${ROWS:-} ]] || rows_of "$part" "$report" | grep -vF "${names[@]}" || true
+            rows_of "$part" "$ROWS_FILE"
+        elif ! rows_of "$part" "$report" | grep .; then
+            echo "| $part | all | | not run yet | | | |"
+        fi
+    done
+}
+
+rows_of() { sed -n "/^| $1 |/{/ not run yet /!p}" "$2" 2>/dev/null; }
+
+if [[ ${1:-} == --part ]]; then
+    "run_$2"
+    exit
+fi
+
+parts=("${all_parts[@]}")
+if [[ -n ${PART:-} ]]; then
+    [[ " ${all_parts[*]} " == *" $PART "* ]] ||
+        { echo "there is no PART=$PART; choose one of ${all_parts[*]}" >&2; exit 1; }
+    parts=("$PART")
+fi
+[[ -n ${ROWS:-} ]] && parts=(nodes)
+mkdir -p "$log_folder"
+ROWS_FILE=$(mktemp)
+COMMIT=$(commit)
+export ROWS_FILE COMMIT
+trap 'rm "$ROWS_FILE"' EXIT
+status=0
+for part in "${parts[@]}"; do
+    printf '\n==> chaos: %s\n' "$part"
+    # A process of its own ends, and removes its cluster, wherever it fails.
+    if ! scripts/chaos.sh --part "$part"; then
+        status=1
+        grep -qE "^\| $part \|.*\| (FAILED|did not)" "$ROWS_FILE" ||
+            row "$part" all "" "FAILED beside its rows" "" ""
+    fi
+done
+write_report >"$report.new"
+mv "$report.new" "$report"
+cat "$report"
+echo "wrote $report; logs are in $log_folder"
+exit "$status"
