@@ -29,7 +29,7 @@ async fn a_disk_is_given_up_and_a_lost_majority_is_recovered() -> Result<()> {
                 namespace.apply(&sample(&cluster, name)?).await?;
             }
             let counted = namespace.counts_beyond("visits", 50, SOON).await?;
-            namespace.kubectl_atomix(&["counter", "set", "by-hand", COUNTED])?;
+            done(&namespace, &["counter", "set", "by-hand", COUNTED]).await?;
 
             leaderships_are_handed_over(&namespace).await?;
             one_disk_is_given_up(&cluster, &namespace).await?;
@@ -135,7 +135,7 @@ async fn a_lost_majority_is_recovered(cluster: &Cluster, namespace: &Namespace) 
         }
     }
     whole(namespace).await?;
-    let value = namespace.kubectl_atomix(&["counter", "get", "by-hand"])?;
+    let value = done(namespace, &["counter", "get", "by-hand"]).await?;
     ensure!(value.trim() == COUNTED, "the counter shows {value}");
     Ok(())
 }
