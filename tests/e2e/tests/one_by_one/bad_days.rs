@@ -54,8 +54,8 @@ async fn leaderships_are_handed_over(namespace: &Namespace) -> Result<()> {
     refused(namespace, &arguments, "no copy").await
 }
 
-/// What a command says once it is done. Another test may just have killed the operator, or busy nodes
-/// have not answered it in time: then nothing was done, and it is run again.
+/// What a command says once it is done. Busy nodes may not have answered the operator in time: then
+/// nothing was done, and it is run again.
 async fn done(namespace: &Namespace, arguments: &[&str]) -> Result<String> {
     let what = format!("kubectl atomix {} to be done", arguments.join(" "));
     let told = until(&what, SOON, async || {
