@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use atomix_proto::multiraft::v1::group_status::Role;
 use atomix_proto::multiraft::v1::node_client::NodeClient;
-use atomix_proto::multiraft::v1::{GetStatusRequest, GetStatusResponse, GroupStatus};
-use tonic::transport::Endpoint;
+use atomix_proto::multiraft::v1::{GetStatusRequest, GetStatusResponse, GroupStatus, RecoverRequest};
+use tonic::transport::{Channel, Endpoint};
 
 use crate::identity;
 
@@ -19,11 +19,30 @@ const CONTROL_PORT: u16 = 5680;
 /// # Errors
 /// When it does not answer in time.
 pub async fn status(address: Ipv4Addr) -> Result<GetStatusResponse> {
+    let mut client = client(address).await?;
+    Ok(client.get_status(GetStatusRequest {}).await?.into_inner())
+}
+
+/// Tells a node to recover a group from its member, and returns the member that it has then.
+///
+/// # Errors
+/// When it refuses, or does not answer in time.
+pub async fn recover(address: Ipv4Addr, partition_id: u32, member_id: u64) -> Result<u64> {
+    let request = RecoverRequest {
+        partition_id,
+        member_id,
+    };
+    let mut client = client(address).await?;
+    Ok(client.recover(request).await?.into_inner().member_id)
+}
+
+async fn client(address: Ipv4Addr) -> Result<NodeClient<Channel>> {
     let endpoint = Endpoint::from_shared(format!("http://{address}:{CONTROL_PORT}"))?
         .connect_timeout(Duration::from_secs(2))
         .timeout(Duration::from_secs(5));
-    let mut client = NodeClient::new(identity::connect(endpoint, address).await?);
-    Ok(client.get_status(GetStatusRequest {}).await?.into_inner())
+    Ok(NodeClient::new(
+        identity::connect(endpoint, address).await?,
+    ))
 }
 
 /// Checks that the nodes hold one and the same store, with `partitions` groups of `members` voters
