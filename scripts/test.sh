@@ -80,7 +80,6 @@ step "operator: against the real API server" \
 step "cluster" start_cluster "$CLUSTER_NAME"
 step "images" load_images
 step "end to end" test_with_cluster "$CLUSTER_NAME" end_to_end --test-threads 3
-# After the others: it takes their operator away for a while.
-step "uninstall, install again" test_with_cluster "$CLUSTER_NAME" release
+step "end to end, one by one" test_with_cluster "$CLUSTER_NAME" one_by_one --test-threads 1
 step "operator: at rest" end_rest
 step "every test program was run" every_program_was_run

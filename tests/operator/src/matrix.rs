@@ -34,7 +34,7 @@ pub const EVERY_CALL_VARIABLE: &str = "ATOMIX_EVERY_CALL";
 pub const SEED_VARIABLE: &str = "ATOMIX_SEED";
 
 /// Points of a sample.
-const SAMPLE: usize = 12;
+const SAMPLE: usize = 8;
 
 /// What a run ended with.
 #[derive(Clone, Debug)]

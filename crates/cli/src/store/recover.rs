@@ -13,7 +13,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::safety::pod_of;
+use super::safety::{pod_of, votes};
 use super::{Target, confirm, operator, partitions, with_nodes};
 use crate::cluster::Cluster;
 
@@ -28,7 +28,7 @@ pub(crate) struct Options {
     /// The partition.
     #[arg(long)]
     partition: u32,
-    /// The pod whose copy goes on; default: the one with the longest log.
+    /// The pod whose copy goes on; default: that of a voter, with the longest log.
     #[arg(long)]
     from: Option<String>,
 }
@@ -105,7 +105,10 @@ fn survivor<'a>(partition: &'a Partition, from: Option<&str>) -> Result<&'a Memb
         .members
         .iter()
         .filter(|member| !member.pod.is_empty());
-    let newest = answering.clone().max_by_key(|member| member.last_log);
+    // A learner may have as long a log and lack what was committed before it had all of it.
+    let newest = answering
+        .clone()
+        .max_by_key(|member| (votes(member), member.last_log));
     let newest = newest.context("no copy answers: get a storage pod running that has one")?;
     let Some(from) = from else {
         return Ok(newest);
@@ -187,6 +190,8 @@ async fn annotate(stores: &Api<Store>, name: &str, key: &str, value: Option<&str
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
+    use atomix_proto::operator::v1::member::Role;
+
     use super::*;
 
     fn member(pod: &str, last_log: u64) -> Member {
@@ -194,6 +199,7 @@ mod tests {
             member_id: last_log + 1,
             pod: pod.to_owned(),
             placed_on: "tulip-9".to_owned(),
+            role: Role::Voter.into(),
             last_log,
             ..Member::default()
         }
@@ -209,6 +215,20 @@ mod tests {
         assert_eq!(survivor(&partition, None).unwrap().pod, "tulip-2");
         assert_eq!(survivor(&partition, Some("tulip-0")).unwrap().last_log, 7);
         assert!(survivor(&partition, Some("tulip-1")).is_err());
+        let learner = Member {
+            role: Role::Learner.into(),
+            ..member("tulip-3", 12)
+        };
+        let joined = Partition {
+            members: [partition.members.clone(), vec![learner.clone()]].concat(),
+            ..Partition::default()
+        };
+        assert_eq!(survivor(&joined, None).unwrap().pod, "tulip-2");
+        let alone = Partition {
+            members: vec![learner],
+            ..Partition::default()
+        };
+        assert_eq!(survivor(&alone, None).unwrap().pod, "tulip-3");
         let found = GetPartitionsResponse {
             partitions: vec![
                 partition.clone(),

@@ -12,7 +12,8 @@ pub(super) fn pod_of(member: &Member) -> &str {
     }
 }
 
-fn votes(member: &&Member) -> bool {
+/// Whether the member has a voice in elections.
+pub(super) fn votes(member: &&Member) -> bool {
     matches!(member.role(), Role::Voter | Role::OutgoingVoter)
 }
 

@@ -79,9 +79,11 @@ fn expect_silence(partition: &Partition) -> Result<(), Status> {
     let silence = partition.group().since_heard();
     let limit = LEAST_SILENCE.max(record.timings.election_timeout * 4);
     if silence < limit {
+        // The same words each time: they are kept in a status.
         return Err(Status::failed_precondition(format!(
-            "partition {id} may have its quorum: a leader was heard, or this node was started, \
-             {silence:?} ago; try again after {limit:?} of silence"
+            "partition {id} may have its quorum: less than {limit:?} ago a leader or candidate was \
+             heard, or this node was started; try again after that, and where another voter is left, \
+             recover from that one"
         )));
     }
     Ok(())

@@ -9,7 +9,6 @@
     reason = "a missing field of a JSON value is null, it does not panic"
 )]
 
-mod bad_days;
 mod bad_input;
 mod faults;
 mod injection;

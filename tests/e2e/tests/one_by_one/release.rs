@@ -1,14 +1,4 @@
-//! What becomes of everything while the release is uninstalled and installed again. A program of its
-//! own: it takes the operator away that other tests need.
-
-#![allow(
-    clippy::large_futures,
-    reason = "a test is awaited once, as one long story"
-)]
-#![allow(
-    clippy::indexing_slicing,
-    reason = "a missing field of a JSON value is null, it does not panic"
-)]
+//! What becomes of everything while the release is uninstalled and installed again.
 
 use std::time::Duration;
 
