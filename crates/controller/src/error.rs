@@ -112,7 +112,7 @@ pub enum ApiError {
         /// How long it was waited for.
         limit: Duration,
     },
-    /// A patch of what is not there any more.
+    /// A test of a JSON patch did not hold, which the API server answers with 422.
     #[error("cannot {action}: the object has changed since it was read")]
     Changed {
         /// What was tried.

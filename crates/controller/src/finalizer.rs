@@ -85,7 +85,6 @@ where
     let patched = call(action, client.request::<PartialObjectMeta<K>>(request)).await;
     match patched {
         Ok(_) => Ok(()),
-        // A test of the patch did not hold.
         Err(error) if error.code() == Some(422) => Err(ApiError::Changed { action }),
         Err(error) => Err(error),
     }
