@@ -3,6 +3,7 @@
 # docs/chaos-report.md and fails when anything failed. A part that fails does not stop the others.
 #   PART=models      only the planners' models, with millions of steps; needs no cluster
 #   PART=matrices    only a crash or an error at every call, against a real API server
+#   PART=upgrade     only an upgrade of the release from the first slice's version
 #   PART=nodes       only what happens to machines, on three kubelets
 #   ROWS="NAME ..."  only nodes, only the rows whose test has one of these in its name
 #   HISTORIES=10000  of each model, so many random histories
@@ -13,7 +14,9 @@ source scripts/environment.sh
 source scripts/clusters.sh
 ignore_other_clusters
 
-all_parts=(models matrices nodes)
+all_parts=(models matrices upgrade nodes)
+# The first version that was whole: its chart, CRDs, samples and images.
+first_slice=5e76da6
 report=docs/chaos-report.md
 log_folder=$CARGO_TARGET_DIR/chaos
 export HISTORIES=${HISTORIES:-10000}
@@ -108,6 +111,25 @@ run_matrices() {
     return "$failed"
 }
 
+# ---- an upgrade
+
+run_upgrade() {
+    trap remove_clusters EXIT
+    find_tools
+    cargo build --locked --workspace --all-targets
+    export CLUSTER_NAME=$CLUSTER_NAME-up
+    start_cluster "$CLUSTER_NAME"
+    load_images
+    export ATOMIX_TEST_OLD_SOURCE=$log_folder/$first_slice ATOMIX_TEST_OLD_IMAGE_TAG
+    rm -rf "$ATOMIX_TEST_OLD_SOURCE"
+    mkdir -p "$ATOMIX_TEST_OLD_SOURCE"
+    git archive "$first_slice" | tar -x -C "$ATOMIX_TEST_OLD_SOURCE"
+    ATOMIX_TEST_OLD_IMAGE_TAG=$(CARGO_TARGET_DIR=$log_folder/target-$first_slice \
+        IMAGE_SOURCE=$ATOMIX_TEST_OLD_SOURCE scripts/images.sh)
+    measured upgrade "from $first_slice, under load" passed_tests none \
+        test_with_cluster "$CLUSTER_NAME" upgrade --nocapture
+}
+
 # ---- what happens to machines
 
 count_tests() {
@@ -126,11 +148,9 @@ run_nodes() {
     load_images
     ATOMIX_ROWS_FILE=$(mktemp)
     export ATOMIX_ROWS_FILE
-    for program in "${long_programs[@]}"; do
-        kept "$log_folder/$program.log" test_with_cluster "$CLUSTER_NAME" "$program" \
-            --nocapture --test-threads 1 "${filters[@]}" || failed=1
-        expected=$((expected + $(count_tests "$program" "${filters[@]}")))
-    done
+    kept "$log_folder/real_nodes.log" test_with_cluster "$CLUSTER_NAME" real_nodes \
+        --nocapture --test-threads 1 "${filters[@]}" || failed=1
+    expected=$(count_tests real_nodes "${filters[@]}")
     while IFS=$'\t' read -r name result seconds; do
         row nodes "$name" "" "$result" "$seconds" ""
     done <"$ATOMIX_ROWS_FILE"
@@ -165,6 +185,8 @@ none of the nodes. Seconds are those of a shared machine with two cores.
   history (\`ATOMIX_SEED\`).
 * **matrices**: against a real API server and real storage nodes, once undisturbed and then once for
   each mutating call with the operator killed before it and after it, or with an error at calls.
+* **upgrade**: the release of an earlier version, on two kubelets, while an application counts. Its
+  pods are not touched, its count is whole, and all storage pods run the new version at the end.
 * **nodes**: on three kubelets. During each row an application counts. A row is ok when the Store is whole
   again, and the count lies between what was acknowledged and that with all unknown outcomes.
 

@@ -2,7 +2,7 @@
 # test programs against them, and which programs there are.
 
 # Test programs that take too long for `make test`: scripts/chaos.sh runs each of them.
-long_programs=(real_nodes)
+long_programs=(real_nodes upgrade)
 
 started_clusters=()
 run_programs=()

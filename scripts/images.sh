@@ -3,6 +3,8 @@
 # brings them to the cluster. The tag names the content, so that a rebuilt image is a new one.
 # Prints the tag on standard output; everything else goes to standard error.
 #
+# IMAGE_SOURCE=folder builds those of another version, whose source is there.
+#
 # Where to: a cluster of `make cluster` (default; CLUSTER_NAME chooses which), or with
 # CLUSTER=existing into kind (KIND=name) or a registry (IMAGE_REGISTRY=host/path).
 set -euo pipefail
@@ -20,7 +22,11 @@ declare -A binary_of=(
 )
 
 build_images() {
-    "${build_for_images[@]}" --bin atomix-operator --bin atomix-node --bin atomix-runtime --bin counter
+    if [[ -n ${IMAGE_SOURCE:-} ]]; then
+        (cd "$IMAGE_SOURCE" && cargo build --locked --workspace --bins)
+    else
+        "${build_for_images[@]}" --bin atomix-operator --bin atomix-node --bin atomix-runtime --bin counter
+    fi
     local binaries=()
     for program in "${programs[@]}"; do
         binaries+=("$CARGO_TARGET_DIR/debug/${binary_of[$program]}")

@@ -112,6 +112,12 @@ pub enum ApiError {
         /// How long it was waited for.
         limit: Duration,
     },
+    /// A test of a JSON patch did not hold, which the API server answers with 422.
+    #[error("cannot {action}: the object has changed since it was read")]
+    Changed {
+        /// What was tried.
+        action: &'static str,
+    },
     /// The call failed.
     #[error("cannot {action}: {}", describe(source))]
     Call {
@@ -139,6 +145,7 @@ impl ApiError {
                 source: kube::Error::Api(status),
                 ..
             } => Some(status.code),
+            Self::Changed { .. } => Some(409),
             Self::Call { .. } | Self::Timeout { .. } => None,
         }
     }
@@ -184,7 +191,7 @@ impl ReconcileError for ApiError {
             Some(_) => Category::Unavailable,
             None => match self {
                 Self::Timeout { .. } => Category::Timeout,
-                Self::Call { .. } => Category::Unavailable,
+                Self::Changed { .. } | Self::Call { .. } => Category::Unavailable,
             },
         }
     }
@@ -198,7 +205,7 @@ impl ReconcileError for ApiError {
                 let seconds = status.details.as_ref()?.retry_after_seconds;
                 (seconds > 0).then(|| Duration::from_secs(u64::from(seconds).min(60)))
             }
-            Self::Call { .. } | Self::Timeout { .. } => None,
+            Self::Call { .. } | Self::Changed { .. } | Self::Timeout { .. } => None,
         }
     }
 }

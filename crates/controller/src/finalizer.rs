@@ -23,7 +23,7 @@ pub fn has(meta: &ObjectMeta, finalizer: &str) -> bool {
 /// Adds the finalizer unless it is there.
 ///
 /// # Errors
-/// When the call fails; 409 or 422 when the object changed meanwhile.
+/// When the call fails; a conflict when the object changed meanwhile.
 pub async fn add<K>(client: &Client, meta: &ObjectMeta, finalizer: &str) -> Result<(), ApiError>
 where
     K: Resource<DynamicType = ()> + Debug + Clone,
@@ -39,7 +39,7 @@ where
 /// Removes the finalizer if it is there. An object that is gone is a success.
 ///
 /// # Errors
-/// When the call fails; 409 or 422 when the object changed meanwhile.
+/// When the call fails; a conflict when the object changed meanwhile.
 pub async fn remove<K>(client: &Client, meta: &ObjectMeta, finalizer: &str) -> Result<(), ApiError>
 where
     K: Resource<DynamicType = ()> + Debug + Clone,
@@ -82,8 +82,12 @@ where
             action,
             source: kube::Error::HttpError(error),
         })?;
-    call(action, client.request::<PartialObjectMeta<K>>(request)).await?;
-    Ok(())
+    let patched = call(action, client.request::<PartialObjectMeta<K>>(request)).await;
+    match patched {
+        Ok(_) => Ok(()),
+        Err(error) if error.code() == Some(422) => Err(ApiError::Changed { action }),
+        Err(error) => Err(error),
+    }
 }
 
 /// The uid test keeps the patch from a new object of the same name, the version test from

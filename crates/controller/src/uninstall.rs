@@ -60,7 +60,7 @@ where
     // Of all namespaces, one object is read in its own.
     for _ in 1..ATTEMPTS {
         match finalizer::remove::<K>(client, &meta, finalizer).await {
-            Err(error) if error.is_conflict() || error.code() == Some(422) => {}
+            Err(error) if error.is_conflict() => {}
             result => return result,
         }
         let named = ListParams::default().fields(&format!("metadata.name={}", key.name));

@@ -26,6 +26,8 @@ static CHART: OnceCell<()> = OnceCell::const_new();
 #[derive(Debug, Clone)]
 pub struct Cluster {
     kubeconfig: PathBuf,
+    /// Where chart, CRDs and samples are.
+    source: PathBuf,
     image_tag: String,
     image_registry: String,
     client: ClientDebug,
@@ -47,6 +49,21 @@ impl Cluster {
     /// When the environment names no cluster (this is a failure, never a skipped test) or the
     /// cluster or chart does not work.
     pub async fn with_chart() -> anyhow::Result<Self> {
+        let cluster = Self::connect().await?;
+        CHART
+            .get_or_try_init(|| async {
+                cluster.install_chart()?;
+                cluster.test_chart()
+            })
+            .await?;
+        Ok(cluster)
+    }
+
+    /// Connects to the cluster that the environment names.
+    ///
+    /// # Errors
+    /// When it names none, or that one does not answer.
+    pub async fn connect() -> anyhow::Result<Self> {
         let kubeconfig =
             PathBuf::from(env::var("ATOMIX_TEST_KUBECONFIG").with_context(|| {
                 format!("ATOMIX_TEST_KUBECONFIG names no cluster: {HOW_TO_RUN}")
@@ -61,16 +78,29 @@ impl Cluster {
             &KubeConfigOptions::default(),
         )
         .await?;
-        let cluster = Self {
+        Ok(Self {
             kubeconfig,
+            source: repository_root().to_owned(),
             image_tag,
             image_registry,
             client: ClientDebug(Client::try_from(config)?),
-        };
-        CHART
-            .get_or_try_init(|| async { cluster.install_chart() })
-            .await?;
-        Ok(cluster)
+        })
+    }
+
+    /// The same cluster, with chart, CRDs, samples and images of another version.
+    #[must_use]
+    pub fn of_version(&self, source: PathBuf, image_tag: String) -> Self {
+        Self {
+            source,
+            image_tag,
+            ..self.clone()
+        }
+    }
+
+    /// Where chart, CRDs and samples are.
+    #[must_use]
+    pub fn source(&self) -> &Path {
+        &self.source
     }
 
     /// A client of the API server.
@@ -120,14 +150,14 @@ impl Cluster {
     /// # Errors
     /// What kubectl or helm says.
     pub fn install_chart(&self) -> anyhow::Result<()> {
-        let chart = repository_root().join("charts/atomix");
+        let chart = self.source.join("charts/atomix");
         // Helm installs CRDs once and never changes them; a cluster that is used again needs today's.
         self.run(
             Command::new("kubectl")
                 .arg("--kubeconfig")
                 .arg(&self.kubeconfig)
                 .args(["apply", "--server-side", "--force-conflicts", "-f"])
-                .arg(repository_root().join("crds")),
+                .arg(self.source.join("crds")),
         )?;
         self.run(
             Command::new("helm")
@@ -139,7 +169,14 @@ impl Cluster {
                 .args(["--set", &format!("image.registry={}", self.image_registry)])
                 .args(["--set", &format!("image.tag={}", self.image_tag)])
                 .args(["--wait", "--timeout", "3m"]),
-        )?;
+        )
+    }
+
+    /// Asks the release whether it works.
+    ///
+    /// # Errors
+    /// What helm says.
+    pub fn test_chart(&self) -> anyhow::Result<()> {
         self.run(
             Command::new("helm")
                 .arg("--kubeconfig")

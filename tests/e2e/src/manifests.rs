@@ -5,14 +5,14 @@ use std::fs;
 use anyhow::Context as _;
 use serde_json::Value;
 
-use crate::cluster::{Cluster, repository_root};
+use crate::cluster::Cluster;
 
 /// A sample of deploy/samples with the images under test.
 ///
 /// # Errors
 /// When there is no such sample.
 pub fn sample(cluster: &Cluster, name: &str) -> anyhow::Result<String> {
-    let path = repository_root().join(format!("deploy/samples/{name}.yaml"));
+    let path = cluster.source().join(format!("deploy/samples/{name}.yaml"));
     let text =
         fs::read_to_string(&path).with_context(|| format!("no sample {}", path.display()))?;
     let mut replaced = String::new();

@@ -39,6 +39,7 @@ async fn data_pods_and_connections_outlive_the_release() -> Result<()> {
                 .await?;
 
             cluster.install_chart()?;
+            cluster.test_chart()?;
             until("the operator to guard them again", SOON, async || {
                 let store = namespace.get("Store", "counts").await?;
                 let store = store.context("the Store is gone")?;
