@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use atomix_proto::multiraft::v1::group_status::Role;
 use atomix_proto::multiraft::v1::node_client::NodeClient;
-use atomix_proto::multiraft::v1::{GetStatusRequest, GetStatusResponse, GroupStatus, RecoverRequest};
+use atomix_proto::multiraft::v1::{
+    GetStatusRequest, GetStatusResponse, GroupStatus, RecoverRequest,
+};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::identity;
@@ -40,9 +42,7 @@ async fn client(address: Ipv4Addr) -> Result<NodeClient<Channel>> {
     let endpoint = Endpoint::from_shared(format!("http://{address}:{CONTROL_PORT}"))?
         .connect_timeout(Duration::from_secs(2))
         .timeout(Duration::from_secs(5));
-    Ok(NodeClient::new(
-        identity::connect(endpoint, address).await?,
-    ))
+    Ok(NodeClient::new(identity::connect(endpoint, address).await?))
 }
 
 /// Checks that the nodes hold one and the same store, with `partitions` groups of `members` voters
