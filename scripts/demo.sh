@@ -17,7 +17,8 @@ if [[ ${CLUSTER:-} == existing ]]; then
     kubectl=(kubectl --context "$CONTEXT")
     helm=(helm --kube-context "$CONTEXT")
     echo "using your cluster '$CONTEXT' at $("${kubectl[@]}" config view --minify -o jsonpath='{.clusters[0].cluster.server}'):"
-    echo "namespaces $namespace and $system_namespace, the Atomix CRDs, Drivers and roles, nothing else"
+    echo "namespaces $namespace and $system_namespace; of the whole cluster the Atomix CRDs, Drivers and roles,"
+    echo "a webhook for pods labelled atomix.io/inject, and a policy for deletions of Stores; nothing else"
 else
     # Its kubectl and helm are known when it is started.
     kubeconfig=$PWD/.cluster/kubeconfig

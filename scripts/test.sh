@@ -76,7 +76,7 @@ step "operator: resource definitions" test_with_cluster "$CLUSTER_NAME-op" crds
 step "operator: all namespaces" test_with_cluster "$CLUSTER_NAME-op" cluster_wide
 start_rest "$CLUSTER_NAME-op"
 step "operator: against the real API server" \
-    test_with_cluster "$CLUSTER_NAME-op" namespaced --test-threads 4 --skip at_rest::
+    test_with_cluster "$CLUSTER_NAME-op" namespaced --test-threads 8 --skip at_rest::
 step "cluster" start_cluster "$CLUSTER_NAME"
 step "images" load_images
 step "end to end" test_with_cluster "$CLUSTER_NAME" end_to_end --test-threads 3

@@ -7,13 +7,12 @@ use std::time::Duration;
 use anyhow::bail;
 use clap::Args;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config, ResourceExt as _};
+use kube::Api;
+use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::bed::Bed;
 use crate::process::{self, Process};
 use crate::report;
 use crate::servers::free_port;
@@ -38,26 +37,15 @@ pub(crate) struct Options {
 }
 
 pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
-    let config = Config::from_custom_kubeconfig(
-        Kubeconfig::read_from(&options.kubeconfig)?,
-        &KubeConfigOptions::default(),
-    )
-    .await?;
-    let client = Client::try_from(config)?;
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    let wanted = serde_json::from_value(json!({"metadata": {"generateName": "atomix-failover-"}}))?;
-    let created = namespaces.create(&PostParams::default(), &wanted).await?;
+    let bed = Bed::make(&options.kubeconfig, "failover").await?;
     let failover = Failover {
-        client,
-        namespace: created.name_any(),
+        bed,
         options,
         logs: tempfile::tempdir()?,
     };
     let outcome = failover.measure().await;
-    namespaces
-        .delete(&failover.namespace, &DeleteParams::default())
-        .await?;
-    outcome
+    let removed = failover.bed.remove().await;
+    outcome.and(removed)
 }
 
 /// How the holder of the lease ends.
@@ -68,8 +56,7 @@ enum End {
 }
 
 struct Failover<'a> {
-    client: Client,
-    namespace: String,
+    bed: Bed,
     options: &'a Options,
     logs: tempfile::TempDir,
 }
@@ -125,8 +112,8 @@ impl Failover<'_> {
         let process = Process::start(
             &self.options.operator,
             &[
-                format!("--namespace={}", self.namespace),
-                format!("--lease-namespace={}", self.namespace),
+                format!("--namespace={}", self.bed.namespace),
+                format!("--lease-namespace={}", self.bed.namespace),
                 format!("--admin-addr=127.0.0.1:{admin}"),
                 format!("--api-addr=127.0.0.1:{api}"),
             ],
@@ -149,7 +136,7 @@ impl Failover<'_> {
 
     /// Which operator has the lease.
     async fn holder(&self) -> anyhow::Result<usize> {
-        let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.namespace);
+        let leases: Api<Lease> = Api::namespaced(self.bed.client.clone(), &self.bed.namespace);
         let deadline = Instant::now() + LIMIT;
         loop {
             let lease = leases.get_opt(LEASE).await?;
@@ -169,10 +156,7 @@ impl Failover<'_> {
     }
 
     async fn ready_store(&self, name: &str) -> anyhow::Result<()> {
-        let kind = GroupVersionKind::gvk("atomix.io", "v1beta1", "Store");
-        let resource = ApiResource::from_gvk(&kind);
-        let stores: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
+        let stores = self.bed.ours("Store");
         let store = serde_json::from_value(json!({
             "apiVersion": "atomix.io/v1beta1", "kind": "Store",
             "metadata": {"name": name},

@@ -9,6 +9,7 @@
 )]
 
 mod atomix;
+mod bed;
 mod etcd;
 mod failover;
 mod identities;

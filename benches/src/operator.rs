@@ -8,15 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::api::{
-    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, LogParams, PostParams,
-};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config, ResourceExt as _};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, DynamicObject, ListParams, LogParams, PostParams};
+use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::bed::Bed;
 use crate::report::{self, median};
 
 const LIMIT: Duration = Duration::from_secs(180);
@@ -36,39 +34,27 @@ pub(crate) struct Options {
     /// Alternating runs of the Store and the bare StatefulSet.
     #[arg(long, default_value_t = 3)]
     runs: usize,
-    /// Application pods whose connection is timed.
+    /// Application pods whose connection is timed, one at a time and then as many at once.
     #[arg(long, default_value_t = 10)]
     pods: usize,
 }
 
 struct Bench {
-    client: Client,
-    namespace: String,
+    bed: Bed,
     registry: String,
     tag: String,
 }
 
 pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
-    let config = Config::from_custom_kubeconfig(
-        Kubeconfig::read_from(&options.kubeconfig)?,
-        &KubeConfigOptions::default(),
-    )
-    .await?;
-    let client = Client::try_from(config)?;
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    let wanted = serde_json::from_value(json!({"metadata": {"generateName": "atomix-bench-"}}))?;
-    let created = namespaces.create(&PostParams::default(), &wanted).await?;
+    let bed = Bed::make(&options.kubeconfig, "bench").await?;
     let bench = Bench {
-        client,
-        namespace: created.name_any(),
+        bed,
         registry: options.registry.clone(),
         tag: options.tag.clone(),
     };
     let outcome = bench.measure(options).await;
-    namespaces
-        .delete(&bench.namespace, &DeleteParams::default())
-        .await?;
-    outcome
+    let removed = bench.bed.remove().await;
+    outcome.and(removed)
 }
 
 impl Bench {
@@ -96,14 +82,8 @@ impl Bench {
         println!("| ratio of the medians | {ratio:.2} | |");
 
         eprintln!("{} application pods", options.pods);
-        let connected = self.sidecars_until_connected(options.pods).await?;
-        report::row("sidecar started to Session connected", "ms", &connected);
+        self.sidecars_until_connected(options.pods).await?;
         self.operator_at_rest().await
-    }
-
-    fn api(&self, group: &str, version: &str, kind: &str) -> Api<DynamicObject> {
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-        Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
     }
 
     async fn create(&self, api: &Api<DynamicObject>, object: Value) -> anyhow::Result<Instant> {
@@ -115,7 +95,7 @@ impl Bench {
 
     async fn store_until_ready(&self, run: usize) -> anyhow::Result<f64> {
         let name = format!("store-{run}");
-        let stores = self.api("atomix.io", "v1beta1", "Store");
+        let stores = self.bed.ours("Store");
         let store = json!({
             "apiVersion": "atomix.io/v1beta1", "kind": "Store", "metadata": {"name": name},
             "spec": {
@@ -133,7 +113,7 @@ impl Bench {
 
     async fn bare_until_ready(&self, run: usize) -> anyhow::Result<f64> {
         let name = format!("bare-{run}");
-        let sets = self.api("apps", "v1", "StatefulSet");
+        let sets = self.bed.api("apps", "v1", "StatefulSet");
         let labels = json!({"app": name});
         let set = json!({
             "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": name},
@@ -175,7 +155,7 @@ impl Bench {
     }
 
     async fn until_no_pods(&self, labels: &str) -> anyhow::Result<()> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let pods: Api<Pod> = Api::namespaced(self.bed.client.clone(), &self.bed.namespace);
         let deadline = Instant::now() + LIMIT;
         while !pods
             .list(&ListParams::default().labels(labels))
@@ -191,9 +171,36 @@ impl Bench {
         Ok(())
     }
 
-    /// Milliseconds from each sidecar's first log line to the line that says it is connected.
-    async fn sidecars_until_connected(&self, count: usize) -> anyhow::Result<Vec<f64>> {
-        let stores = self.api("atomix.io", "v1beta1", "Store");
+    /// One pod after the other; then as many at once, whose containers start side by side.
+    async fn sidecars_until_connected(&self, count: usize) -> anyhow::Result<()> {
+        self.connected_store().await?;
+        let mut single = Vec::new();
+        for index in 0..count {
+            let name = format!("single-{index}");
+            self.create_application(&name).await?;
+            single.push(self.connection_time(&name).await?);
+        }
+        report::row(
+            "sidecar started to Session connected, one at a time",
+            "ms",
+            &single,
+        );
+        let names: Vec<String> = (0..count).map(|index| format!("many-{index}")).collect();
+        for name in &names {
+            self.create_application(name).await?;
+        }
+        let mut many = Vec::new();
+        for name in &names {
+            many.push(self.connection_time(name).await?);
+        }
+        let what = format!("the same, {count} at once");
+        report::row(&what, "ms", &many);
+        Ok(())
+    }
+
+    /// A Store of one node, and a Session for all application pods.
+    async fn connected_store(&self) -> anyhow::Result<()> {
+        let stores = self.bed.ours("Store");
         let store = json!({
             "apiVersion": "atomix.io/v1beta1", "kind": "Store", "metadata": {"name": "connected"},
             "spec": {
@@ -210,47 +217,42 @@ impl Bench {
                 "selector": {"matchLabels": {"app": "connected"}},
             },
         });
-        self.create(&self.api("atomix.io", "v1beta1", "Session"), session)
-            .await?;
-        let pods = self.api("", "v1", "Pod");
-        for index in 0..count {
-            let pod = json!({
-                "apiVersion": "v1", "kind": "Pod",
-                "metadata": {
-                    "name": format!("application-{index}"),
-                    "labels": {"app": "connected", "atomix.io/runtime": "true"},
-                },
-                "spec": {
-                    "terminationGracePeriodSeconds": 1,
-                    "containers": [{
-                        "name": "atomix-runtime",
-                        "image": format!("{}/atomix-runtime:{}", self.registry, self.tag),
-                        "args": ["--state-dir=/var/lib/atomix-runtime"],
-                        "ports": [{"name": "atomix-control", "containerPort": 5679}],
-                        "volumeMounts": [
-                            {"name": "state", "mountPath": "/var/lib/atomix-runtime"},
-                        ],
-                        "readinessProbe": {
-                            "httpGet": {"path": "/readyz", "port": 5677}, "periodSeconds": 1,
-                        },
-                    }],
-                    "volumes": [{"name": "state", "emptyDir": {"medium": "Memory"}}],
-                },
-            });
-            self.create(&pods, pod).await?;
-        }
-        let mut times = Vec::new();
-        for index in 0..count {
-            times.push(
-                self.connection_time(&format!("application-{index}"))
-                    .await?,
-            );
-        }
-        Ok(times)
+        self.create(&self.bed.ours("Session"), session).await?;
+        Ok(())
     }
 
+    /// An application pod whose sidecar is to be connected.
+    async fn create_application(&self, name: &str) -> anyhow::Result<()> {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": name,
+                "labels": {"app": "connected", "atomix.io/runtime": "true"},
+            },
+            "spec": {
+                "terminationGracePeriodSeconds": 1,
+                "containers": [{
+                    "name": "atomix-runtime",
+                    "image": format!("{}/atomix-runtime:{}", self.registry, self.tag),
+                    "args": ["--state-dir=/var/lib/atomix-runtime"],
+                    "ports": [{"name": "atomix-control", "containerPort": 5679}],
+                    "volumeMounts": [
+                        {"name": "state", "mountPath": "/var/lib/atomix-runtime"},
+                    ],
+                    "readinessProbe": {
+                        "httpGet": {"path": "/readyz", "port": 5677}, "periodSeconds": 1,
+                    },
+                }],
+                "volumes": [{"name": "state", "emptyDir": {"medium": "Memory"}}],
+            },
+        });
+        self.create(&self.bed.api("", "v1", "Pod"), pod).await?;
+        Ok(())
+    }
+
+    /// Milliseconds from the sidecar's first log line to the line that says it is connected.
     async fn connection_time(&self, pod: &str) -> anyhow::Result<f64> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let pods: Api<Pod> = Api::namespaced(self.bed.client.clone(), &self.bed.namespace);
         let with_time = LogParams {
             timestamps: true,
             ..LogParams::default()
@@ -273,7 +275,7 @@ impl Bench {
     }
 
     async fn operator_at_rest(&self) -> anyhow::Result<()> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
+        let pods: Api<Pod> = Api::namespaced(self.bed.client.clone(), SYSTEM_NAMESPACE);
         let operators = ListParams::default().labels("app.kubernetes.io/name=atomix-operator");
         let operator = pods
             .list(&operators)
@@ -306,6 +308,7 @@ impl Bench {
     async fn usage(&self, node: &str, pod: &str) -> anyhow::Result<Usage> {
         let path = format!("/api/v1/nodes/{node}/proxy/stats/summary");
         let summary: Value = self
+            .bed
             .client
             .request(http::Request::get(path).body(Vec::new())?)
             .await?;

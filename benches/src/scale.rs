@@ -13,17 +13,15 @@ use anyhow::{Context as _, bail};
 use atomix_runtime::{Options as RuntimeOptions, Sidecar, built_in_drivers};
 use clap::{Args, Parser as _};
 use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
-use kube::api::{
-    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams,
-};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client, Config, ResourceExt as _};
+use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::bed::Bed;
 use crate::process::Process;
 
 /// Writes of this program that are on their way at a time; as many as the operator's Session
@@ -52,18 +50,9 @@ pub(crate) struct Options {
 }
 
 pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
-    let config = Config::from_custom_kubeconfig(
-        Kubeconfig::read_from(&options.kubeconfig)?,
-        &KubeConfigOptions::default(),
-    )
-    .await?;
-    let client = Client::try_from(config)?;
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    let wanted = serde_json::from_value(json!({"metadata": {"generateName": "atomix-scale-"}}))?;
-    let created = namespaces.create(&PostParams::default(), &wanted).await?;
+    let bed = Bed::make(&options.kubeconfig, "scale").await?;
     let scale = Scale {
-        client,
-        namespace: created.name_any(),
+        bed,
         options,
         logs: tempfile::tempdir()?,
     };
@@ -72,15 +61,13 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
         eprintln!("{}", scale.last_log());
     }
     scale.release_sessions().await?;
-    namespaces
-        .delete(&scale.namespace, &DeleteParams::default())
-        .await?;
-    outcome
+    eprintln!("the namespace goes");
+    let removed = scale.bed.remove().await;
+    outcome.and(removed)
 }
 
 struct Scale<'a> {
-    client: Client,
-    namespace: String,
+    bed: Bed,
     options: &'a Options,
     logs: tempfile::TempDir,
 }
@@ -157,7 +144,7 @@ impl Scale<'_> {
     /// The same kind of write, by a client that knows nothing.
     async fn blind_writes(&self) -> anyhow::Result<()> {
         eprintln!("blind writes");
-        let sessions = self.api("Session");
+        let sessions = self.bed.ours("Session");
         let began = Instant::now();
         let patches = (0..self.options.sessions).map(|at| {
             let sessions = sessions.clone();
@@ -202,7 +189,7 @@ impl Scale<'_> {
         let process = Process::start(
             &self.options.operator,
             &[
-                format!("--namespace={}", self.namespace),
+                format!("--namespace={}", self.bed.namespace),
                 format!("--admin-addr=127.0.0.1:{admin}"),
                 format!("--api-addr=127.0.0.1:{api}"),
             ],
@@ -228,7 +215,7 @@ impl Scale<'_> {
     async fn until_all_opened(&self) -> anyhow::Result<()> {
         let wanted = self.options.sessions;
         let mut opened = std::collections::HashSet::new();
-        let sessions = self.api("Session");
+        let sessions = self.bed.ours("Session");
         let mut events = watcher(sessions, watcher::Config::default().page_size(500))
             .default_backoff()
             .applied_objects()
@@ -257,13 +244,9 @@ impl Scale<'_> {
         Ok(())
     }
 
-    fn api(&self, kind: &str) -> Api<DynamicObject> {
-        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("atomix.io", "v1beta1", kind));
-        Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
-    }
-
     async fn wait_for_service_account(&self) -> anyhow::Result<()> {
-        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &self.namespace);
+        let accounts: Api<ServiceAccount> =
+            Api::namespaced(self.bed.client.clone(), &self.bed.namespace);
         let deadline = Instant::now() + Duration::from_secs(60);
         while accounts.get_opt("default").await?.is_none() {
             if Instant::now() > deadline {
@@ -280,7 +263,7 @@ impl Scale<'_> {
         count: usize,
         object: impl Fn(usize) -> Value,
     ) -> anyhow::Result<()> {
-        let api = self.api(kind);
+        let api = self.bed.ours(kind);
         let objects: Vec<DynamicObject> = (0..count)
             .map(|at| serde_json::from_value(object(at)))
             .collect::<Result<_, _>>()?;
@@ -294,7 +277,7 @@ impl Scale<'_> {
     }
 
     async fn create_pods(&self) -> anyhow::Result<()> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let pods: Api<Pod> = Api::namespaced(self.bed.client.clone(), &self.bed.namespace);
         futures::stream::iter(0..self.options.sessions)
             .map(|at| {
                 let pods = pods.clone();
@@ -334,7 +317,7 @@ impl Scale<'_> {
 
     /// Takes off the finalizers, since no operator runs any more.
     async fn release_sessions(&self) -> anyhow::Result<()> {
-        let sessions = self.api("Session");
+        let sessions = self.bed.ours("Session");
         let params = kube::api::ListParams::default();
         let names: Vec<String> = sessions
             .list_metadata(&params)

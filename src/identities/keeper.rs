@@ -17,8 +17,10 @@ use super::authority::{AUTHORITIES, Authority, Data, Plan, field, plan};
 use super::leaves::{Wanted, renew};
 use super::{IdentityOptions, NODES_SECRET, RUNTIME_SECRET, Seen};
 use crate::certificates::x509::X509Error;
+use crate::context::Context;
 use atomix_controller::{
-    ApiError, Category, FIELD_MANAGER, MANAGED_BY_LABEL, Next, ObjectKey, ReconcileError, call,
+    ApiError, Category, Events, FIELD_MANAGER, MANAGED_BY_LABEL, Next, ObjectKey, ReconcileError,
+    Severity, call,
 };
 
 /// Why certificates are not as they should be.
@@ -60,6 +62,7 @@ impl ReconcileError for KeeperError {
 #[derive(Clone)]
 pub(super) struct Keeper {
     client: Client,
+    events: Events,
     seen: Arc<Seen>,
     options: IdentityOptions,
     /// The authorities that every Secret names, and since when we have seen that.
@@ -67,9 +70,10 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(client: Client, seen: Arc<Seen>, options: IdentityOptions) -> Self {
+    pub(super) fn new(context: &Context, seen: Arc<Seen>, options: IdentityOptions) -> Self {
         Self {
-            client,
+            client: context.client.clone(),
+            events: context.events.clone(),
             seen,
             options,
             trusted: Arc::default(),
@@ -146,13 +150,20 @@ impl Keeper {
             return Ok(Next::OnChange);
         };
         let mut until: Option<SystemTime> = None;
+        let mut failed = None;
         for (name, wanted) in [
             (NODES_SECRET, self.seen.nodes_of(namespace)),
             (RUNTIME_SECRET, self.seen.runtime_of(namespace)),
         ] {
             let key = ObjectKey::new(namespace, name);
-            let next = self.keep_secret(&key, &wanted, &authority).await?;
-            until = until.into_iter().chain(next).min();
+            match self.keep_secret(&key, &wanted, &authority).await {
+                Ok(next) => until = until.into_iter().chain(next).min(),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        // The one must not wait for the other: nodes and applications are different people's.
+        if let Some(error) = failed {
+            return Err(error);
         }
         let now = SystemTime::now();
         Ok(match until {
@@ -177,8 +188,16 @@ impl Keeper {
             }
             return Ok(None);
         }
-        if found.as_ref().is_some_and(|secret| !is_ours(secret)) {
-            return Err(KeeperError::NotOurs(key.clone()));
+        if let Some(foreign) = found.as_ref().filter(|secret| !is_ours(secret)) {
+            let error = KeeperError::NotOurs(key.clone());
+            self.events.publish(
+                foreign.as_ref(),
+                Severity::Warning,
+                "NameTaken",
+                "KeepCertificates",
+                error.to_string(),
+            );
+            return Err(error);
         }
         let empty = Data::new();
         let data = found.as_ref().and_then(|secret| secret.data.as_ref());

@@ -204,8 +204,7 @@ impl Identities {
                 self.seen.runtime_secrets.synced().await;
             } => {}
         }
-        let client = self.context.client.clone();
-        let keeper = Keeper::new(client, Arc::clone(&self.seen), self.options.clone());
+        let keeper = Keeper::new(&self.context, Arc::clone(&self.seen), self.options.clone());
         self.queue.add(self.options.authority.clone());
         let metrics = self.context.metrics.clone();
         let reconcile = move |key: ObjectKey| {

@@ -24,6 +24,10 @@ use crate::metrics::Metrics;
 /// Longest wait between two attempts of a broken watch.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
+/// A watch that was begun again so long ago, and has not failed since, works: it says nothing as long
+/// as nothing changes. Longer than a connection may take ([`crate::client`]).
+const WORKS_AFTER: Duration = Duration::from_secs(10);
+
 /// What happened to one object.
 #[derive(Debug)]
 pub enum Change<'a, K> {
@@ -188,17 +192,25 @@ impl<K: Resource<DynamicType = ()> + Send + Sync + 'static> Cache<K> {
         let mut events = watch();
         let mut seen: Option<HashSet<ObjectKey>> = None;
         let mut failures = 0_u32;
+        let works = || {
+            metrics.watch_alive(resource, true);
+            readiness.set(self.is_synced(), format!("{resource} are being listed"));
+        };
         loop {
             let event = tokio::select! {
                 () = shutdown.cancelled() => return,
                 event = events.next() => event,
+                () = tokio::time::sleep(WORKS_AFTER), if failures > 0 => {
+                    failures = 0;
+                    works();
+                    continue;
+                }
             };
             let error = match event {
                 Some(Ok(event)) => {
                     failures = 0;
                     self.handle(event, &mut seen, &prune);
-                    metrics.watch_alive(resource, true);
-                    readiness.set(self.is_synced(), format!("{resource} are being listed"));
+                    works();
                     continue;
                 }
                 Some(Err(error)) => Some(error),
@@ -303,9 +315,12 @@ pub fn prune_metadata<K: Resource>(object: &mut K) {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
+    use atomix_process::admin::Admin;
     use k8s_openapi::api::core::v1::ConfigMap;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
     use parking_lot::Mutex;
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::registry::Registry;
 
     use super::*;
 
@@ -379,5 +394,47 @@ mod tests {
         ];
         assert_eq!(*log.lock(), expected);
         assert_eq!(cache.all().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_works_again_before_anything_changes() {
+        let metrics = Metrics::default();
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let is_alive = || {
+            let mut text = String::new();
+            encode(&mut text, &registry).unwrap();
+            let line = text
+                .lines()
+                .find(|line| line.contains("\"roses\"") && line.contains("alive"));
+            line.unwrap().ends_with(" 1")
+        };
+        let begun = || {
+            let failure = || Err(watcher::Error::NoResourceVersion);
+            let events = [Ok(watcher::Event::Init), Ok(watcher::Event::InitDone)];
+            let events = events.into_iter().chain([failure(), failure(), failure()]);
+            let events: Watch<ConfigMap> = futures::stream::iter(events)
+                .chain(futures::stream::pending())
+                .boxed();
+            events
+        };
+        let readiness = Admin::new(Registry::default()).readiness("roses");
+        let shutdown = CancellationToken::new();
+        let cache = Cache::default();
+        let followed = cache.clone().follow(
+            "roses",
+            metrics.clone(),
+            readiness,
+            shutdown.clone(),
+            begun,
+            prune_metadata,
+        );
+        let task = tokio::spawn(followed);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(!is_alive());
+        tokio::time::sleep(WORKS_AFTER).await;
+        assert!(is_alive());
+        shutdown.cancel();
+        task.await.unwrap();
     }
 }

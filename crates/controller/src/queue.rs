@@ -23,6 +23,9 @@ use super::backoff::Backoff;
 use super::error::ReconcileError;
 use crate::metrics::Metrics;
 
+/// How long reconciles may go on after the shutdown began.
+const LAST_SECOND: Duration = Duration::from_secs(1);
+
 /// When a reconcile that succeeded wants to run again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -179,7 +182,9 @@ impl<K: Key> Waiting<K> {
 }
 
 /// Reconciles the keys of `queue`, at most `concurrency` at a time and never one key twice at a
-/// time, until `shutdown` is cancelled; reconciles that run then are awaited.
+/// time, until `shutdown` is cancelled. Reconciles that run then may end within a second; the others
+/// are dropped wherever they wait, which is what a crash does to them: whoever acts next goes on from
+/// what they have written. So nobody waits for a slow peer before another operator may act.
 ///
 /// # Errors
 /// When a reconcile panics: its object's state is unknown, so the process should end.
@@ -200,6 +205,11 @@ where
     let mut backoff = Backoff::default();
     let mut running: JoinSet<(K, Duration, Result<Next, E>)> = JoinSet::new();
     let mut keys: HashMap<Id, K> = HashMap::new();
+    let drained = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(LAST_SECOND).await;
+    };
+    tokio::pin!(drained);
     loop {
         let mut next_due = None;
         while running.len() < concurrency && !shutdown.is_cancelled() {
@@ -241,6 +251,13 @@ where
             () = shutdown.cancelled(), if !shutdown.is_cancelled() => {}
             () = queue.shared.changed.notified(), if !shutdown.is_cancelled() => {}
             () = timer, if !shutdown.is_cancelled() => {}
+            () = &mut drained => {
+                for key in keys.values() {
+                    tracing::warn!(controller, object = %key, "dropped at the shutdown");
+                }
+                running.shutdown().await;
+                return Ok(());
+            }
             Some(ended) = running.join_next_with_id() => {
                 let (key, duration, result) = match ended {
                     Ok((id, finished)) => {

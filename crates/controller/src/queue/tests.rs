@@ -155,3 +155,40 @@ async fn a_panic_ends_the_controller_and_names_the_object() {
     let error = task.await.unwrap().unwrap_err();
     assert!(error.to_string().ends_with("meadow/tulip"), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_does_not_wait_for_a_reconcile_that_hangs() {
+    let queue = Queue::default();
+    let shutdown = CancellationToken::new();
+    let ended = Arc::new(Mutex::new(Vec::new()));
+    let reconcile = {
+        let ended = Arc::clone(&ended);
+        move |key: String| {
+            let ended = Arc::clone(&ended);
+            async move {
+                let takes = if key == "slow" { 3600 } else { 0 };
+                tokio::time::sleep(Duration::from_millis(500 + takes * 1000)).await;
+                ended.lock().push(key);
+                Ok::<_, Failure>(Next::OnChange)
+            }
+        }
+    };
+    let metrics = Metrics::default();
+    let task = run(
+        "test",
+        2,
+        queue.clone(),
+        metrics,
+        shutdown.clone(),
+        reconcile,
+    );
+    let task = tokio::spawn(task);
+    queue.add("slow".to_owned());
+    queue.add("quick".to_owned());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let began = Instant::now();
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
+    assert_eq!(began.elapsed().as_millis(), LAST_SECOND.as_millis());
+    assert_eq!(*ended.lock(), ["quick"]);
+}

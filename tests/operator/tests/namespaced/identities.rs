@@ -25,7 +25,7 @@ use atomix_proto::runtime::v1::runtime_client::RuntimeClient;
 use atomix_tls::{Credentials, Identity};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -437,4 +437,50 @@ async fn come_and_go(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()>
 async fn operator_seen(bed: &TestBed) -> Result<bool> {
     let secrets: Api<Secret> = Api::namespaced(bed.client().clone(), bed.namespace());
     Ok(secrets.get_opt(identity::AUTHORITY).await?.is_some())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreign_secret_of_the_nodes_name_is_told_of_and_keeps_only_the_nodes_waiting()
+-> Result<()> {
+    let bed = TestBed::create_secured("taken", Lifetimes::default()).await?;
+    workload::run_in(bed, None, take_the_name).await?;
+    Ok(())
+}
+
+async fn take_the_name(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    let size = StoreSize {
+        replicas: 1,
+        partitions: 1,
+    };
+    let secrets: Api<Secret> = Api::namespaced(bed.client().clone(), bed.namespace());
+    let foreign = json!({"metadata": {"name": NODES_SECRET}, "stringData": {"mine": "yes"}});
+    let foreign: Secret = serde_json::from_value(foreign)?;
+    secrets.create(&PostParams::default(), &foreign).await?;
+    resources::create(&bed.stores(), samples::store(STORE, size)).await?;
+    resources::create(&bed.sessions(), samples::session(SESSION, STORE, "hive")).await?;
+    operator
+        .until("the Secret to be told of", LIMIT, async || {
+            content(bed, RUNTIME_SECRET).await?;
+            let warnings = resources::warnings(bed.client(), bed.namespace(), NODES_SECRET).await?;
+            let told = warnings.get("NameTaken").context("no warning")?;
+            let notes = told.iter().filter_map(|event| event.note.as_deref());
+            ensure!(
+                notes.clone().any(|note| note.contains("rename it")),
+                "{told:?}"
+            );
+            Ok(())
+        })
+        .await?;
+    let kept = content(bed, NODES_SECRET).await?;
+    ensure!(kept.keys().eq(["mine"]), "the Secret was written to");
+
+    secrets
+        .delete(NODES_SECRET, &DeleteParams::default())
+        .await?;
+    operator
+        .until_settled("the Store to be ready", LIMIT, async || {
+            workload::store_is_ready(bed, STORE).await?;
+            workload::groups_are_whole(bed, STORE, size).await
+        })
+        .await
 }
