@@ -44,11 +44,14 @@ helm --kubeconfig "$kubeconfig" upgrade --install atomix charts/atomix --namespa
     --set tls.enabled=false --wait --timeout 3m
 operator=$("$bench" operator --kubeconfig "$kubeconfig" --registry localhost/atomix --tag "$tag" | tee /dev/stderr)
 
+how=
+[[ -n ${QUICK:-} ]] && how=" Each row was measured shorter than by default (QUICK=1)."
+
 cat >docs/benchmarks.md <<END
 # Benchmarks
 
 Written by \`make bench\` on $(date -u +%Y-%m-%d). The machine is shared and noisy: read ratios and medians, not single
-figures. Goals stand beside the rows; a row that falls short stays.
+figures. Goals stand beside the rows; a row that falls short stays.$how
 
 | | |
 |---|---|
