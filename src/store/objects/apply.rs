@@ -12,8 +12,9 @@ use kube::{Api, ResourceExt as _};
 use crate::context::Context;
 use crate::store::dereference::{Inputs, StatefulSetView};
 use crate::store::error::StoreError;
+use crate::store::nodes::watches::NodeState;
 use crate::store::objects::build::{Owner, StoreObjects};
-use crate::store::objects::heal::pods_to_replace;
+use crate::store::objects::heal::{is_before_the_mark, pods_to_replace};
 use crate::store::objects::pods::StoragePodView;
 use atomix_controller::apply::Outcome;
 use atomix_controller::{ApplyError, Observed, Severity, call};
@@ -131,7 +132,8 @@ async fn delete_budget(
 
 impl Applied {
     /// Before the mark, deletes pods of an old revision: nothing is lost with them, and they may be
-    /// what holds the bootstrap up. After it pods are replaced by a rolling change.
+    /// what holds the bootstrap up. After it pods are replaced by a rolling change; so are they when
+    /// the plan that would carry the mark cannot be read (`heal`).
     ///
     /// # Errors
     /// The first call that fails; a pod that is gone or replaced is no failure.
@@ -141,8 +143,10 @@ impl Applied {
         owner: &Owner,
         inputs: &Inputs,
         store: &Store,
+        was_bootstrapped: bool,
     ) -> Result<(), StoreError> {
-        if inputs.is_bootstrapped() {
+        let nodes = inputs.nodes.values().filter_map(NodeState::view);
+        if !is_before_the_mark(&inputs.plan.stored, was_bootstrapped, nodes) {
             return Ok(());
         }
         let seen = inputs.stateful_set.as_deref();

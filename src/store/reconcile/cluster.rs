@@ -116,7 +116,7 @@ impl Pass<'_> {
             owner: self.owner,
             cluster: self.cluster,
             desired: &desired,
-            was_bootstrapped: self.previous.bootstrapped == Some(true),
+            was_bootstrapped: self.was_bootstrapped(),
         };
         let mut decision = bootstrapper.decide(&inputs);
         if inputs.is_bootstrapped() && !decision.actions.is_empty() && !self.is_paused {
@@ -162,6 +162,11 @@ impl Pass<'_> {
         };
         self.tell(&mut judged).await?;
         self.act(judged).await
+    }
+
+    /// The status says that the mark was written.
+    fn was_bootstrapped(&self) -> bool {
+        self.previous.bootstrapped == Some(true)
     }
 
     fn placer(&self) -> Placer<'_> {
@@ -229,7 +234,13 @@ impl Pass<'_> {
     async fn apply(&self, prepared: Prepared, inputs: &mut Inputs) -> Result<(), StoreError> {
         let applied = prepared.apply(&self.context, inputs).await?;
         applied
-            .heal(&self.context, self.owner, inputs, self.store)
+            .heal(
+                &self.context,
+                self.owner,
+                inputs,
+                self.store,
+                self.was_bootstrapped(),
+            )
             .await?;
         if !inputs.is_bootstrapped() {
             return Ok(());
