@@ -13,6 +13,7 @@ use crate::store::dereference::Inputs;
 use crate::store::error::StoreError;
 use crate::store::members::placement::{self, Decision, HeldState, Observed, Seen};
 use crate::store::nodes::watches::Watches;
+use crate::store::objects::budget::Groups;
 use crate::store::objects::build::Owner;
 use crate::store::spec::validate::Cluster;
 use atomix_controller::Next;
@@ -32,11 +33,11 @@ pub struct Placed {
 }
 
 impl Placed {
-    /// The number of voters of the smallest group, where a leader told it.
+    /// What leaders told of the sizes of their groups.
     #[must_use]
-    pub fn smallest_group(&self) -> Option<usize> {
-        let known = self.observed.groups.values().flatten();
-        known.map(|group| group.voters.len()).min()
+    pub fn groups(&self) -> Groups {
+        let groups = self.observed.groups.values();
+        Groups::of(groups.map(|group| group.as_ref().map(|group| group.voters.len())))
     }
 
     /// Whether members are to be changed now.

@@ -14,7 +14,7 @@ use crate::store::members::recovery::{self, Wish};
 use crate::store::names;
 use crate::store::nodes::watches::NodeState;
 use crate::store::objects::apply::Prepared;
-use crate::store::objects::budget::bearable;
+use crate::store::objects::budget::{Groups, bearable};
 use crate::store::objects::build::{Owner, Protection, build};
 use crate::store::objects::tls;
 use crate::store::ownership::{self, Ownership};
@@ -219,12 +219,16 @@ impl Pass<'_> {
         let fields = config_from::merge::shown(&self.store.spec).unwrap_or_default();
         let shown =
             driver_config::shown(cluster, &fields, &key.name, &key.namespace, protection.tls);
-        let smallest = placed.and_then(Placed::smallest_group);
-        let bearable = bearable(cluster.replication_factor, smallest);
+        let groups = match placed {
+            Some(placed) => placed.groups(),
+            None if bootstrapper.was_bootstrapped => Groups::Part(None),
+            None => Groups::NotMade,
+        };
+        let bearable = bearable(cluster.replication_factor, groups);
         let image = &self.reconciler.options.node_image;
         let built = of_template(cluster, inputs.stateful_set.as_deref());
         let objects = build(owner, &built, &shown, image, pods, protection, bearable);
-        match Box::pin(self.apply(Prepared::new(objects), inputs)).await {
+        match Box::pin(self.apply(Prepared::new(objects, groups), inputs)).await {
             Ok(()) => bootstrapper.carry_out(inputs, decision).await,
             Err(error) => Outcome::stopped(decision.phase, error),
         }
