@@ -75,12 +75,10 @@ fn was_never_reached(pod: &Pod) -> bool {
     let Some(status) = &pod.status else {
         return true;
     };
-    let has_run = |state: &Option<ContainerState>| {
-        let state = state.as_ref();
-        state.is_some_and(|state| state.running.is_some() || state.terminated.is_some())
-    };
+    let has_run = |state: &ContainerState| state.running.is_some() || state.terminated.is_some();
     let has_started = |container: &ContainerStatus| {
-        container.restart_count > 0 || has_run(&container.state) || has_run(&container.last_state)
+        let mut states = container.state.iter().chain(&container.last_state);
+        container.restart_count > 0 || states.any(has_run)
     };
     let mut containers = status.container_statuses.iter().flatten();
     // Of a pod that is over, a kubelet may have cleared the rest.
