@@ -1,5 +1,7 @@
 //! A Store with storage nodes: what is read, decided, carried out and told, in this order.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Reconciler, owner_of};
@@ -175,6 +177,12 @@ impl Pass<'_> {
             owner: self.owner,
             cluster: self.cluster,
             watches: &self.reconciler.watches,
+            never_bound: match self.cluster.storage {
+                ClusterStorage::Ephemeral => BTreeSet::new(),
+                ClusterStorage::Volumes { .. } => {
+                    claims::never_bound(self.key, &self.reconciler.children.claims)
+                }
+            },
         }
     }
 
