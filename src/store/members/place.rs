@@ -13,8 +13,10 @@ use crate::store::dereference::Inputs;
 use crate::store::error::StoreError;
 use crate::store::members::placement::{self, Decision, HeldState, Observed, Seen};
 use crate::store::nodes::watches::Watches;
+use crate::store::objects::budget::Groups;
 use crate::store::objects::build::Owner;
 use crate::store::spec::validate::Cluster;
+use crate::store::volumes::claims::still_never_bound;
 use atomix_controller::Next;
 
 /// How soon something that is waited for is looked at again when no event comes first.
@@ -32,11 +34,11 @@ pub struct Placed {
 }
 
 impl Placed {
-    /// The number of voters of the smallest group, where a leader told it.
+    /// What leaders told of the sizes of their groups.
     #[must_use]
-    pub fn smallest_group(&self) -> Option<usize> {
-        let known = self.observed.groups.values().flatten();
-        known.map(|group| group.voters.len()).min()
+    pub fn groups(&self) -> Groups {
+        let groups = self.observed.groups.values();
+        Groups::of(groups.map(|group| group.as_ref().map(|group| group.voters.len())))
     }
 
     /// Whether members are to be changed now.
@@ -68,6 +70,8 @@ pub struct Placer<'a> {
     pub cluster: &'a Cluster,
     /// Through which nodes are asked.
     pub watches: &'a Watches,
+    /// Ordinals whose claims have never had a volume, as last seen.
+    pub never_bound: BTreeSet<u32>,
 }
 
 impl Placer<'_> {
@@ -89,7 +93,8 @@ impl Placer<'_> {
             return Ok(None);
         };
         let leaders = inputs.views();
-        let observed = self.see(&plan, inputs, &leaders, None);
+        let without_disk = self.without_disk(inputs);
+        let observed = self.see(&plan, inputs, &leaders, None, &without_disk);
         let decision = self.decide(&observed);
         let live = inputs.live_replicas();
         let is_sized = live == self.cluster.replicas && live == decision.replicas;
@@ -100,9 +105,12 @@ impl Placer<'_> {
         inputs
             .refresh(self.context, self.owner, self.watches)
             .await?;
+        // After the answers: a member that they tell of was on an earlier claim than one that has no
+        // volume now.
+        let without_disk = still_never_bound(self.context, self.owner, &without_disk).await?;
         let limit = Some(contact_limit(&plan));
         let leaders = inputs.views();
-        let observed = self.see(&plan, inputs, &leaders, limit);
+        let observed = self.see(&plan, inputs, &leaders, limit, &without_disk);
         // What a node has begun must be newer than what the leader knows: else a member that was
         // removed in between would look like one that is yet to come.
         let begun = nodes_with_a_begun_join(&observed);
@@ -110,8 +118,16 @@ impl Placer<'_> {
             return Ok(Some(placed(self.decide(&observed), observed, *plan)));
         }
         inputs.ask(begun, self.watches).await;
-        let observed = self.see(&plan, inputs, &leaders, limit);
+        let observed = self.see(&plan, inputs, &leaders, limit, &without_disk);
         Ok(Some(placed(self.decide(&observed), observed, *plan)))
+    }
+
+    /// Ordinals that have no disk until a machine takes their pods.
+    fn without_disk(&self, inputs: &Inputs) -> BTreeSet<u32> {
+        let waiting = inputs.pods.iter();
+        let waiting = waiting.filter(|(_, pod)| pod.is_unschedulable());
+        let waiting: BTreeSet<u32> = waiting.map(|(ordinal, _)| *ordinal).collect();
+        waiting.intersection(&self.never_bound).copied().collect()
     }
 
     fn see(
@@ -120,6 +136,7 @@ impl Placer<'_> {
         inputs: &Inputs,
         leaders: &std::collections::BTreeMap<u32, crate::store::NodeView>,
         contact_limit: Option<Duration>,
+        without_disk: &BTreeSet<u32>,
     ) -> Observed {
         let seen = Seen {
             store: &self.owner.name,
@@ -127,6 +144,7 @@ impl Placer<'_> {
             leaders,
             holders: &inputs.views(),
             zones: &inputs.zones(),
+            without_disk,
             live_replicas: inputs.live_replicas(),
             contact_limit,
         };

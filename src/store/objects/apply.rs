@@ -12,8 +12,10 @@ use kube::{Api, ResourceExt as _};
 use crate::context::Context;
 use crate::store::dereference::{Inputs, StatefulSetView};
 use crate::store::error::StoreError;
+use crate::store::nodes::watches::NodeState;
+use crate::store::objects::budget::{self, Change, Groups};
 use crate::store::objects::build::{Owner, StoreObjects};
-use crate::store::objects::heal::pods_to_replace;
+use crate::store::objects::heal::{is_before_the_mark, pods_to_replace};
 use crate::store::objects::pods::StoragePodView;
 use atomix_controller::apply::Outcome;
 use atomix_controller::{ApplyError, Observed, Severity, call};
@@ -23,6 +25,7 @@ use atomix_resources::Store;
 #[derive(Debug)]
 pub struct Prepared {
     objects: StoreObjects,
+    groups: Groups,
 }
 
 /// Objects that the API server has accepted; only with them pods are healed and nodes told.
@@ -33,10 +36,10 @@ pub struct Applied {
 }
 
 impl Prepared {
-    /// What was built.
+    /// What was built, and what was known then of the groups that the budget guards.
     #[must_use]
-    pub fn new(objects: StoreObjects) -> Self {
-        Self { objects }
+    pub fn new(objects: StoreObjects, groups: Groups) -> Self {
+        Self { objects, groups }
     }
 
     /// Applies what differs: the ConfigMap before the StatefulSet whose pods mount it.
@@ -82,19 +85,50 @@ impl Prepared {
                 Observed::of(inputs.stateful_set.as_ref()),
             )
             .await?;
-        match (&budget, &inputs.budget) {
-            (Some(budget), seen) => {
-                let seen = Observed::of(seen.as_ref());
-                let action = "apply the PodDisruptionBudget";
-                applier.apply(action, budget, seen).await?;
-            }
-            (None, Some(seen)) => delete_budget(context, &stateful_set, seen).await?,
-            (None, None) => {}
-        }
+        apply_budget(context, &stateful_set, budget, inputs, self.groups).await?;
         Ok(Applied {
             stateful_set: applied,
         })
     }
+}
+
+/// Applies the budget, or deletes it when there is to be none. One that is there is not widened
+/// while a group that is not known may bear less.
+async fn apply_budget(
+    context: &Context,
+    sibling: &StatefulSet,
+    built: Option<PodDisruptionBudget>,
+    inputs: &Inputs,
+    groups: Groups,
+) -> Result<(), StoreError> {
+    let change = match &inputs.budget {
+        Some(_) => budget::change(built.as_ref(), groups),
+        // Any budget allows less than none.
+        None => Change::AsBuilt,
+    };
+    match (change, built, &inputs.budget) {
+        (Change::Keep, _, _) | (_, None, None) => Ok(()),
+        (_, None, Some(seen)) => delete_budget(context, sibling, seen).await,
+        (change, Some(built), seen) => {
+            if change == Change::UnlessMore && would_widen(context, &built).await? {
+                return Ok(());
+            }
+            let seen = Observed::of(seen.as_ref());
+            let action = "apply the PodDisruptionBudget";
+            context.applier.apply(action, &built, seen).await?;
+            Ok(())
+        }
+    }
+}
+
+/// Whether the budget that is there allows less: the caches do not hold its number.
+async fn would_widen(context: &Context, built: &PodDisruptionBudget) -> Result<bool, StoreError> {
+    let namespace = built.metadata.namespace.clone().unwrap_or_default();
+    let budgets: Api<PodDisruptionBudget> = Api::namespaced(context.client.clone(), &namespace);
+    let name = built.name_any();
+    let read = call("read the PodDisruptionBudget", budgets.get_opt(&name)).await;
+    let live = read.map_err(ApplyError::Api)?;
+    Ok(live.is_some_and(|live| budget::allows_more(built, &live)))
 }
 
 /// Deletes a budget of this Store that would forbid every drain; a stranger's stays.
@@ -131,7 +165,8 @@ async fn delete_budget(
 
 impl Applied {
     /// Before the mark, deletes pods of an old revision: nothing is lost with them, and they may be
-    /// what holds the bootstrap up. After it pods are replaced by a rolling change.
+    /// what holds the bootstrap up. After it pods are replaced by a rolling change; so are they when
+    /// the plan that would carry the mark cannot be read (`heal`).
     ///
     /// # Errors
     /// The first call that fails; a pod that is gone or replaced is no failure.
@@ -141,8 +176,10 @@ impl Applied {
         owner: &Owner,
         inputs: &Inputs,
         store: &Store,
+        was_bootstrapped: bool,
     ) -> Result<(), StoreError> {
-        if inputs.is_bootstrapped() {
+        let nodes = inputs.nodes.values().filter_map(NodeState::view);
+        if !is_before_the_mark(&inputs.plan.stored, was_bootstrapped, nodes) {
             return Ok(());
         }
         let seen = inputs.stateful_set.as_deref();

@@ -10,14 +10,81 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use crate::store::names;
 use crate::store::objects::build::Owner;
 
-/// How many voters of a group may be away so that the others are a majority. `smallest` is the
-/// number of voters that the smallest group has now, where it is known: while copies are added, the
-/// wanted number would promise too much.
+/// What is known of the groups that a budget guards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Groups {
+    /// There are none yet.
+    NotMade,
+    /// All of them: how many voters the smallest has now.
+    All(usize),
+    /// Not all of them: how many voters the smallest has of those that are known.
+    Part(Option<usize>),
+}
+
+impl Groups {
+    /// The groups of a Store by how many voters their leaders tell of; `None` = no leader did.
+    pub fn of(voters: impl Iterator<Item = Option<usize>>) -> Self {
+        let (mut smallest, mut are_known) = (None, true);
+        for voters in voters {
+            match (voters, smallest) {
+                (None, _) => are_known = false,
+                (Some(voters), None) => smallest = Some(voters),
+                (Some(voters), Some(least)) => smallest = Some(voters.min(least)),
+            }
+        }
+        match smallest {
+            Some(smallest) if are_known => Self::All(smallest),
+            smallest => Self::Part(smallest),
+        }
+    }
+}
+
+/// How many voters of a group may be away so that the others are a majority. The number that the
+/// smallest group has now counts: while copies are added, the wanted number would promise too much.
 #[must_use]
-pub fn bearable(replication_factor: u32, smallest: Option<usize>) -> u32 {
+pub fn bearable(replication_factor: u32, groups: Groups) -> u32 {
+    let smallest = match groups {
+        Groups::NotMade => None,
+        Groups::All(voters) => Some(voters),
+        Groups::Part(voters) => voters,
+    };
     let smallest = smallest.and_then(|voters| u32::try_from(voters).ok());
     let voters = smallest.map_or(replication_factor, |voters| voters.min(replication_factor));
     voters.saturating_sub(1) / 2
+}
+
+/// What becomes of a budget that is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It becomes what was built, or goes when nothing was.
+    AsBuilt,
+    /// It stays: more must not be allowed while a group that is not known may bear less.
+    Keep,
+    /// It becomes what was built unless that allows more, see [`allows_more`].
+    UnlessMore,
+}
+
+/// What becomes of a budget that is there, when `built` is to take its place.
+pub(super) fn change(built: Option<&PodDisruptionBudget>, groups: Groups) -> Change {
+    match (groups, built) {
+        (Groups::NotMade | Groups::All(_), _) => Change::AsBuilt,
+        // Without a budget any number may be away.
+        (Groups::Part(_), None) | (Groups::Part(None), Some(_)) => Change::Keep,
+        (Groups::Part(Some(_)), Some(_)) => Change::UnlessMore,
+    }
+}
+
+/// Whether what was built allows more than the budget that is there.
+pub(super) fn allows_more(built: &PodDisruptionBudget, live: &PodDisruptionBudget) -> bool {
+    let number = |budget: &PodDisruptionBudget| match budget.spec.as_ref()?.max_unavailable {
+        Some(IntOrString::Int(number)) => Some(number),
+        // Not by us: it is set right.
+        Some(IntOrString::String(_)) | None => None,
+    };
+    match (number(built), number(live)) {
+        (Some(built), Some(live)) => built > live,
+        _ => false,
+    }
 }
 
 /// The budget; `None` when a partition bears no loss at all, since it would forbid every drain.
@@ -41,28 +108,95 @@ pub(super) fn budget(owner: &Owner, bearable: u32) -> Option<PodDisruptionBudget
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
     use super::*;
 
     #[test]
     fn as_many_may_be_away_as_leave_a_majority() {
-        for (factor, smallest, expected) in [
-            (1, None, 0),
-            (3, None, 1),
-            (5, None, 2),
-            (7, Some(7), 3),
+        for (factor, groups, expected) in [
+            (1, Groups::NotMade, 0),
+            (3, Groups::NotMade, 1),
+            (5, Groups::Part(None), 2),
+            (7, Groups::All(7), 3),
             // Copies are being added, or taken away.
-            (3, Some(1), 0),
-            (5, Some(3), 1),
-            (5, Some(4), 1),
-            (3, Some(5), 1),
-            (1, Some(3), 0),
-            (3, Some(0), 0),
+            (3, Groups::All(1), 0),
+            (5, Groups::All(3), 1),
+            (5, Groups::Part(Some(4)), 1),
+            (3, Groups::All(5), 1),
+            (1, Groups::All(3), 0),
+            (3, Groups::All(0), 0),
         ] {
-            assert_eq!(
-                bearable(factor, smallest),
-                expected,
-                "{factor} {smallest:?}"
-            );
+            assert_eq!(bearable(factor, groups), expected, "{factor} {groups:?}");
         }
+    }
+
+    #[test]
+    fn one_group_without_a_known_leader_leaves_the_smallest_unknown() {
+        for (voters, expected) in [
+            ([Some(5), Some(3)].as_slice(), Groups::All(3)),
+            (&[Some(5), None, Some(4)], Groups::Part(Some(4))),
+            (&[None, None], Groups::Part(None)),
+            (&[], Groups::Part(None)),
+        ] {
+            assert_eq!(Groups::of(voters.iter().copied()), expected, "{voters:?}");
+        }
+    }
+
+    fn built(bearable: u32) -> Option<PodDisruptionBudget> {
+        let owner = Owner {
+            name: "tulip".to_owned(),
+            namespace: "meadow".to_owned(),
+            reference: OwnerReference::default(),
+        };
+        budget(&owner, bearable)
+    }
+
+    /// Whether a budget that is there changes, by what is known.
+    fn changes(live: u32, factor: u32, groups: Groups) -> bool {
+        let Some(live) = built(live) else {
+            return true;
+        };
+        let built = built(bearable(factor, groups));
+        match (change(built.as_ref(), groups), &built) {
+            (Change::AsBuilt, _) => built.as_ref() != Some(&live),
+            (Change::Keep, _) => false,
+            (Change::UnlessMore, None) => panic!("nothing to compare"),
+            (Change::UnlessMore, Some(built)) => *built != live && !allows_more(built, &live),
+        }
+    }
+
+    #[test]
+    fn a_budget_is_never_widened_while_a_group_is_unknown() {
+        for (live, factor, groups, expected) in [
+            // From 3 copies to 5, and the operator has just started.
+            (1, 5, Groups::Part(None), false),
+            (1, 5, Groups::Part(Some(5)), false),
+            (1, 5, Groups::All(3), false),
+            (1, 5, Groups::All(5), true),
+            // Fewer copies: narrowed at once where a group is known to be small.
+            (2, 3, Groups::Part(Some(5)), true),
+            (2, 5, Groups::Part(Some(3)), true),
+            (2, 3, Groups::Part(None), false),
+            // To one copy: without a budget all may go at once.
+            (1, 1, Groups::Part(Some(3)), false),
+            (1, 1, Groups::Part(None), false),
+            (1, 1, Groups::All(1), true),
+        ] {
+            let changes = changes(live, factor, groups);
+            assert_eq!(changes, expected, "{live} {factor} {groups:?}");
+        }
+    }
+
+    #[test]
+    fn a_budget_that_somebody_else_wrote_is_set_right() {
+        let mut live = built(1);
+        if let Some(spec) = live.as_mut().and_then(|live| live.spec.as_mut()) {
+            spec.max_unavailable = Some(IntOrString::String("50%".to_owned()));
+        }
+        let more = live
+            .zip(built(2))
+            .map(|(live, built)| allows_more(&built, &live));
+        assert_eq!(more, Some(false));
     }
 }

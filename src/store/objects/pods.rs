@@ -250,6 +250,15 @@ impl StoragePodView {
                 .is_none_or(|container| container.state.running.is_none())
     }
 
+    /// The scheduler says that no machine takes it, so its node has never run.
+    #[must_use]
+    pub fn is_unschedulable(&self) -> bool {
+        self.spec.node_name.is_none()
+            && self
+                .condition("PodScheduled")
+                .is_some_and(|scheduled| scheduled.status == "False")
+    }
+
     /// The operator says whether its disk counts.
     #[must_use]
     pub fn has_gate(&self) -> bool {
@@ -345,6 +354,20 @@ mod tests {
                 "{status}"
             );
         }
+    }
+
+    #[test]
+    fn a_pod_is_unschedulable_only_when_the_scheduler_says_so() {
+        let scheduled = |status: &str| {
+            let condition = json!({"type": "PodScheduled", "status": status});
+            pod(json!({"phase": "Pending", "conditions": [condition]}))
+        };
+        assert!(scheduled("False").is_unschedulable());
+        assert!(!scheduled("True").is_unschedulable());
+        assert!(!pod(json!({"phase": "Pending"})).is_unschedulable());
+        let mut bound = scheduled("False");
+        bound.spec.node_name = Some("machine-1".to_owned());
+        assert!(!bound.is_unschedulable());
     }
 
     #[test]

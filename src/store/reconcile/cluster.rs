@@ -1,5 +1,7 @@
 //! A Store with storage nodes: what is read, decided, carried out and told, in this order.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Reconciler, owner_of};
@@ -14,7 +16,7 @@ use crate::store::members::recovery::{self, Wish};
 use crate::store::names;
 use crate::store::nodes::watches::NodeState;
 use crate::store::objects::apply::Prepared;
-use crate::store::objects::budget::bearable;
+use crate::store::objects::budget::{Groups, bearable};
 use crate::store::objects::build::{Owner, Protection, build};
 use crate::store::objects::tls;
 use crate::store::ownership::{self, Ownership};
@@ -116,7 +118,7 @@ impl Pass<'_> {
             owner: self.owner,
             cluster: self.cluster,
             desired: &desired,
-            was_bootstrapped: self.previous.bootstrapped == Some(true),
+            was_bootstrapped: self.was_bootstrapped(),
         };
         let mut decision = bootstrapper.decide(&inputs);
         if inputs.is_bootstrapped() && !decision.actions.is_empty() && !self.is_paused {
@@ -164,12 +166,23 @@ impl Pass<'_> {
         self.act(judged).await
     }
 
+    /// The status says that the mark was written.
+    fn was_bootstrapped(&self) -> bool {
+        self.previous.bootstrapped == Some(true)
+    }
+
     fn placer(&self) -> Placer<'_> {
         Placer {
             context: &self.context,
             owner: self.owner,
             cluster: self.cluster,
             watches: &self.reconciler.watches,
+            never_bound: match self.cluster.storage {
+                ClusterStorage::Ephemeral => BTreeSet::new(),
+                ClusterStorage::Volumes { .. } => {
+                    claims::never_bound(self.key, &self.reconciler.children.claims)
+                }
+            },
         }
     }
 
@@ -214,12 +227,16 @@ impl Pass<'_> {
         let fields = config_from::merge::shown(&self.store.spec).unwrap_or_default();
         let shown =
             driver_config::shown(cluster, &fields, &key.name, &key.namespace, protection.tls);
-        let smallest = placed.and_then(Placed::smallest_group);
-        let bearable = bearable(cluster.replication_factor, smallest);
+        let groups = match placed {
+            Some(placed) => placed.groups(),
+            None if bootstrapper.was_bootstrapped => Groups::Part(None),
+            None => Groups::NotMade,
+        };
+        let bearable = bearable(cluster.replication_factor, groups);
         let image = &self.reconciler.options.node_image;
         let built = of_template(cluster, inputs.stateful_set.as_deref());
         let objects = build(owner, &built, &shown, image, pods, protection, bearable);
-        match Box::pin(self.apply(Prepared::new(objects), inputs)).await {
+        match Box::pin(self.apply(Prepared::new(objects, groups), inputs)).await {
             Ok(()) => bootstrapper.carry_out(inputs, decision).await,
             Err(error) => Outcome::stopped(decision.phase, error),
         }
@@ -229,7 +246,13 @@ impl Pass<'_> {
     async fn apply(&self, prepared: Prepared, inputs: &mut Inputs) -> Result<(), StoreError> {
         let applied = prepared.apply(&self.context, inputs).await?;
         applied
-            .heal(&self.context, self.owner, inputs, self.store)
+            .heal(
+                &self.context,
+                self.owner,
+                inputs,
+                self.store,
+                self.was_bootstrapped(),
+            )
             .await?;
         if !inputs.is_bootstrapped() {
             return Ok(());

@@ -28,7 +28,7 @@ use crate::store::nodes::watches::Watches;
 use crate::store::objects::build::Owner;
 use crate::store::objects::pods::StoragePodView;
 use crate::store::objects::tls;
-use crate::store::rolling::keep::Refusals;
+use crate::store::rolling::refusals::Refusals;
 use crate::store::rolling::replicated::Gates;
 use crate::store::spec::config_from::ConfigTrouble;
 use crate::store::spec::driver_config::{self, DriverConfig};

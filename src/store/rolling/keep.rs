@@ -4,11 +4,8 @@
 //! What the watches told says whether there is anything to do; only then all nodes are asked, twice
 //! (`strength`). Each of the plans is pure and a module of its own.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
-
-use parking_lot::Mutex;
-use tokio::time::Instant;
 
 use crate::context::Context;
 use crate::store::bootstrap::carry_out::Announcement;
@@ -20,6 +17,7 @@ use crate::store::nodes::strength::{Looks, Strength};
 use crate::store::nodes::watches::{NodeState, Watches};
 use crate::store::objects::build::Owner;
 use crate::store::objects::pods::StoragePodView;
+use crate::store::rolling::refusals::{PATIENCE, Refusals};
 use crate::store::rolling::replicated::{Gates, wanted};
 use crate::store::rolling::{self, Pod, PodState, Replaced, Replacer, Roll, Step};
 use crate::store::spec::validate::{Cluster, ClusterStorage};
@@ -30,33 +28,6 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// How soon after something that no event tells of.
 const LATER: Duration = Duration::from_secs(2);
-
-/// For how long a budget may refuse an eviction before people are told: the controller that counts
-/// the pods is a little behind each time.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Since when budgets have refused the eviction of pods, by the pod's uid.
-#[derive(Debug, Default)]
-pub struct Refusals(Mutex<HashMap<String, Instant>>);
-
-impl Refusals {
-    fn note(&self, pod: &StoragePodView) {
-        let uid = pod.metadata.uid.clone().unwrap_or_default();
-        let mut since = self.0.lock();
-        since.entry(uid).or_insert_with(Instant::now);
-    }
-
-    fn lasts(&self, pod: &StoragePodView, limit: Duration) -> bool {
-        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        let since = self.0.lock().get(uid).copied();
-        since.is_some_and(|since| since.elapsed() > limit)
-    }
-
-    /// To be called when a pod is gone.
-    pub fn forget(&self, pod_uid: &str) {
-        self.0.lock().remove(pod_uid);
-    }
-}
 
 /// Looks at one bootstrapped Store, and acts.
 #[derive(Debug)]
@@ -152,13 +123,17 @@ impl Keeper<'_> {
         };
         let roll = self.roll(inputs, placed, judged, newest.as_deref());
         let next = self.next(inputs, &roll, &gates, &pods);
-        let is_held_up = match &roll.step {
-            Step::Replace(ordinals, _) => {
-                let mut going = ordinals.iter().filter_map(|at| inputs.pods.get(at));
-                going.any(|pod| self.refusals.lasts(pod, PATIENCE))
-            }
-            Step::Done | Step::Wait(_) | Step::Refused { .. } => false,
+        let targets: &[u32] = match &roll.step {
+            Step::Replace(ordinals, _) => ordinals,
+            Step::Done | Step::Wait(_) | Step::Refused { .. } => &[],
         };
+        // A change that was taken back says nothing of the next one.
+        let spared = inputs.pods.iter().filter(|(at, _)| {
+            !targets.contains(at) && !self.is_old(inputs, **at, newest.as_deref())
+        });
+        spared.for_each(|(_, pod)| self.refusals.forget(uid_of(pod)));
+        let mut going = targets.iter().filter_map(|at| inputs.pods.get(at));
+        let is_held_up = going.any(|pod| self.refusals.last(uid_of(pod), PATIENCE));
         Kept {
             roll,
             is_held_up,
@@ -266,14 +241,14 @@ impl Keeper<'_> {
                 owner: self.owner,
                 inputs,
                 has_budget: inputs.budget.is_some(),
-                is_refused: going.any(|pod| self.refusals.lasts(pod, PATIENCE / 2)),
+                is_refused: going.any(|pod| self.refusals.last(uid_of(pod), PATIENCE / 2)),
             };
             let events = match replacer.replace(ordinals, *why).await? {
                 Replaced::Gone(event) => vec![event],
                 Replaced::Overtaken => Vec::new(),
                 Replaced::NotAllowed => {
                     let going = ordinals.iter().filter_map(|at| inputs.pods.get(at));
-                    going.for_each(|pod| self.refusals.note(pod));
+                    going.for_each(|pod| self.refusals.note(uid_of(pod)));
                     Vec::new()
                 }
             };
@@ -318,6 +293,10 @@ pub fn sooner(one: Next, other: Next) -> Next {
         }
         (Next::OnChange, Next::OnChange) => Next::OnChange,
     }
+}
+
+fn uid_of(pod: &StoragePodView) -> &str {
+    pod.metadata.uid.as_deref().unwrap_or_default()
 }
 
 fn is_up(inputs: &Inputs, ordinal: u32) -> bool {

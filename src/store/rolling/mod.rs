@@ -14,6 +14,7 @@
 
 pub mod keep;
 mod observed;
+pub mod refusals;
 mod replace;
 pub mod replicated;
 mod template;

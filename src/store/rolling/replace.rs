@@ -3,13 +3,15 @@
 //! A node whose stop costs the partitions a copy goes by the eviction API: the API server itself refuses when the Store's budget
 //! allows no disruption, so an operator that was paused between its look and its call, a drain and
 //! this one cannot together stop more nodes than the partitions bear. A pod that does not run and
-//! takes no data along, or belongs to a Store without a budget, is deleted. Both name the pod's uid.
+//! takes no data along, or belongs to a Store without a budget, is deleted; so is one whose eviction
+//! the API server has just refused again because its budget still counts pods that are gone. All name
+//! the pod's uid.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::{Eviction, PodDisruptionBudget};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{self as meta, Time};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
 use serde_json::Value;
@@ -62,17 +64,19 @@ impl Replacer<'_> {
         let Some(live) = self.as_planned(ordinals, why).await? else {
             return Ok(Replaced::Overtaken);
         };
-        let is_stale = self.is_refused
-            && live.iter().all(StoragePodView::is_ready)
-            && self.counts_pods_that_are_gone().await?;
         let mut names = Vec::new();
         for ordinal in ordinals {
             let Some(pod) = self.inputs.pods.get(ordinal) else {
                 return Ok(Replaced::Overtaken);
             };
             let answer = match why {
-                Why::FullStrength | Why::OthersSuffice if self.has_budget && !is_stale => {
-                    self.evict(pod).await
+                Why::FullStrength | Why::OthersSuffice if self.has_budget => {
+                    match self.evict(pod).await {
+                        Err(error) if is_not_allowed(&error) && self.is_stale(&live).await? => {
+                            self.delete(pod).await
+                        }
+                        answer => answer,
+                    }
                 }
                 Why::FullStrength
                 | Why::OthersSuffice
@@ -82,9 +86,7 @@ impl Replacer<'_> {
             };
             match answer {
                 Ok(()) => names.push(pod.name()),
-                Err(error) if error.code() == Some(TOO_MANY_REQUESTS) => {
-                    return Ok(Replaced::NotAllowed);
-                }
+                Err(error) if is_not_allowed(&error) => return Ok(Replaced::NotAllowed),
                 // Gone, or another pod has the name by now.
                 Err(error) if error.is_not_found() || error.is_conflict() => {
                     return Ok(Replaced::Overtaken);
@@ -163,10 +165,12 @@ impl Replacer<'_> {
         Ok(is_as_planned.then(|| listed.items.clone()))
     }
 
-    /// Whether the budget counts an evicted pod as being away although another one of its name has
-    /// come: its controller knows them by name, and for two minutes waits for the first to go. When
-    /// all pods are ready and it has refused for some time, that is all that it can mean.
-    async fn counts_pods_that_are_gone(&self) -> Result<bool, StoreError> {
+    /// Whether the budget, which has just refused again, is behind the pods: all of them are ready,
+    /// it has refused for some time, and what it counts as being away are pods that are gone.
+    async fn is_stale(&self, live: &[StoragePodView]) -> Result<bool, StoreError> {
+        if !self.is_refused || !live.iter().all(StoragePodView::is_ready) {
+            return Ok(false);
+        }
         let (client, namespace) = (&self.context.client, &self.owner.namespace);
         let budgets: Api<PodDisruptionBudget> = Api::namespaced(client.clone(), namespace);
         let read = call(
@@ -176,7 +180,10 @@ impl Replacer<'_> {
         .await;
         let budget = read.map_err(StoreError::Roll)?;
         let disrupted = budget.and_then(|budget| budget.status?.disrupted_pods);
-        Ok(disrupted.is_some_and(|pods| !pods.is_empty()))
+        Ok(counts_pods_that_are_gone(
+            &disrupted.unwrap_or_default(),
+            live,
+        ))
     }
 
     async fn evict(&self, pod: &StoragePodView) -> Result<(), ApiError> {
@@ -214,5 +221,84 @@ impl Replacer<'_> {
         });
         let request = pods.delete(pod.name(), &parameters);
         call("delete a pod", request).await.map(drop)
+    }
+}
+
+fn is_not_allowed(error: &ApiError) -> bool {
+    error.code() == Some(TOO_MANY_REQUESTS)
+}
+
+/// Whether the pods that a budget counts as evicted are gone, all of them, and at least one is
+/// counted although another pod of its name has come: its controller knows them by name, and for two
+/// minutes waits for the first to go. A pod that is older than its entry is the one that somebody
+/// evicts now, such as a drain.
+fn counts_pods_that_are_gone(disrupted: &BTreeMap<String, Time>, live: &[StoragePodView]) -> bool {
+    let mut is_any_counted = false;
+    for (name, evicted) in disrupted {
+        let Some(pod) = live.iter().find(|pod| pod.name() == name) else {
+            // Not counted: its controller drops it when it looks again.
+            continue;
+        };
+        let created = pod.metadata.creation_timestamp.as_ref();
+        // Both are in whole seconds. A pod that was evicted in the second in which it was made would
+        // not be ready.
+        if created.is_none_or(|created| created.0 < evicted.0) {
+            return false;
+        }
+        is_any_counted = true;
+    }
+    is_any_counted
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn at(second: u32) -> String {
+        format!("2026-01-01T00:00:{second:02}Z")
+    }
+
+    fn pod(name: &str, created: u32) -> StoragePodView {
+        let metadata = json!({"name": name, "creationTimestamp": at(created)});
+        serde_json::from_value(json!({"metadata": metadata})).unwrap()
+    }
+
+    #[test]
+    fn a_budget_is_behind_only_where_a_younger_pod_has_the_name_of_each_that_it_counts() {
+        let live = [pod("tulip-0", 10), pod("tulip-1", 20), pod("tulip-2", 30)];
+        for (expected, disrupted) in [
+            (false, [].as_slice()),
+            (true, &[("tulip-1", 15)]),
+            (true, &[("tulip-1", 20)]),
+            (true, &[("tulip-1", 15), ("tulip-2", 29)]),
+            // Somebody drains the machine of tulip-1, or of tulip-2, just now.
+            (false, &[("tulip-1", 21)]),
+            (false, &[("tulip-1", 15), ("tulip-2", 40)]),
+            // Nothing of that name is there, so nothing is counted.
+            (false, &[("tulip-3", 15)]),
+            (true, &[("tulip-3", 15), ("tulip-1", 15)]),
+        ] {
+            let disrupted = disrupted.iter().map(|(name, second)| {
+                let time: Time = serde_json::from_value(json!(at(*second))).unwrap();
+                ((*name).to_owned(), time)
+            });
+            let disrupted: BTreeMap<String, Time> = disrupted.collect();
+            assert_eq!(
+                counts_pods_that_are_gone(&disrupted, &live),
+                expected,
+                "{disrupted:?}"
+            );
+        }
+        let mut unknown = pod("tulip-0", 10);
+        unknown.metadata.creation_timestamp = None;
+        let disrupted = [(
+            "tulip-0".to_owned(),
+            serde_json::from_value(json!(at(1))).unwrap(),
+        )];
+        assert!(!counts_pods_that_are_gone(&disrupted.into(), &[unknown]));
     }
 }

@@ -1,12 +1,12 @@
 //! The PersistentVolumeClaims of a Store at the API server: reads them from the cache, grows and
 //! deletes them as `disks` says. Every change names the object by its uid.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Resource};
 use serde::Deserialize;
 use serde_json::json;
@@ -31,14 +31,27 @@ pub struct ClaimView {
     /// What is asked for.
     #[serde(default)]
     pub spec: ClaimSpecView,
+    /// What became of it.
+    #[serde(default)]
+    pub status: ClaimStatusView,
 }
 
 /// See [`ClaimView`].
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ClaimSpecView {
     /// Sizes.
     #[serde(default)]
     pub resources: ClaimResourcesView,
+    /// The volume that it is bound to, once it is.
+    pub volume_name: Option<String>,
+}
+
+/// See [`ClaimView`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct ClaimStatusView {
+    /// Pending, Bound or Lost.
+    pub phase: Option<String>,
 }
 
 /// See [`ClaimView`].
@@ -54,6 +67,16 @@ impl ClaimView {
     #[must_use]
     pub fn size(&self) -> Option<&Quantity> {
         self.spec.resources.requests.get("storage")
+    }
+
+    /// It has never had a volume, so nothing was ever written to it: what a pod of its name wrote was
+    /// on an earlier claim, which somebody deleted. A claim that is going says nothing.
+    #[must_use]
+    pub fn was_never_bound(&self) -> bool {
+        let volume = self.spec.volume_name.as_deref();
+        self.status.phase.as_deref() == Some("Pending")
+            && volume.is_none_or(str::is_empty)
+            && self.metadata.deletion_timestamp.is_none()
     }
 
     fn claim(&self) -> Claim {
@@ -75,6 +98,42 @@ pub fn claims_of(key: &ObjectKey, cache: &Cache<ClaimView>) -> BTreeMap<u32, Cla
         Some((ordinal, claim.claim()))
     });
     found.collect()
+}
+
+/// The ordinals whose claims have never had a volume, as the cache shows them.
+#[must_use]
+pub fn never_bound(key: &ObjectKey, cache: &Cache<ClaimView>) -> BTreeSet<u32> {
+    let found = (0..64).filter(|ordinal| {
+        let name = names::claim(&key.name, *ordinal);
+        let claim = cache.get(&ObjectKey::new(&key.namespace, name));
+        claim.is_some_and(|claim| claim.was_never_bound())
+    });
+    found.collect()
+}
+
+/// The same by the API server's own word, of these ordinals.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn still_never_bound(
+    context: &Context,
+    owner: &Owner,
+    ordinals: &BTreeSet<u32>,
+) -> Result<BTreeSet<u32>, StoreError> {
+    if ordinals.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let claims: Api<ClaimView> = Api::namespaced(context.client.clone(), &owner.namespace);
+    let selected = ListParams::default().labels(&names::selector_text(&owner.name));
+    let listed = call("list the PersistentVolumeClaims", claims.list(&selected)).await;
+    let listed = listed.map_err(StoreError::Dereference)?;
+    let is_still = |ordinal: &u32| {
+        let name = names::claim(&owner.name, *ordinal);
+        let mut claims = listed.iter();
+        let claim = claims.find(|claim| claim.metadata.name.as_ref() == Some(&name));
+        claim.is_some_and(ClaimView::was_never_bound)
+    };
+    Ok(ordinals.iter().copied().filter(is_still).collect())
 }
 
 /// The claims of one Store.
@@ -212,4 +271,53 @@ fn is_other_object(error: &ApiError) -> bool {
 pub fn template_size(set: &StatefulSetView) -> Option<&Quantity> {
     let mut templates = set.spec.volume_claim_templates.iter().flatten();
     templates.find_map(|template| template.spec.resources.requests.get("storage"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn only_a_claim_that_is_seen_without_a_volume_was_never_bound() {
+        for (expected, spec, status, is_going) in [
+            (true, json!({}), json!({"phase": "Pending"}), false),
+            (
+                true,
+                json!({"volumeName": ""}),
+                json!({"phase": "Pending"}),
+                false,
+            ),
+            (
+                false,
+                json!({"volumeName": "pv-7"}),
+                json!({"phase": "Pending"}),
+                false,
+            ),
+            (
+                false,
+                json!({"volumeName": "pv-7"}),
+                json!({"phase": "Bound"}),
+                false,
+            ),
+            (
+                false,
+                json!({"volumeName": "pv-7"}),
+                json!({"phase": "Lost"}),
+                false,
+            ),
+            // Nothing is known of it yet.
+            (false, json!({}), json!({}), false),
+            (false, json!({}), json!({"phase": "Pending"}), true),
+        ] {
+            let mut claim =
+                json!({"metadata": {"name": "data-tulip-1"}, "spec": spec, "status": status});
+            if is_going {
+                claim["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            }
+            let claim: ClaimView = serde_json::from_value(claim).unwrap();
+            assert_eq!(claim.was_never_bound(), expected, "{claim:?}");
+        }
+    }
 }

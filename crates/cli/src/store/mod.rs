@@ -1,6 +1,7 @@
 //! `store`: what people do to a Store on bad days. Each command says what it is going to do, checks
 //! that it may, and asks.
 
+mod gone;
 mod recover;
 mod replace_node;
 mod safety;
@@ -46,7 +47,9 @@ pub(crate) enum Command {
     /// What only the lost copies had is gone. The operator then makes the other copies again.
     ///
     /// Before: declare the disks of pods that do not answer lost by `replace-node --give-up`, so that
-    /// they cannot come back as a second group.
+    /// they cannot come back as a second group; of ephemeral storage, delete those pods. A pod or a
+    /// disk that is still being deleted is not gone yet, since its node may run where nobody reaches
+    /// it.
     ///
     /// Examples:
     ///   kubectl atomix store recover counts --partition 3                  from the newest copy

@@ -8,11 +8,12 @@ use atomix_resources::Store;
 use atomix_resources::labels::RECOVER_PREFIX;
 use clap::Args;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::Api;
 use kube::api::{Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::gone::remains;
 use super::safety::{pod_of, votes};
 use super::{Target, confirm, operator, partitions, with_nodes};
 use crate::cluster::Cluster;
@@ -44,7 +45,7 @@ pub(super) async fn run(cluster: &Cluster, options: &Options) -> Result<()> {
     let partition = partition_of(&found, options.partition)?;
     let survivor = survivor(partition, options.from.as_deref())?;
     for member in &partition.members {
-        expect_gone(cluster, &found, member, name).await?;
+        expect_gone(cluster, &found, member, &store).await?;
     }
     explain(partition, survivor);
     confirm(options.target.yes)?;
@@ -131,7 +132,7 @@ async fn expect_gone(
     cluster: &Cluster,
     found: &GetPartitionsResponse,
     member: &Member,
-    store: &str,
+    store: &Store,
 ) -> Result<()> {
     let pod = pod_of(member);
     if !member.pod.is_empty() || pod.is_empty() {
@@ -142,18 +143,19 @@ async fn expect_gone(
         // It answers, with another disk.
         return Ok(());
     }
+    let storage = store.spec.multi_raft.as_ref().map(|it| &it.storage);
+    let is_ephemeral = storage.is_some_and(|storage| storage.ephemeral.is_some());
     let claims: Api<PersistentVolumeClaim> =
         Api::namespaced(cluster.client.clone(), &cluster.namespace);
-    let claim = claims.get_opt(&format!("data-{pod}")).await?;
-    let is_kept = claim.is_some_and(|claim| claim.metadata.deletion_timestamp.is_none());
-    if is_kept {
-        bail!(
-            "{pod} does not answer, but its disk is there and may come back with its copy: get it \
-             running, or give its disk up first by `kubectl atomix store replace-node {store} {pod} \
-             --give-up`"
-        );
+    let claim = claims.get_opt(&format!("data-{pod}")).await;
+    let claim = claim.with_context(|| format!("cannot read PersistentVolumeClaim data-{pod}"))?;
+    // After the claim: the pod that used it may go in between, another one cannot get it.
+    let shown = cluster.pods(&cluster.namespace).get_opt(pod).await;
+    let shown = shown.with_context(|| format!("cannot read Pod {pod}"))?;
+    match remains(shown.as_ref(), claim.as_ref(), is_ephemeral) {
+        Some(remains) => bail!(remains.advice(&store.name_any(), pod)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn explain(partition: &Partition, survivor: &Member) {

@@ -21,6 +21,9 @@ pub struct Seen<'a> {
     pub holders: &'a BTreeMap<u32, NodeView>,
     /// The zone of each ordinal, where it is known.
     pub zones: &'a BTreeMap<u32, String>,
+    /// The ordinals that have no disk: the claim that is there now has never had a volume, and no
+    /// machine takes the pod. Where `contact_limit` is given, read after the answers.
+    pub without_disk: &'a BTreeSet<u32>,
     /// How many pods the StatefulSet has; 0 = there is none.
     pub live_replicas: u32,
     /// After how long without an answer its leader counts a member as silent, where the leader does
@@ -41,8 +44,8 @@ impl Seen<'_> {
         Observed {
             hearsay: hearsay.collect(),
             nodes: self.nodes(),
+            lost_disks: self.lost_disks(&groups),
             groups,
-            lost_disks: BTreeSet::new(),
             zones: self.zones.clone(),
             live_replicas: self.live_replicas,
         }
@@ -79,6 +82,22 @@ impl Seen<'_> {
             (*ordinal, node)
         });
         nodes.collect()
+    }
+
+    /// Disks of members at ordinals that have none now: a person has deleted the claim. That a node
+    /// does not answer says nothing, and one that answers with the disk has it.
+    fn lost_disks(&self, groups: &BTreeMap<u32, Option<Group>>) -> BTreeSet<u64> {
+        let places = groups.values().flatten();
+        let places = places.flat_map(|group| group.places.values());
+        let lost = places.filter(|place| {
+            let Some(ordinal) = place.ordinal else {
+                return false;
+            };
+            let node = self.holders.get(&ordinal);
+            let is_there = node.is_some_and(|node| node.node_id == place.node_id);
+            self.without_disk.contains(&ordinal) && !is_there
+        });
+        lost.map(|place| place.node_id).collect()
     }
 
     /// The group as the newest leader among the answers tells it.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::store::nodes::strength::{Strength, Voter};
-use crate::store::objects::budget::bearable;
+use crate::store::objects::budget::{Groups, bearable};
 
 /// A template whose image does not exist.
 pub(super) const BAD_TEMPLATE: u32 = 3;
@@ -183,7 +183,7 @@ impl World {
     /// The eviction of a pod that is known by its uid; the API server counts pods that are not
     /// ready.
     pub(super) fn evict(&mut self, ordinal: u32, uid: u64) {
-        let bearable = bearable(self.desired.replication_factor, None);
+        let bearable = bearable(self.desired.replication_factor, Groups::NotMade);
         let healthy = self.pods.values().filter(|pod| pod.running && pod.gate);
         let expected = self.desired.pods;
         let healthy = u32::try_from(healthy.count()).unwrap();

@@ -56,12 +56,21 @@ fn member(id: u64, term: u64, membership: Option<MembershipView>) -> GroupView {
 }
 
 fn see(nodes: &BTreeMap<u32, NodeView>, contact_limit: Option<Duration>) -> Observed {
+    see_without_disks(nodes, contact_limit, &[])
+}
+
+fn see_without_disks(
+    nodes: &BTreeMap<u32, NodeView>,
+    contact_limit: Option<Duration>,
+    without_disk: &[u32],
+) -> Observed {
     let seen = Seen {
         store: "tulip",
         plan: &stored_plan(),
         leaders: nodes,
         holders: nodes,
         zones: &BTreeMap::new(),
+        without_disk: &without_disk.iter().copied().collect(),
         live_replicas: 4,
         contact_limit,
     };
@@ -169,4 +178,64 @@ fn groups_that_are_not_of_this_store_are_no_members_of_it() {
         "a Join deletes an older one"
     );
     assert!(observed.hearsay.is_empty());
+}
+
+/// Five nodes, three copies of each partition, and the pod of ordinal 2 cannot be scheduled.
+#[test]
+fn a_disk_that_was_given_up_is_replaced_although_its_pod_is_pending() {
+    let leader = |partition| {
+        let view = GroupView {
+            leads: true,
+            contacts: [(11, Some(Duration::ZERO)), (12, None)].into(),
+            ..member(10, 5, Some(membership(8, &[10, 11, 12])))
+        };
+        (partition, view)
+    };
+    let follower = |partition| (partition, member(11, 5, Some(membership(8, &[10, 11, 12]))));
+    let nodes = BTreeMap::from([
+        (0, node(0, [leader(1), leader(2)])),
+        (1, node(1, [follower(1), follower(2)])),
+        (3, node(3, [])),
+        (4, node(4, [])),
+    ]);
+    let limit = Some(Duration::from_secs(2));
+    let desired = Desired {
+        replicas: 5,
+        replication_factor: 3,
+    };
+    let decide = |observed: &Observed| plan(&desired, observed, &mut || 77);
+
+    // It is only not seen: nothing is replaced.
+    let observed = see(&nodes, limit);
+    assert!(observed.lost_disks.is_empty());
+    let decision = decide(&observed);
+    assert!(decision.actions.is_empty() && decision.lost.is_empty());
+
+    // Its claim is a new one: both copies are made elsewhere, on one node each.
+    let observed = see_without_disks(&nodes, limit, &[2]);
+    assert_eq!(observed.lost_disks, [1200].into());
+    let decision = decide(&observed);
+    assert_eq!(decision.lost, [(1, Some(2)), (2, Some(2))].into());
+    let joins = decision.actions.iter().map(|action| match action {
+        Action::Join(join) => (join.partition, join.ordinal, join.replaces, join.purpose),
+        Action::Leave(leave) => panic!("{leave:?}"),
+    });
+    let joins: Vec<_> = joins.collect();
+    assert_eq!(
+        joins,
+        [
+            (1, 3, Some(12), Purpose::Repair),
+            (2, 4, Some(12), Purpose::Repair),
+        ]
+    );
+    // A claim says nothing of a disk that answers.
+    let mut back = nodes.clone();
+    back.insert(2, node(2, []));
+    assert!(see_without_disks(&back, limit, &[2]).lost_disks.is_empty());
+    // Nor of members elsewhere.
+    assert!(
+        see_without_disks(&nodes, limit, &[3, 4])
+            .lost_disks
+            .is_empty()
+    );
 }
