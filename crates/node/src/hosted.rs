@@ -169,7 +169,9 @@ impl Hosted {
         let _one = self.one_at_a_time().await;
         self.stop_one(partition).await;
         let engine = &self.environment.engine;
-        let recovered = engine.recover_group(partition, member, new_member).await;
+        let recovered = engine
+            .recover_group(partition, member, new_member, crate::recover::notice())
+            .await;
         if let Some(record) = self.record(partition) {
             self.run(record).await?;
         }
