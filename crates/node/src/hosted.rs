@@ -73,6 +73,13 @@ impl Hosted {
         self.running.read().partitions.get(&partition).cloned()
     }
 
+    /// The newest incarnation of the store's data here; 0 = there is none.
+    pub(crate) fn incarnation(&self) -> u64 {
+        let groups = self.environment.engine.groups();
+        let newest = groups.iter().map(|record| record.incarnation).max();
+        newest.unwrap_or(0)
+    }
+
     /// Who is to be asked for a partition whose member left this node.
     pub(crate) fn moved_to(&self, partition: PartitionId) -> Option<PartitionLeader> {
         self.running.read().moved.get(&partition).cloned()
