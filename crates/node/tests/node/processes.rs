@@ -257,3 +257,34 @@ async fn an_outage_longer_than_the_timeout_ends_no_session() {
     let value = follower.increment("c", session, 1, deadline).await;
     assert_eq!(value.unwrap().unwrap(), 1);
 }
+
+#[tokio::test]
+async fn a_leader_cut_off_from_the_others_longer_than_the_timeout_ends_no_session() {
+    let cluster = Cluster::bootstrapped(1).await;
+    let timeout = Duration::from_secs(3);
+    let mut follower = Follower::new(cluster.peers(), 1);
+    let session = follower.open_session(timeout).await;
+    let leader = cluster.leader(1).await;
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    for other in others {
+        cluster.nodes[other].pause().await;
+    }
+    passes(timeout + Duration::from_secs(2)).await;
+    for other in others {
+        cluster.nodes[other].resume().await;
+    }
+    // A leader is acknowledged again. Whoever keeps the session alive takes a little longer.
+    assert_eq!(follower.get("c").await, 0);
+    passes(timeout / 3).await;
+    let deadline = Instant::now() + PATIENCE;
+    let value = follower.increment("c", session, 1, deadline).await;
+    assert_eq!(value.unwrap().unwrap(), 1);
+}
+
+async fn passes(time: Duration) {
+    let begun = Instant::now();
+    eventually("the time passes", PATIENCE, || async {
+        (begun.elapsed() > time).then_some(())
+    })
+    .await;
+}
