@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use atomix_proto::multiraft::v1::failure::Reason;
+use atomix_proto::multiraft::v1::{Operate, request};
 use tokio::time::Instant;
 
-use crate::support::driver::{Follower, NoReply, Stream, count};
+use crate::support::driver::{Follower, NoReply, Stream, count, increment};
 use crate::support::eventually;
 use crate::support::nodes::{Cluster, PATIENCE};
 
@@ -287,4 +288,35 @@ async fn passes(time: Duration) {
         (begun.elapsed() > time).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_full_window_is_no_final_answer_and_there_is_room_again_once_replies_are_acknowledged() {
+    const WINDOW: u64 = 4096;
+    let cluster = Cluster::bootstrapped(1).await;
+    let leader = cluster.leader(1).await;
+    let stream = Stream::open(cluster.nodes[leader].peer, "").await.unwrap();
+    let session = stream.open_session(1, Duration::from_secs(30)).await;
+    let session = session.unwrap();
+    let operate = |sequence, acknowledged| {
+        let operate = Operate {
+            session,
+            sequence,
+            acknowledged,
+            operation: Some(increment("c")),
+            open: Vec::new(),
+        };
+        stream.call(1, request::Body::Operate(operate))
+    };
+    let window = (1..=WINDOW).map(|sequence| operate(sequence, 0));
+    for answer in futures::future::join_all(window).await {
+        answer.unwrap();
+    }
+    // Refused before the log, so nothing remembers it: an earlier attempt may have been applied.
+    let refused = operate(WINDOW + 1, 0).await.unwrap_err();
+    assert_eq!(refused.reason(), Some(Reason::Unavailable), "{refused:?}");
+    assert!(refused.is_without_effect());
+    operate(WINDOW + 1, 1).await.unwrap();
+    let value = stream.get(1, "c").await.unwrap();
+    assert_eq!(value, i64::try_from(WINDOW).unwrap() + 1);
 }
