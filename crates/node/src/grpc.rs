@@ -48,20 +48,26 @@ pub(crate) async fn serve(
     atomix_process::grpc::serve(server, routes, connections, shutdown).await
 }
 
-/// The reflection service for everything in `proto/`.
+/// The reflection service of a port that serves these, and health.
 ///
 /// # Errors
 /// When the descriptors do not decode.
-pub(crate) fn reflection() -> Result<
+pub(crate) fn reflection(
+    services: &[&str],
+) -> Result<
     tonic_reflection::server::v1::ServerReflectionServer<
         impl tonic_reflection::server::v1::ServerReflection,
     >,
     tonic_reflection::server::Error,
 > {
-    tonic_reflection::server::Builder::configure()
+    let mut reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(atomix_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
+        .with_service_name(tonic_health::pb::health_server::SERVICE_NAME);
+    for service in services {
+        reflection = reflection.with_service_name(*service);
+    }
+    reflection.build_v1()
 }
 
 /// tonic's transport errors say what happened in their sources only.

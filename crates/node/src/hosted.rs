@@ -73,6 +73,13 @@ impl Hosted {
         self.running.read().partitions.get(&partition).cloned()
     }
 
+    /// The newest incarnation of the store's data here; 0 = there is none.
+    pub(crate) fn incarnation(&self) -> u64 {
+        let groups = self.environment.engine.groups();
+        let newest = groups.iter().map(|record| record.incarnation).max();
+        newest.unwrap_or(0)
+    }
+
     /// Who is to be asked for a partition whose member left this node.
     pub(crate) fn moved_to(&self, partition: PartitionId) -> Option<PartitionLeader> {
         self.running.read().moved.get(&partition).cloned()
@@ -169,7 +176,9 @@ impl Hosted {
         let _one = self.one_at_a_time().await;
         self.stop_one(partition).await;
         let engine = &self.environment.engine;
-        let recovered = engine.recover_group(partition, member, new_member).await;
+        let recovered = engine
+            .recover_group(partition, member, new_member, crate::recover::notice())
+            .await;
         if let Some(record) = self.record(partition) {
             self.run(record).await?;
         }

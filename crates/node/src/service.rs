@@ -7,11 +7,11 @@ use std::time::Duration;
 use atomix_primitives::Kinds;
 use atomix_process::admin::{Admin, Readiness};
 use atomix_process::tasks::{TaskError, Tasks};
-use atomix_proto::multiraft::v1::members_server::MembersServer;
-use atomix_proto::multiraft::v1::node_server::NodeServer;
-use atomix_proto::multiraft::v1::partitions_server::PartitionsServer;
-use atomix_proto::multiraft::v1::peers_server::PeersServer;
-use atomix_proto::multiraft::v1::plans_server::PlansServer;
+use atomix_proto::multiraft::v1::members_server::{self, MembersServer};
+use atomix_proto::multiraft::v1::node_server::{self, NodeServer};
+use atomix_proto::multiraft::v1::partitions_server::{self, PartitionsServer};
+use atomix_proto::multiraft::v1::peers_server::{self, PeersServer};
+use atomix_proto::multiraft::v1::plans_server::{self, PlansServer};
 use atomix_raft::{Engine, EngineOptions};
 use atomix_tls::Guard;
 use prometheus_client::registry::Registry;
@@ -235,7 +235,7 @@ async fn serve_control(
     health.set_serving::<NodeServer<NodeService>>().await;
     let routes = Routes::new(service)
         .add_service(health_service)
-        .add_service(grpc::reflection()?);
+        .add_service(grpc::reflection(&[node_server::SERVICE_NAME])?);
     let serving = grpc::serve(listener, routes, guard, shutdown.clone());
     tasks.spawn("control server", serving);
     Ok(())
@@ -273,6 +273,7 @@ async fn serve_peers(
     .max_encoding_message_size(grpc::MAX_NODE_MESSAGE);
     health.set_serving::<PeersServer<PeersService>>().await;
     health.set_serving::<PlansServer<PlansService>>().await;
+    health.set_serving::<MembersServer<MembersService>>().await;
     health
         .set_serving::<PartitionsServer<PartitionsService>>()
         .await;
@@ -281,7 +282,12 @@ async fn serve_peers(
         .add_service(members)
         .add_service(partitions)
         .add_service(health_service)
-        .add_service(grpc::reflection()?);
+        .add_service(grpc::reflection(&[
+            peers_server::SERVICE_NAME,
+            plans_server::SERVICE_NAME,
+            members_server::SERVICE_NAME,
+            partitions_server::SERVICE_NAME,
+        ])?);
     let serving = grpc::serve(listener, routes, guard, shutdown.clone());
     tasks.spawn("peer server", serving);
     Ok(())

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use atomix_proto::multiraft::v1 as pb;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message as _;
 
@@ -281,7 +282,8 @@ impl Engine {
     }
 
     /// Makes this node's member the only voter of its group, with a fresh id, and gives all others
-    /// up; it must not run. On disk when this returns.
+    /// up; it must not run. The machine applies `notice` after everything that the log holds. On disk
+    /// when this returns.
     ///
     /// # Errors
     /// When it is not `member`, it runs, there is nothing to go on with, or the log cannot be
@@ -291,6 +293,7 @@ impl Engine {
         partition: PartitionId,
         member: MemberId,
         new_member: MemberId,
+        notice: Bytes,
     ) -> Result<GroupRecord, RecoverError> {
         let (record, log, snapshots) = self.stopped(partition)?;
         if record.member_id != member {
@@ -302,7 +305,7 @@ impl Engine {
         }
         let outlook = recover::look(&record, &log, &snapshots).await?;
         let vote = log.inspect(|state| state.vote);
-        let planned = recover::plan(&record, &outlook, vote, new_member)?;
+        let planned = recover::plan(&record, &outlook, vote, new_member, notice)?;
         let given_up = {
             let former = self.inner.former.lock();
             let former = former.get(&partition).cloned().unwrap_or_default();
@@ -322,7 +325,7 @@ impl Engine {
             ),
             given_up.put(partition),
         ];
-        log.force(planned.entry, planned.vote, operations).await?;
+        log.force(planned.entries, planned.vote, operations).await?;
         self.inner.former.lock().insert(partition, given_up);
         self.inner.departures.lock().insert(partition, left);
         if let Some(slot) = self.inner.groups.lock().get_mut(&partition) {

@@ -6,11 +6,15 @@
 //! the word of a person, and the survivor goes on as a new member, under a new id: messages between
 //! it and the former members are refused as those of strangers, and the former id stays used.
 //!
+//! The machine is told by an entry of its own, behind everything else in the log: its state may lag
+//! behind what the group had acknowledged, and only the machine knows what must not come again.
+//!
 //! Everything is written in one batch: after a crash the member is the former one, or the new one.
 
 use std::collections::BTreeMap;
 
 use atomix_proto::multiraft::v1 as pb;
+use bytes::Bytes;
 use openraft::EntryPayload;
 use prost::Message as _;
 
@@ -22,7 +26,7 @@ use crate::position::LogPosition;
 use crate::record::{GroupRecord, MemberAddress};
 use crate::snapshot::SnapshotStore;
 use crate::types::{
-    self, Entry, LogId, Membership as RaftMembership, Peer, StoredMembership, Vote,
+    self, Entry, LogId, Membership as RaftMembership, Payload, Peer, StoredMembership, Vote,
 };
 
 /// Entries that are read at once in search of the last membership.
@@ -163,11 +167,12 @@ async fn last_membership(
 /// What is written for a recovery.
 pub(crate) struct Recovery {
     pub(crate) record: GroupRecord,
-    pub(crate) entry: Entry,
+    pub(crate) entries: Vec<Entry>,
     pub(crate) vote: Vote,
 }
 
-/// Makes the member the only voter, as `new_member`. Pure.
+/// Makes the member the only voter, as `new_member`; `notice` is the payload of the entry behind
+/// that, which tells the machine. Pure.
 ///
 /// # Errors
 /// When it does not know where it lives itself.
@@ -176,6 +181,7 @@ pub(crate) fn plan(
     outlook: &Outlook,
     vote: Option<Vote>,
     new_member: MemberId,
+    notice: Bytes,
 ) -> Result<Recovery, RecoverError> {
     let no_membership = || RecoverError::NoMembership {
         partition: record.partition_id,
@@ -201,10 +207,16 @@ pub(crate) fn plan(
             admitted: true,
             ..record.clone()
         },
-        entry: Entry {
-            log_id: LogId::new_term_index(term, last.index + 1),
-            payload: EntryPayload::Membership(membership),
-        },
+        entries: vec![
+            Entry {
+                log_id: LogId::new_term_index(term, last.index + 1),
+                payload: EntryPayload::Membership(membership),
+            },
+            Entry {
+                log_id: LogId::new_term_index(term, last.index + 2),
+                payload: EntryPayload::Normal(Payload(notice)),
+            },
+        ],
         vote: Vote::new(term, new_member.0),
     })
 }

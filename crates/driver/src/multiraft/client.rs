@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::nodes::Nodes;
-use super::partition::{Answer, Outcome, Partition};
+use super::partition::{Answer, Opened, Outcome, Partition};
 use super::routing::PartitionId;
 use super::session::{Session, Ticket};
 use crate::driver::Owner;
@@ -51,11 +51,15 @@ impl PartitionClient {
         }
     }
 
+    /// The session with this partition, unless it is lost. With the data that it belongs to it is.
     pub(crate) fn live_session(&self) -> Option<Arc<Session>> {
-        self.session
-            .lock()
-            .clone()
-            .filter(|session| !session.is_lost())
+        let session = self.session.lock().clone();
+        let session = session.filter(|session| !session.is_lost())?;
+        if self.nodes.has_begun_again_since(session.incarnation()) {
+            self.session_is_lost(&session);
+            return None;
+        }
+        Some(session)
     }
 
     pub(super) async fn read(
@@ -69,7 +73,7 @@ impl PartitionClient {
                 operation: Some(operation.clone()),
             })
         };
-        match self.partition.call(body, deadline).await.answer {
+        match self.partition.call(body, 0, deadline).await.answer {
             Answer::Reply(reply) => Ok(reply),
             Answer::Failed(error) => Err(error),
             Answer::Expired(reason) => Err(expired(&reason)),
@@ -101,7 +105,8 @@ impl PartitionClient {
                     open: acknowledged.open,
                 })
             };
-            let Outcome { answer, uncertain } = self.partition.call(body, deadline).await;
+            let answered = self.partition.call(body, session.incarnation(), deadline);
+            let Outcome { answer, uncertain } = answered.await;
             match answer {
                 Answer::Reply(reply) => {
                     withdrawal.not_needed();
@@ -157,14 +162,14 @@ impl PartitionClient {
             })
         };
         // A session whose answer was lost stays behind unused and expires by itself.
-        match self.partition.call(body, deadline).await.answer {
-            Answer::Session(id) => {
+        match self.partition.call(body, 0, deadline).await.answer {
+            Answer::Session(Opened { id, incarnation }) => {
                 tracing::info!(
                     partition = self.partition.id().0,
                     session = id,
                     "session opened"
                 );
-                let session = Arc::new(Session::new(id, timeout, asked));
+                let session = Arc::new(Session::new(id, incarnation, timeout, asked));
                 *self.session.lock() = Some(Arc::clone(&session));
                 // The keeper sleeps until the earliest keep-alive that it knows of.
                 self.nodes.session_opened();
@@ -203,7 +208,8 @@ impl PartitionClient {
                 owner: owner.0,
             })
         };
-        match self.partition.call(body, deadline).await.answer {
+        let released = self.partition.call(body, session.incarnation(), deadline);
+        match released.await.answer {
             Answer::Failed(error) => Err(error),
             Answer::Expired(reason) => Err(expired(&reason)),
             Answer::Closed => Err(closed(false)),
@@ -221,7 +227,8 @@ impl PartitionClient {
                 session: session.id(),
             })
         };
-        self.partition.call(body, deadline).await;
+        let closed = self.partition.call(body, session.incarnation(), deadline);
+        closed.await;
     }
 
     /// Tells the partition that nobody waits for an operation any more. Goes on until the partition
@@ -236,7 +243,8 @@ impl PartitionClient {
         };
         while !session.is_lost() {
             let deadline = Instant::now() + session.timeout();
-            match self.partition.call(body, deadline).await.answer {
+            let withdrawn = self.partition.call(body, session.incarnation(), deadline);
+            match withdrawn.await.answer {
                 Answer::Expired(reason) => {
                     tracing::debug!(reason, "an operation could not be withdrawn yet");
                 }

@@ -72,9 +72,12 @@ async fn send_to_node(nodes: &Nodes, node: SocketAddr, due: Vec<Due>) {
     let give_up = sent + nodes.timeouts().election;
     let message = due
         .iter()
-        .map(|(client, session)| KeepAlive {
-            partition_id: client.partition.id().0,
-            session: session.id(),
+        .map(|(client, session)| {
+            let keep_alive = KeepAlive {
+                partition_id: client.partition.id().0,
+                session: session.id(),
+            };
+            (keep_alive, session.incarnation())
         })
         .collect();
     let Ok(answers) = tokio::time::timeout_at(give_up, link.keep_alives(message)).await else {

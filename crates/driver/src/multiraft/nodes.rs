@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub(crate) struct Nodes {
     state: watch::Sender<ConnectionState>,
     look_again: Notify,
     session_opened: Notify,
+    /// The newest incarnation that a node has told; 0 = none yet. Grows under the lock of `inner`.
+    incarnation: AtomicU64,
     itself: Weak<Self>,
 }
 
@@ -48,6 +51,8 @@ struct Inner {
     resolve_error: Option<String>,
     /// The highest partition that each node hosted when it greeted.
     highest_partitions: BTreeMap<SocketAddr, u32>,
+    /// The incarnation that each node told when it greeted.
+    incarnations: BTreeMap<SocketAddr, u64>,
     /// The store uid of the first node that had one.
     store_uid: String,
     closed: bool,
@@ -75,12 +80,14 @@ impl Nodes {
                 links: BTreeMap::new(),
                 resolve_error: None,
                 highest_partitions: BTreeMap::new(),
+                incarnations: BTreeMap::new(),
                 store_uid: String::new(),
                 closed: false,
             }),
             state,
             look_again: Notify::new(),
             session_opened: Notify::new(),
+            incarnation: AtomicU64::new(0),
             itself: Weak::clone(itself),
         })
     }
@@ -160,6 +167,11 @@ impl Nodes {
         None
     }
 
+    /// Whether the store has begun again since data of this incarnation; 0 = it is not known which.
+    pub(crate) fn has_begun_again_since(&self, incarnation: u64) -> bool {
+        incarnation != 0 && incarnation < self.incarnation.load(Ordering::Acquire)
+    }
+
     /// Wakes whoever waits for a session.
     pub(crate) fn session_opened(&self) {
         self.session_opened.notify_one();
@@ -191,6 +203,7 @@ impl Nodes {
         inner.members.clear();
         inner.links.clear();
         inner.highest_partitions.clear();
+        inner.incarnations.clear();
         drop(inner);
         self.publish_state();
         self.look_again.notify_one();
@@ -264,10 +277,12 @@ impl Nodes {
                     members,
                     links,
                     highest_partitions,
+                    incarnations,
                     ..
                 } = &mut *inner;
                 links.retain(|address, link| members.contains(address) || link.is_up());
                 highest_partitions.retain(|address, _| links.contains_key(address));
+                incarnations.retain(|address, _| links.contains_key(address));
             }
             // The addresses of before may still be right.
             Err(error) => inner.resolve_error = Some(error),
@@ -309,6 +324,14 @@ impl Nodes {
                 hello.store_uid, inner.store_uid
             ));
         }
+        let known = self.incarnation.load(Ordering::Acquire);
+        if hello.incarnation != 0 && hello.incarnation < known {
+            return Err(format!(
+                "the node holds data of incarnation {}, but the store has begun again and is at \
+                 {known}",
+                hello.incarnation
+            ));
+        }
         inner.highest_partitions.insert(address, hello.partitions);
         if let Some(misfit) = inner.misfit() {
             return Err(misfit);
@@ -316,11 +339,36 @@ impl Nodes {
         if inner.store_uid.is_empty() {
             inner.store_uid.clone_from(&hello.store_uid);
         }
+        inner.incarnations.insert(address, hello.incarnation);
+        if hello.incarnation > known {
+            self.incarnation.store(hello.incarnation, Ordering::Release);
+            inner.leave_older(hello.incarnation);
+        }
         Ok(())
     }
 }
 
 impl Inner {
+    /// Ends the links to nodes that hold data of before the store began again. Each greets anew, and
+    /// is taken when it has newer data.
+    fn leave_older(&mut self, incarnation: u64) {
+        let Self {
+            links,
+            highest_partitions,
+            incarnations,
+            ..
+        } = self;
+        incarnations.retain(|address, told| {
+            let is_older = *told != 0 && *told < incarnation;
+            if is_older {
+                tracing::info!(node = %address, told, incarnation, "the store has begun again");
+                links.remove(address);
+                highest_partitions.remove(address);
+            }
+            !is_older
+        });
+    }
+
     fn misfit(&self) -> Option<String> {
         let highest = *self.highest_partitions.values().max()?;
         if highest <= self.partitions {
@@ -366,6 +414,12 @@ impl Greeter for WeakGreeter {
             .upgrade()
             .map(|nodes| nodes.inner.lock().store_uid.clone())
             .unwrap_or_default()
+    }
+
+    fn incarnation(&self) -> u64 {
+        self.0
+            .upgrade()
+            .map_or(0, |nodes| nodes.incarnation.load(Ordering::Acquire))
     }
 
     fn greet(&self, address: SocketAddr, hello: &NodeHello) -> Result<(), String> {

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::link::{LinkError, jittered};
+use super::link::{Answered, LinkError, jittered};
 use super::nodes::Nodes;
 use super::routing::PartitionId;
 use crate::error::{DriverError, ErrorKind};
@@ -27,8 +27,8 @@ const MAX_BACKOFF: Duration = Duration::from_millis(250);
 pub(crate) enum Answer {
     /// The reply of an operation or query.
     Reply(Bytes),
-    /// The id of the session that was opened.
-    Session(u64),
+    /// The session that was opened.
+    Session(Opened),
     /// Done, without a reply.
     Done,
     /// The operation's own error.
@@ -39,6 +39,14 @@ pub(crate) enum Answer {
     Expired(String),
     /// The connection was closed.
     Closed,
+}
+
+/// A session as the partition opened it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opened {
+    pub(crate) id: u64,
+    /// The incarnation of the store's data that it belongs to; 0 = the node does not say.
+    pub(crate) incarnation: u64,
 }
 
 /// An answer, and whether an earlier attempt may have been carried out unseen.
@@ -156,10 +164,12 @@ impl Partition {
         self.place.lock().leader = None;
     }
 
-    /// Sends a request until there is an answer. `body` is called for each attempt.
+    /// Sends a request until there is an answer. `body` is called for each attempt; `session_of` is
+    /// the incarnation of the session that the request belongs to, 0 without one.
     pub(crate) async fn call(
         &self,
         body: impl Fn() -> request::Body,
+        session_of: u64,
         deadline: Instant,
     ) -> Outcome {
         let mut uncertain = false;
@@ -186,7 +196,7 @@ impl Partition {
             }
             let step = match self.target() {
                 Some(target) => {
-                    self.attempt(target, body(), &mut search, &mut uncertain)
+                    self.attempt(target, body(), session_of, &mut search, &mut uncertain)
                         .await
                 }
                 None => {
@@ -240,6 +250,7 @@ impl Partition {
         &self,
         target: SocketAddr,
         body: request::Body,
+        session_of: u64,
         search: &mut Search,
         uncertain: &mut bool,
     ) -> Step {
@@ -248,8 +259,9 @@ impl Partition {
         };
         let patience = self.nodes.timeouts().election;
         let give_up = search.deadline.min(Instant::now() + patience);
+        let request = link.request(self.id.0, body, session_of);
         let answered = tokio::select! {
-            answered = tokio::time::timeout_at(give_up, link.request(self.id.0, body)) => answered,
+            answered = tokio::time::timeout_at(give_up, request) => answered,
             () = self.closed.cancelled() => {
                 *uncertain = true;
                 return Step::Answered(Answer::Closed);
@@ -271,22 +283,23 @@ impl Partition {
                 self.forget_leader(target);
                 Step::TryAnother
             }
-            Ok(Ok(outcome)) => self.judge(target, outcome, search, uncertain).await,
+            Ok(Ok(answered)) => self.judge(target, answered, search, uncertain).await,
         }
     }
 
     async fn judge(
         &self,
         target: SocketAddr,
-        outcome: response::Outcome,
+        answered: Answered,
         search: &mut Search,
         uncertain: &mut bool,
     ) -> Step {
-        let answer = match outcome {
+        let incarnation = answered.incarnation;
+        let answer = match answered.outcome {
             response::Outcome::Failure(failure) => {
                 return self.judge_failure(target, failure, search, uncertain).await;
             }
-            response::Outcome::Session(id) => Answer::Session(id),
+            response::Outcome::Session(id) => Answer::Session(Opened { id, incarnation }),
             response::Outcome::Reply(reply) => Answer::Reply(reply),
             response::Outcome::Done(_) => Answer::Done,
         };

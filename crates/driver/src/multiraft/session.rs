@@ -21,6 +21,7 @@ const MAX_LAG: u64 = 512;
 #[derive(Debug)]
 pub(crate) struct Session {
     id: u64,
+    incarnation: u64,
     timeout: Duration,
     lost: AtomicBool,
     sequences: Mutex<Sequences>,
@@ -67,9 +68,10 @@ impl Sequences {
 }
 
 impl Session {
-    pub(crate) fn new(id: u64, timeout: Duration, opened: Instant) -> Self {
+    pub(crate) fn new(id: u64, incarnation: u64, timeout: Duration, opened: Instant) -> Self {
         Self {
             id,
+            incarnation,
             timeout,
             lost: AtomicBool::new(false),
             sequences: Mutex::default(),
@@ -80,6 +82,12 @@ impl Session {
 
     pub(crate) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// The incarnation of the store's data that it belongs to; 0 = it is not known. Ids come again in
+    /// another one.
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.incarnation
     }
 
     pub(crate) fn timeout(&self) -> Duration {
@@ -154,7 +162,7 @@ mod tests {
     use super::*;
 
     fn session() -> Arc<Session> {
-        Arc::new(Session::new(7, Duration::from_secs(3), Instant::now()))
+        Arc::new(Session::new(7, 1, Duration::from_secs(3), Instant::now()))
     }
 
     fn up_to(through: u64) -> Acknowledged {

@@ -40,6 +40,7 @@ pub struct Cluster {
 
 struct Shared {
     store_uid: String,
+    incarnation: u64,
     kinds: Arc<Kinds>,
     machines: BTreeMap<u32, (u64, StateMachine)>,
     addresses: Vec<SocketAddr>,
@@ -79,6 +80,7 @@ impl Cluster {
             .collect();
         let shared = Arc::new(Mutex::new(Shared {
             store_uid: store_uid.to_owned(),
+            incarnation: 1,
             kinds,
             machines,
             addresses: Vec::new(),
@@ -137,6 +139,23 @@ impl Cluster {
         let mut shared = self.shared.lock();
         shared.leader = Some(node);
         shared.host = Some(node);
+    }
+
+    /// All data is lost and the store begins again, empty: ids count from 1 anew. Nodes end the
+    /// streams of before with the next message.
+    pub fn begin_again(&self) {
+        let mut shared = self.shared.lock();
+        shared.incarnation += 1;
+        let kinds = Arc::clone(&shared.kinds);
+        for (index, machine) in shared.machines.values_mut() {
+            *index = 0;
+            *machine = StateMachine::new(Arc::clone(&kinds));
+        }
+    }
+
+    /// The nodes hold data of the incarnation before.
+    pub fn go_back(&self) {
+        self.shared.lock().incarnation -= 1;
     }
 
     pub fn addresses(&self) -> Vec<SocketAddr> {
@@ -308,6 +327,10 @@ impl Node {
         keep_alives.collect()
     }
 
+    fn incarnation(&self) -> u64 {
+        self.shared.lock().incarnation
+    }
+
     async fn serve(
         self,
         mut incoming: Streaming<DriverMessage>,
@@ -320,9 +343,11 @@ impl Node {
                 version: 1,
                 store_uid: shared.store_uid.clone(),
                 partitions: u32::try_from(shared.machines.len()).unwrap(),
+                incarnation: shared.incarnation,
                 ..NodeHello::default()
             }
         };
+        let told = hello.incarnation;
         let greeting = NodeMessage {
             hello: Some(hello),
             ..NodeMessage::default()
@@ -331,6 +356,19 @@ impl Node {
             return;
         }
         while let Ok(Some(message)) = incoming.message().await {
+            if self.incarnation() != told {
+                let refused = message.requests.iter().map(|request| Response {
+                    id: request.id,
+                    outcome: Some(response::Outcome::Failure(failure(Reason::Unavailable))),
+                });
+                let refused = NodeMessage {
+                    responses: refused.collect(),
+                    ..NodeMessage::default()
+                };
+                let _ = outgoing.send(Ok(refused)).await;
+                let _ = outgoing.send(Err(Status::unavailable("begun again"))).await;
+                return;
+            }
             let mut answer = NodeMessage {
                 keep_alives: self.keep_alive(&message),
                 ..NodeMessage::default()

@@ -219,6 +219,72 @@ async fn a_session_lost_while_idle_is_opened_again_without_notice() {
 }
 
 #[tokio::test]
+async fn a_store_that_begins_again_hands_no_old_session_to_another_driver() {
+    let cluster = Cluster::start(3, 1).await;
+    let first = connect(&cluster).await;
+    let second = connect(&cluster).await;
+    for value in 1..=5 {
+        assert_eq!(increment(&first, LONG).await.unwrap(), value);
+    }
+
+    cluster.begin_again();
+    // This one gets the id that the other's session had.
+    for value in 1..=3 {
+        assert_eq!(increment(&second, LONG).await.unwrap(), value);
+    }
+    for value in 4..=10 {
+        assert_eq!(increment(&first, LONG).await.unwrap(), value, "applied");
+    }
+    for value in 11..=13 {
+        assert_eq!(increment(&second, LONG).await.unwrap(), value, "applied");
+    }
+    assert_eq!(get(&first).await, 13);
+    assert_eq!(cluster.opened(), 3);
+}
+
+#[tokio::test]
+async fn a_mutation_in_flight_when_the_store_begins_again_is_unknown_and_never_sent_again() {
+    let cluster = Cluster::start(3, 1).await;
+    let first = connect(&cluster).await;
+    let second = connect(&cluster).await;
+    increment(&first, LONG).await.unwrap();
+    cluster.fault(Fault::SilentAfterApply);
+    let waiting = tokio::spawn({
+        let first = Arc::clone(&first);
+        async move { increment(&first, LONG).await }
+    });
+    until("the operation to arrive", || cluster.faults_left() == 0).await;
+    cluster.begin_again();
+    assert_eq!(increment(&second, LONG).await.unwrap(), 1);
+    let error = waiting.await.unwrap().unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unknown, "{error}");
+    assert_eq!(get(&second).await, 1);
+    assert_eq!(increment(&first, LONG).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_node_that_missed_that_the_store_began_again_is_not_asked() {
+    let cluster = Cluster::start(2, 1).await;
+    // The same addresses serve, later, what they had before.
+    let connection = connect(&cluster).await;
+    increment(&connection, LONG).await.unwrap();
+    cluster.begin_again();
+    assert_eq!(increment(&connection, LONG).await.unwrap(), 1);
+    cluster.go_back();
+    let error = increment(&connection, Duration::from_millis(700))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Timeout, "{error}");
+    until("the state to say why", || {
+        matches!(
+            &*connection.state().borrow(),
+            ConnectionState::Connecting { reason } if reason.contains("incarnation 1")
+        )
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_session_lost_with_a_mutation_in_flight_is_unknown_and_never_sent_again() {
     let cluster = Cluster::start(3, 1).await;
     let connection = connect(&cluster).await;

@@ -1,6 +1,7 @@
 //! One driver's stream: the hello, requests in, batched answers out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use atomix_primitives::SessionId;
 use atomix_process::grpc::next_message;
@@ -15,7 +16,7 @@ use tonic::{Status, Streaming};
 use super::ticket::{Answer, KeepAliveTicket, Outbox, Ticket};
 use crate::grpc::HELLO_TIMEOUT;
 use crate::hosted::Hosted;
-use crate::partition::{exhausted, not_leader, wrong_store};
+use crate::partition::{Partition, not_leader, unavailable, wrong_store};
 
 /// The protocol version that this node speaks.
 const VERSION: u32 = 1;
@@ -25,6 +26,10 @@ const MAX_IN_FLIGHT: usize = 65_536;
 const MESSAGE_ANSWERS: usize = 1024;
 /// A message ends at this many bytes, or with one answer.
 const MESSAGE_BYTES: usize = 1 << 20;
+
+/// Sessions of before are unknown now, and their ids come again: the driver must learn of it first.
+const BEGUN_AGAIN: &str = "the data on this node is of another incarnation than when the stream \
+                           began; connect again";
 
 type Sender = mpsc::Sender<Result<NodeMessage, Status>>;
 
@@ -49,9 +54,11 @@ pub(super) async fn serve(
         Status::failed_precondition("the first message of a stream must be the hello")
     })?;
     check_version(&hello)?;
+    let incarnation = hosted.incarnation();
+    check_incarnation(&hello, incarnation)?;
     tracing::debug!(driver_version = hello.driver_version, "a driver connected");
     let greeting = NodeMessage {
-        hello: Some(own_hello(&hosted)),
+        hello: Some(own_hello(&hosted, incarnation)),
         ..NodeMessage::default()
     };
     if sender.send(Ok(greeting)).await.is_err() {
@@ -63,14 +70,22 @@ pub(super) async fn serve(
         hosted,
         outbox: Arc::clone(&outbox),
         store_uid: hello.store_uid,
+        incarnation,
+        is_outdated: AtomicBool::new(false),
     };
     driver.take(requests, keep_alives);
     let reading = async {
-        while let Some(message) = next_message(&mut incoming).await? {
+        loop {
+            if driver.is_outdated.load(Ordering::Relaxed) {
+                driver.outbox.all_sent().await;
+                return Err(Status::unavailable(BEGUN_AGAIN));
+            }
+            let Some(message) = next_message(&mut incoming).await? else {
+                return Ok(());
+            };
             driver.take(message.requests, message.keep_alives);
             driver.outbox.has_room().await;
         }
-        Ok(())
     };
     tokio::select! {
         ended = reading => ended,
@@ -88,7 +103,19 @@ fn check_version(hello: &DriverHello) -> Result<(), Status> {
     )))
 }
 
-fn own_hello(hosted: &Hosted) -> NodeHello {
+/// A node that missed that the store began again must not serve whoever knows it.
+fn check_incarnation(hello: &DriverHello, incarnation: u64) -> Result<(), Status> {
+    if incarnation == 0 || hello.incarnation <= incarnation {
+        return Ok(());
+    }
+    Err(Status::failed_precondition(format!(
+        "this node holds data of incarnation {incarnation}, but the store has begun again and is at \
+         {}; ask another node",
+        hello.incarnation
+    )))
+}
+
+fn own_hello(hosted: &Hosted, incarnation: u64) -> NodeHello {
     let leaders = hosted
         .all()
         .into_iter()
@@ -101,6 +128,7 @@ fn own_hello(hosted: &Hosted) -> NodeHello {
         // A node knows its own partitions only: the store has at least so many.
         partitions: hosted.highest_partition(),
         leaders: leaders.collect(),
+        incarnation,
     }
 }
 
@@ -109,6 +137,10 @@ struct Driver {
     outbox: Arc<Outbox>,
     /// The store that the driver means; empty = whichever is here.
     store_uid: String,
+    /// What the driver was told: the only incarnation that this stream serves.
+    incarnation: u64,
+    /// Another incarnation was found here.
+    is_outdated: AtomicBool,
 }
 
 impl Driver {
@@ -124,17 +156,14 @@ impl Driver {
     fn request(&self, request: Request) {
         let ticket = Ticket::new(request.id, &self.outbox);
         if self.outbox.in_flight() > MAX_IN_FLIGHT {
-            return ticket.fail(exhausted(format!(
+            // Not the operation's own answer: an earlier attempt may be in the log.
+            return ticket.fail(unavailable(format!(
                 "more than {MAX_IN_FLIGHT} requests are in flight on one stream"
             )));
         }
-        let store_uid = self.hosted.store_uid();
-        if !self.store_uid.is_empty() && self.store_uid != *store_uid {
-            return ticket.fail(wrong_store(&store_uid));
-        }
-        match self.hosted.get(PartitionId(request.partition_id)) {
-            Some(partition) => partition.request(request, ticket),
-            None => ticket.fail(unknown_partition(&self.hosted, request.partition_id)),
+        match self.partition(request.partition_id) {
+            Ok(partition) => partition.request(request, ticket),
+            Err(failure) => ticket.fail(failure),
         }
     }
 
@@ -145,14 +174,26 @@ impl Driver {
         } = keep_alive;
         let session = SessionId(session);
         let ticket = KeepAliveTicket::new(partition_id, session, &self.outbox);
+        match self.partition(partition_id) {
+            Ok(partition) => partition.keep_alive(session, ticket),
+            Err(failure) => ticket.answer(Some(failure)),
+        }
+    }
+
+    /// The partition that the driver means, of the data that it means.
+    fn partition(&self, id: u32) -> Result<Arc<Partition>, Failure> {
         let store_uid = self.hosted.store_uid();
         if !self.store_uid.is_empty() && self.store_uid != *store_uid {
-            return ticket.answer(Some(wrong_store(&store_uid)));
+            return Err(wrong_store(&store_uid));
         }
-        match self.hosted.get(PartitionId(partition_id)) {
-            Some(partition) => partition.keep_alive(session, ticket),
-            None => ticket.answer(Some(unknown_partition(&self.hosted, partition_id))),
+        let Some(partition) = self.hosted.get(PartitionId(id)) else {
+            return Err(unknown_partition(&self.hosted, id));
+        };
+        if partition.record().incarnation != self.incarnation {
+            self.is_outdated.store(true, Ordering::Relaxed);
+            return Err(unavailable(BEGUN_AGAIN));
         }
+        Ok(partition)
     }
 }
 

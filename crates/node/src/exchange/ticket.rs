@@ -58,12 +58,21 @@ impl Outbox {
     /// Returns when the driver has taken enough of its answers. What merely waits, perhaps for
     /// another request of the same stream, holds nothing up.
     pub(crate) async fn has_room(&self) {
+        self.unsent_at_most(MAX_UNSENT).await;
+    }
+
+    /// Returns when the driver has taken all answers that there are.
+    pub(crate) async fn all_sent(&self) {
+        self.unsent_at_most(0).await;
+    }
+
+    async fn unsent_at_most(&self, limit: usize) {
         loop {
             let sent = self.sent.notified();
             tokio::pin!(sent);
             // Before the look, so that nothing sent after it is missed.
             sent.as_mut().enable();
-            if self.unsent.load(Ordering::Relaxed) <= MAX_UNSENT {
+            if self.unsent.load(Ordering::Relaxed) <= limit {
                 return;
             }
             sent.await;

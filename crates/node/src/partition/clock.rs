@@ -1,7 +1,7 @@
 //! Elapsed time of a partition's state machine, as its leader counts it.
 //!
-//! Not wall time: it stands still without a leader, never goes back, and a leader that was paused
-//! does not make up for the pause.
+//! Not wall time: it stands still without a leader that a quorum acknowledges, never goes back, and a
+//! leader that was paused does not make up for the pause.
 
 use std::time::Duration;
 
@@ -30,6 +30,12 @@ impl LeaderClock {
     pub(crate) fn wake(&mut self, now: Instant) -> Duration {
         let gap = now.saturating_duration_since(self.woken).min(self.max_gap);
         self.time = self.time.saturating_add(gap);
+        self.woken = self.woken.max(now);
+        self.time
+    }
+
+    /// Lets the time until `now` pass without counting it. Answers the time, which is as it was.
+    pub(crate) fn stand_still(&mut self, now: Instant) -> Duration {
         self.woken = self.woken.max(now);
         self.time
     }
@@ -65,6 +71,18 @@ mod tests {
             clock.wake(start + 60 * SECOND + SECOND / 2),
             SECOND + SECOND / 2
         );
+    }
+
+    #[test]
+    fn time_that_stood_still_is_never_counted() {
+        let start = Instant::now();
+        let mut clock = LeaderClock::new(Duration::ZERO, start, SECOND);
+        assert_eq!(clock.wake(start + SECOND / 2), SECOND / 2);
+        for second in 1..60 {
+            assert_eq!(clock.stand_still(start + second * SECOND), SECOND / 2);
+        }
+        assert_eq!(clock.wake(start + 59 * SECOND), SECOND / 2);
+        assert_eq!(clock.wake(start + 60 * SECOND), SECOND + SECOND / 2);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! When the leader may end a session that nobody keeps alive.
 //!
 //! Deadlines live in the leader's memory, in state-machine time; only the end of a session is a log
-//! entry. A new leader gives every session its whole timeout again, so an outage by itself ends no
-//! session.
+//! entry. A new leader gives every session its whole timeout again, and so does one that a quorum
+//! acknowledges again after it did not for a while: an outage by itself ends no session.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -72,6 +72,14 @@ impl SessionDeadlines {
         true
     }
 
+    /// Gives every session its whole timeout from `now`.
+    pub(crate) fn renew(&mut self, now: Duration) {
+        let sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for session in sessions {
+            self.touch(session, now);
+        }
+    }
+
     /// The sessions whose deadline has passed, in the order of their deadlines.
     pub(crate) fn expired(&self, now: Duration) -> Vec<SessionId> {
         self.by_deadline
@@ -117,6 +125,18 @@ mod tests {
         deadlines.remove(A);
         assert!(!deadlines.touch(A, SECOND));
         assert_eq!(deadlines.expired(100 * SECOND), []);
+    }
+
+    #[test]
+    fn renewing_gives_every_session_its_whole_timeout() {
+        let mut deadlines = SessionDeadlines::default();
+        deadlines.insert(A, 10 * SECOND, SECOND);
+        deadlines.insert(B, 5 * SECOND, SECOND);
+        assert_eq!(deadlines.expired(12 * SECOND), [B, A]);
+        deadlines.renew(12 * SECOND);
+        assert_eq!(deadlines.expired(17 * SECOND), []);
+        assert_eq!(deadlines.expired(22 * SECOND), [B]);
+        assert_eq!(deadlines.expired(23 * SECOND), [B, A]);
     }
 
     #[test]

@@ -27,6 +27,46 @@ pub(crate) struct Term {
     over: CancellationToken,
 }
 
+impl Term {
+    /// Begins at the state machine's time, with its sessions.
+    fn new(
+        term: u64,
+        time: Duration,
+        sessions: impl Iterator<Item = (SessionId, Duration)>,
+        began: Instant,
+        election_timeout: Duration,
+    ) -> Self {
+        let mut deadlines = SessionDeadlines::default();
+        deadlines.reconcile(sessions, time);
+        Self {
+            term,
+            clock: LeaderClock::new(time, began, election_timeout),
+            deadlines,
+            acknowledged: true,
+            over: CancellationToken::new(),
+        }
+    }
+
+    /// The state machine's time. It stands still while no quorum acknowledges the leadership:
+    /// whoever keeps sessions alive may be cut off from this member just as the others are.
+    fn now(&mut self, now: Instant) -> Duration {
+        if self.acknowledged {
+            self.clock.wake(now)
+        } else {
+            self.clock.stand_still(now)
+        }
+    }
+
+    /// Takes note of whether a quorum acknowledges the leadership. When it does again, everybody may
+    /// take as long to come back as after an election.
+    fn acknowledge(&mut self, acknowledged: bool, now: Duration) {
+        if acknowledged && !self.acknowledged {
+            self.deadlines.renew(now);
+        }
+        self.acknowledged = acknowledged;
+    }
+}
+
 /// The term that this member leads, if any.
 #[derive(Default)]
 pub(crate) struct Leadership {
@@ -39,7 +79,7 @@ impl Leadership {
     pub(crate) fn with<R>(&self, act: impl FnOnce(&mut Term, Duration) -> R) -> Option<R> {
         let mut current = self.current.lock();
         let term = current.as_mut()?;
-        let now = term.clock.wake(Instant::now());
+        let now = term.now(Instant::now());
         Some(act(term, now))
     }
 
@@ -135,8 +175,8 @@ impl Duties<'_> {
 
     /// Begins or ends the term of this member.
     async fn follow(&self, status: &GroupStatus) {
-        let known = self.leadership.with(|term, _| {
-            term.acknowledged = status.role == Role::Leader;
+        let known = self.leadership.with(|term, now| {
+            term.acknowledge(status.role == Role::Leader, now);
             term.term
         });
         let still_leads = matches!(status.role, Role::Leader | Role::Candidate);
@@ -160,16 +200,13 @@ impl Duties<'_> {
         }
         self.group.with_machine(|machine| {
             let state = machine.state();
-            let time = state.time();
-            let mut deadlines = SessionDeadlines::default();
-            deadlines.reconcile(state.sessions(), time);
-            *self.leadership.current.lock() = Some(Term {
-                term: status.term,
-                clock: LeaderClock::new(time, Instant::now(), self.election_timeout),
-                deadlines,
-                acknowledged: true,
-                over: CancellationToken::new(),
-            });
+            *self.leadership.current.lock() = Some(Term::new(
+                status.term,
+                state.time(),
+                state.sessions(),
+                Instant::now(),
+                self.election_timeout,
+            ));
         });
         tracing::info!(partition = %status.partition_id, term = status.term, "leads");
     }
@@ -226,5 +263,59 @@ impl Duties<'_> {
         receiver
             .await
             .unwrap_or_else(|_| Err(answers::unknown_outcome("the partition stops")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const SESSION: SessionId = SessionId(7);
+
+    fn term(began: Instant) -> Term {
+        let sessions = [(SESSION, 5 * SECOND)];
+        Term::new(3, 100 * SECOND, sessions.into_iter(), began, SECOND)
+    }
+
+    /// Looks four times a second, as the duties do; answers the last time.
+    fn look(term: &mut Term, acknowledged: bool, from: Instant, length: Duration) -> Duration {
+        let mut passed = Duration::ZERO;
+        loop {
+            let now = term.now(from + passed);
+            term.acknowledge(acknowledged, now);
+            if passed >= length {
+                return now;
+            }
+            passed += SECOND / 4;
+        }
+    }
+
+    #[test]
+    fn a_cut_longer_than_the_timeout_ends_no_session_and_silence_after_it_does() {
+        let start = Instant::now();
+        let mut term = term(start);
+        let before = look(&mut term, true, start, 4 * SECOND);
+        assert_eq!(before, 104 * SECOND);
+        let cut = start + 4 * SECOND;
+        let during = look(&mut term, false, cut, 60 * SECOND);
+        assert!(during <= 105 * SECOND, "{during:?}");
+
+        let healed = cut + 60 * SECOND;
+        let now = look(&mut term, true, healed, Duration::ZERO);
+        assert_eq!(term.deadlines.expired(now), []);
+        // Its whole timeout, not what was left of it.
+        let now = look(&mut term, true, healed, 5 * SECOND);
+        assert_eq!(term.deadlines.expired(now), []);
+        let now = look(&mut term, true, healed, 6 * SECOND);
+        assert_eq!(term.deadlines.expired(now), [SESSION]);
+    }
+
+    #[test]
+    fn an_acknowledged_leader_renews_no_session_by_itself() {
+        let start = Instant::now();
+        let mut term = term(start);
+        let now = look(&mut term, true, start, 6 * SECOND);
+        assert_eq!(term.deadlines.expired(now), [SESSION]);
     }
 }

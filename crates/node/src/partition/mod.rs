@@ -34,7 +34,9 @@ use leadership::{Duties, Leadership, leader_of};
 use machine::PartitionMachine;
 use queues::{Proposals, Reads};
 
-pub(crate) use answers::{exhausted, not_leader, unknown_outcome, unknown_partition, wrong_store};
+pub(crate) use answers::{
+    not_leader, unavailable, unknown_outcome, unknown_partition, wrong_store,
+};
 
 /// The Raft member of a partition.
 pub(crate) type Group = atomix_raft::Group<PartitionMachine>;

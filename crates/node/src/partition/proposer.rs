@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use atomix_primitives::Admission;
+use atomix_primitives::{Admission, ErrorCode};
 use atomix_proto::multiraft::v1::{Command, CommandBatch, command};
 use atomix_raft::ProposeError;
 use bytes::Bytes;
@@ -100,6 +100,11 @@ fn send(inner: &Arc<Inner>, batch: Vec<Proposal>) -> Option<BoxFuture<'static, S
                     admitted.push(proposal);
                 }
                 Ok(Admission::Answered(reply)) => proposal.asker.answer(answers::reply(reply)),
+                // Nothing remembers this refusal, and an earlier attempt, whose answer was lost, may
+                // be in the log: it is no final answer. There may be room soon.
+                Err(error) if error.code == ErrorCode::ResourceExhausted => {
+                    proposal.asker.fail(answers::unavailable(error.message));
+                }
                 Err(error) => proposal.asker.fail(answers::operation(&error)),
             }
         }

@@ -9,9 +9,31 @@ pub(crate) mod offline;
 pub(crate) mod online;
 pub(crate) mod retire;
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use atomix_proto::multiraft::v1::{Command, CommandBatch, Recovered, command};
 use atomix_raft::MemberId;
+use bytes::Bytes;
+use prost::Message as _;
 
 /// A member id: 63 random bits, never 0.
 fn fresh_member() -> MemberId {
     MemberId((rand::random::<u64>() >> 1).max(1))
+}
+
+/// What a recovered member's state machine is told: it may lag behind what its group had acknowledged,
+/// so ids, versions and tokens go on far above its own, and the sessions end. It moves no time, so no
+/// timer fires by it.
+pub(crate) fn notice() -> Bytes {
+    let since_epoch = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let batch = CommandBatch {
+        time_nanos: 0,
+        wall_time_millis: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
+        commands: vec![Command {
+            command: Some(command::Command::Recovered(Recovered {})),
+        }],
+    };
+    batch.encode_to_vec().into()
 }

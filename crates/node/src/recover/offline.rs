@@ -7,7 +7,7 @@ use atomix_raft::{Engine, EngineOptions, MemberId, OpenError, Outlook, Partition
 use clap::Parser;
 use thiserror::Error;
 
-use super::fresh_member;
+use super::{fresh_member, notice};
 
 /// Makes the member in this data directory the only voter of a partition that has lost its quorum
 /// for good. For disasters: what only the lost members had is gone.
@@ -82,7 +82,7 @@ pub async fn recover(
     }
     let member = outlook.member;
     let record = engine
-        .recover_group(partition, member, fresh_member())
+        .recover_group(partition, member, fresh_member(), notice())
         .await?;
     writeln!(
         report,

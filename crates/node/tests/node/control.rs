@@ -75,7 +75,10 @@ async fn a_bootstrap_is_idempotent_and_no_second_plan_is_accepted() {
     assert_eq!(code(refused), Some(Code::FailedPrecondition));
     assert!(cluster.nodes[2].status().await.unwrap().groups.is_empty());
 
-    // A newer incarnation replaces the old groups everywhere.
+    // A newer incarnation replaces the old groups everywhere, and no stream of before reaches it.
+    let stream = Stream::open(cluster.nodes[0].peer, "a-store").await;
+    let stream = stream.unwrap();
+    assert_eq!(stream.hello.incarnation, 1);
     for node in 0..3 {
         cluster.nodes[node]
             .bootstrap(cluster.plan(node, 1, 2))
@@ -88,6 +91,29 @@ async fn a_bootstrap_is_idempotent_and_no_second_plan_is_accepted() {
         assert_eq!(status.incarnation, 2);
         assert_eq!(status.groups.len(), 1);
     }
+    let refused = stream.open_session(1, Duration::from_secs(30)).await;
+    let refused = refused.expect_err("it is another incarnation");
+    assert_eq!(refused.reason(), Some(Reason::Unavailable), "{refused:?}");
+    let ended = eventually("the stream of before ends", PATIENCE, || async {
+        stream.ended()
+    })
+    .await;
+    assert_eq!(ended.code(), Code::Unavailable, "{ended}");
+
+    let hello = |incarnation| DriverHello {
+        min_version: 1,
+        max_version: 1,
+        incarnation,
+        ..DriverHello::default()
+    };
+    for known in [0, 1, 2] {
+        let stream = Stream::open_with(cluster.nodes[0].peer, hello(known)).await;
+        assert_eq!(stream.unwrap().hello.incarnation, 2, "after {known}");
+    }
+    let refused = Stream::open_with(cluster.nodes[0].peer, hello(3)).await;
+    let refused = refused.err().expect("the driver knows newer data");
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    assert!(refused.message().contains("incarnation 2"), "{refused}");
     assert_eq!(
         code(cluster.nodes[0].bootstrap(cluster.plan(0, 2, 1)).await),
         Some(Code::FailedPrecondition),

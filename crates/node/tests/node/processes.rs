@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use atomix_proto::multiraft::v1::failure::Reason;
+use atomix_proto::multiraft::v1::{Operate, request};
 use tokio::time::Instant;
 
-use crate::support::driver::{Follower, NoReply, Stream, count};
+use crate::support::driver::{Follower, NoReply, Stream, count, increment};
 use crate::support::eventually;
-use crate::support::nodes::{Cluster, PATIENCE};
+use crate::support::nodes::{Cluster, PATIENCE, member_id};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_count_under_kill_9_is_at_least_the_acknowledged_and_at_most_the_possible() {
@@ -140,7 +141,26 @@ async fn a_leader_restarted_at_once_never_reads_stale_state() {
                 ),
             }
         }
+        // It may have been a follower all the while. It leads again, and so does answer.
+        let member = member_id(1, 1, leader);
+        eventually("it reads", PATIENCE, || async {
+            let floor = acknowledged.load(Ordering::SeqCst);
+            if let Ok(value) = stream.get(1, "shared").await {
+                assert!(
+                    value >= floor,
+                    "read {value} after {floor} was acknowledged"
+                );
+                return Some(());
+            }
+            let leader = cluster.leader(1).await;
+            // It may be too far behind yet.
+            let _ = cluster.nodes[leader].transfer(1, member).await;
+            None
+        })
+        .await;
+        answered += 1;
     }
+    assert!(answered >= 5, "each restarted leader has read");
     stop.store(true, Ordering::Relaxed);
     writer.await.unwrap();
     let leader = cluster.leader(1).await;
@@ -256,4 +276,66 @@ async fn an_outage_longer_than_the_timeout_ends_no_session() {
     let deadline = Instant::now() + PATIENCE;
     let value = follower.increment("c", session, 1, deadline).await;
     assert_eq!(value.unwrap().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_leader_cut_off_from_the_others_longer_than_the_timeout_ends_no_session() {
+    let cluster = Cluster::bootstrapped(1).await;
+    let timeout = Duration::from_secs(3);
+    let mut follower = Follower::new(cluster.peers(), 1);
+    let session = follower.open_session(timeout).await;
+    let leader = cluster.leader(1).await;
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    for other in others {
+        cluster.nodes[other].pause().await;
+    }
+    passes(timeout + Duration::from_secs(2)).await;
+    for other in others {
+        cluster.nodes[other].resume().await;
+    }
+    // A leader is acknowledged again. Whoever keeps the session alive takes a little longer.
+    assert_eq!(follower.get("c").await, 0);
+    passes(timeout / 3).await;
+    let deadline = Instant::now() + PATIENCE;
+    let value = follower.increment("c", session, 1, deadline).await;
+    assert_eq!(value.unwrap().unwrap(), 1);
+}
+
+async fn passes(time: Duration) {
+    let begun = Instant::now();
+    eventually("the time passes", PATIENCE, || async {
+        (begun.elapsed() > time).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_full_window_is_no_final_answer_and_there_is_room_again_once_replies_are_acknowledged() {
+    const WINDOW: u64 = 4096;
+    let cluster = Cluster::bootstrapped(1).await;
+    let leader = cluster.leader(1).await;
+    let stream = Stream::open(cluster.nodes[leader].peer, "").await.unwrap();
+    let session = stream.open_session(1, Duration::from_secs(30)).await;
+    let session = session.unwrap();
+    let operate = |sequence, acknowledged| {
+        let operate = Operate {
+            session,
+            sequence,
+            acknowledged,
+            operation: Some(increment("c")),
+            open: Vec::new(),
+        };
+        stream.call(1, request::Body::Operate(operate))
+    };
+    let window = (1..=WINDOW).map(|sequence| operate(sequence, 0));
+    for answer in futures::future::join_all(window).await {
+        answer.unwrap();
+    }
+    // Refused before the log, so nothing remembers it: an earlier attempt may have been applied.
+    let refused = operate(WINDOW + 1, 0).await.unwrap_err();
+    assert_eq!(refused.reason(), Some(Reason::Unavailable), "{refused:?}");
+    assert!(refused.is_without_effect());
+    operate(WINDOW + 1, 1).await.unwrap();
+    let value = stream.get(1, "c").await.unwrap();
+    assert_eq!(value, i64::try_from(WINDOW).unwrap() + 1);
 }

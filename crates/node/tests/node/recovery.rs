@@ -4,6 +4,7 @@
 use std::process::Output;
 use std::time::Duration;
 
+use atomix_proto::multiraft::v1::failure::Reason;
 use atomix_proto::multiraft::v1::group_status::Role;
 use atomix_proto::multiraft::v1::{GroupStatus, RecoverRequest};
 use tokio::process::Command;
@@ -17,10 +18,14 @@ const LONG: Duration = Duration::from_secs(60);
 const WRITES: u64 = 30;
 
 /// Writes to partition 1, waits until all members have all of it, and kills all but one follower.
-/// Answers that one.
-async fn lose_two(cluster: &mut Cluster) -> usize {
+/// Answers that one, and a session that was opened.
+async fn lose_two(cluster: &mut Cluster) -> (usize, u64) {
     let leader = cluster.leader(1).await;
     assert_eq!(write(&cluster.nodes[leader], WRITES).await, WRITES);
+    let stream = Stream::open(cluster.nodes[leader].peer, "a-store").await;
+    let stream = stream.unwrap();
+    let session = stream.open_session(1, Duration::from_secs(600)).await;
+    let session = session.unwrap();
     let survivor = (leader + 1) % 3;
     eventually("the survivor has everything", PATIENCE, || async {
         let ahead = cluster.nodes[leader].group(1).await?.applied;
@@ -31,7 +36,7 @@ async fn lose_two(cluster: &mut Cluster) -> usize {
     for lost in [leader, (leader + 2) % 3] {
         cluster.nodes[lost].kill().await;
     }
-    survivor
+    (survivor, session)
 }
 
 /// Increments the counter of partition 1 so often and answers its value. A leader that was elected
@@ -52,6 +57,29 @@ async fn write(node: &NodeProcess, times: u64) -> u64 {
         .await;
     }
     value.try_into().unwrap()
+}
+
+/// Asks for a session that the group had before it was recovered: it is lost, and no new one has its
+/// id, or one that entries gave out which only the lost members had.
+async fn sessions_begin_anew(node: &NodeProcess, before: u64) {
+    let stream = Stream::open(node.peer, "a-store").await.unwrap();
+    let refused = eventually("the old session is judged", PATIENCE, || async {
+        let refused = stream.increment(1, "visits", before, WRITES + 1).await;
+        let refused = refused.expect_err("its session is of before");
+        refused.reason().filter(|reason| {
+            let later = [
+                Reason::Unavailable,
+                Reason::OutcomeUnknown,
+                Reason::NotLeader,
+            ];
+            !later.contains(reason)
+        })
+    })
+    .await;
+    assert_eq!(refused, Reason::SessionLost);
+    let new = stream.open_session(1, Duration::from_secs(30)).await;
+    let new = new.unwrap();
+    assert!(new > 1 << 32, "session {new} after {before}");
 }
 
 async fn leads_alone(node: &NodeProcess, partition: u32) -> GroupStatus {
@@ -105,7 +133,7 @@ async fn a_group_goes_on_from_its_last_member_while_the_node_runs() {
     let refused = recover(&cluster.nodes[healthy], member).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition, "it has a quorum");
 
-    let survivor = lose_two(&mut cluster).await;
+    let (survivor, session) = lose_two(&mut cluster).await;
     let member = cluster.nodes[survivor].group(1).await.unwrap().member_id;
     let node = &cluster.nodes[survivor];
     let (output, said) = offline(node, &["--partition", "1", "--yes"]).await;
@@ -129,6 +157,7 @@ async fn a_group_goes_on_from_its_last_member_while_the_node_runs() {
     assert_eq!(recover(node, member).await.ok(), Some(new), "again");
     let group = leads_alone(node, 1).await;
     assert_eq!(group.member_id, new);
+    sessions_begin_anew(node, session).await;
     assert_eq!(
         write(node, 1).await,
         WRITES + 1,
@@ -179,7 +208,7 @@ async fn a_group_goes_on_from_its_last_member_while_the_node_runs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopped_node_is_recovered_by_its_program_and_a_former_member_is_turned_away() {
     let mut cluster = Cluster::bootstrapped(1).await;
-    let survivor = lose_two(&mut cluster).await;
+    let (survivor, session) = lose_two(&mut cluster).await;
     let member = cluster.nodes[survivor].group(1).await.unwrap().member_id;
     cluster.nodes[survivor].kill().await;
 
@@ -206,6 +235,7 @@ async fn a_stopped_node_is_recovered_by_its_program_and_a_former_member_is_turne
     let node = &cluster.nodes[survivor];
     let group = leads_alone(node, 1).await;
     assert_ne!(group.member_id, member);
+    sessions_begin_anew(node, session).await;
     assert_eq!(write(node, 1).await, WRITES + 1);
 
     let returned = (survivor + 1) % 3;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use atomix_proto::multiraft::v1::partitions_client::PartitionsClient;
 use atomix_proto::multiraft::v1::peers_client::PeersClient;
 use atomix_proto::multiraft::v1::{
-    AppendEntries, DriverMessage, PeerFrame, PeerHello, PeerMessage, WatchRequest, peer_frame,
-    peer_message,
+    AppendEntries, DriverMessage, PeerFrame, PeerHello, PeerMessage, Vote, WatchRequest,
+    peer_frame, peer_message, peer_refusal, peer_reply,
 };
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -18,14 +18,16 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use crate::support::driver::Stream;
 use crate::support::eventually;
-use crate::support::nodes::{Cluster, NodeProcess, PATIENCE};
+use crate::support::nodes::{Cluster, NodeProcess, PATIENCE, member_id};
 
 async fn channel(address: SocketAddr) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
@@ -71,6 +73,14 @@ impl PeerStream {
             to_member: 2,
             body: Some(peer_message::Body::AppendEntries(AppendEntries::default())),
         };
+        self.send(correlation_id, message).await
+    }
+
+    async fn send(
+        &mut self,
+        correlation_id: u64,
+        message: PeerMessage,
+    ) -> Result<PeerFrame, Status> {
         let frame = PeerFrame {
             correlation_id,
             body: Some(peer_frame::Body::Message(message)),
@@ -257,4 +267,92 @@ async fn another_node_at_a_members_address_does_not_count_as_that_member() {
     let log = std::fs::read_to_string(cluster.nodes[0].log_file()).unwrap();
     let expected = format!("node {real:016x} answers there now, not {:016x}", 4711);
     assert!(log.contains(&expected), "{log}");
+}
+
+#[tokio::test]
+async fn a_node_that_speaks_for_a_member_of_another_node_is_refused() {
+    let cluster = Cluster::bootstrapped(1).await;
+    let leader = cluster.leader(1).await;
+    let before = cluster.nodes[leader].group(1).await.unwrap();
+    let mut stranger = PeerStream::open(cluster.nodes[leader].peer, 0x4711, 1)
+        .await
+        .unwrap();
+    // As the leader of a term far above.
+    let from_member = member_id(1, 1, (leader + 1) % 3);
+    let append = AppendEntries {
+        vote: Some(Vote {
+            term: before.term + 1000,
+            member_id: from_member,
+            committed: true,
+        }),
+        ..AppendEntries::default()
+    };
+    let message = PeerMessage {
+        store_uid: "a-store".to_owned(),
+        incarnation: 1,
+        partition_id: 1,
+        from_member,
+        to_member: member_id(1, 1, leader),
+        body: Some(peer_message::Body::AppendEntries(append)),
+    };
+    let answer = stranger.send(1, message).await.unwrap();
+    let Some(peer_frame::Body::Reply(reply)) = answer.body else {
+        panic!("{answer:?}");
+    };
+    let Some(peer_reply::Body::Refusal(refusal)) = reply.body else {
+        panic!("{reply:?}");
+    };
+    assert_eq!(refusal.reason(), peer_refusal::Reason::WrongMember);
+    let expected = format!(
+        "member {from_member:016x} does not live on node {:016x}",
+        0x4711
+    );
+    assert_eq!(refusal.message, expected);
+    let after = cluster.nodes[leader].group(1).await.unwrap();
+    assert_eq!((after.term, after.leader), (before.term, before.leader));
+}
+
+/// The services that a port names.
+async fn reflected(port: SocketAddr) -> Vec<String> {
+    let (reflect, requests) = mpsc::channel(1);
+    let request = ServerReflectionRequest {
+        message_request: Some(MessageRequest::ListServices(String::new())),
+        ..ServerReflectionRequest::default()
+    };
+    reflect.send(request).await.unwrap();
+    let answers = ServerReflectionClient::new(channel(port).await)
+        .server_reflection_info(ReceiverStream::new(requests))
+        .await;
+    let answer = answers.unwrap().into_inner().message().await.unwrap();
+    let Some(MessageResponse::ListServicesResponse(list)) = answer.unwrap().message_response else {
+        panic!("it is no list");
+    };
+    let mut names: Vec<String> = list.service.into_iter().map(|one| one.name).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn each_port_names_the_services_that_it_has_and_says_that_they_serve() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = NodeProcess::new(folder.path().join("node"));
+    node.start().await;
+    let control = ["Node"].as_slice();
+    let peer = ["Members", "Partitions", "Peers", "Plans"].as_slice();
+    for (port, services) in [(node.control, control), (node.peer, peer)] {
+        let names = services
+            .iter()
+            .map(|service| format!("atomix.multiraft.v1.{service}"));
+        let names: Vec<String> = names.collect();
+        let health = "grpc.health.v1.Health".to_owned();
+        let listed: Vec<String> = names.iter().cloned().chain([health]).collect();
+        assert_eq!(reflected(port).await, listed);
+        for service in names {
+            let request = HealthCheckRequest { service };
+            let named = request.service.clone();
+            let answer = HealthClient::new(channel(port).await).check(request).await;
+            let status = answer.expect(&named).into_inner().status();
+            assert_eq!(status, ServingStatus::Serving, "{named}");
+        }
+    }
 }

@@ -363,7 +363,8 @@ impl StateMachine {
                 | command::Command::Cancel(_)
                 | command::Command::ReleaseOwner(_)
                 | command::Command::Tick(_)
-                | command::Command::SetLimits(_),
+                | command::Command::SetLimits(_)
+                | command::Command::Recovered(_),
             ) => None,
         }
     }

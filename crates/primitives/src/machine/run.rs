@@ -14,6 +14,9 @@ use crate::output::{Applied, Outcome};
 use crate::session::Session;
 use crate::state::State;
 
+/// More numbers than any entries that a recovered member can lack have drawn.
+const RECOVERY_GAP: u64 = 1 << 32;
+
 pub(super) struct Run<'a> {
     pub(super) kinds: &'a Kinds,
     pub(super) state: &'a mut State,
@@ -88,6 +91,10 @@ impl<'a> Run<'a> {
                 *active = raise.active_version.max(*active);
                 Outcome::Done
             }
+            Command::Recovered(_) => {
+                self.recovered();
+                Outcome::Done
+            }
         };
         self.run_waiting();
         outcome
@@ -102,6 +109,18 @@ impl<'a> Run<'a> {
         let session = Session::new(duration(open.timeout_nanos), &open.client);
         self.state.sessions.insert(id, session);
         Outcome::Session(id)
+    }
+
+    /// Passes over every number that lost entries may have given out, then ends all sessions: what
+    /// their end hands to others is numbered above.
+    fn recovered(&mut self) {
+        let counter = &mut self.state.counter;
+        *counter = counter.saturating_add(RECOVERY_GAP);
+        let sessions: Vec<SessionId> = self.state.sessions.keys().copied().collect();
+        for session in sessions {
+            self.end_session(session);
+            self.run_waiting();
+        }
     }
 
     /// Runs the operations again that waited for keys whose intent has ended. It ends: an operation

@@ -1,6 +1,6 @@
 //! Sessions and exactly-once.
 
-use atomix_proto::multiraft::v1::{OpenSession, Operate, SetLimits, command};
+use atomix_proto::multiraft::v1::{OpenSession, Operate, Recovered, SetLimits, command};
 use proptest::prelude::*;
 
 use super::support::*;
@@ -262,4 +262,38 @@ proptest! {
         let expected: u64 = answers.keys().sum();
         prop_assert_eq!(counter_value(&partition.machine, "c"), i64::try_from(expected).unwrap());
     }
+}
+
+#[test]
+fn a_recovered_partition_ends_its_sessions_and_gives_no_id_or_token_out_again() {
+    // What the group had acknowledged, and the member that was left, which lacks the end of it.
+    let mut group = Partition::new();
+    let kept = group.open();
+    group.run(kept, increment("c", 5)).unwrap();
+    let mut left = Partition::new();
+    assert_eq!(left.open(), kept);
+    left.run(kept, increment("c", 5)).unwrap();
+    assert_eq!(
+        snapshot_bytes(&left.machine),
+        snapshot_bytes(&group.machine)
+    );
+    let lost = group.open();
+
+    let applied = left.apply(vec![command::Command::Recovered(Recovered {})]);
+    assert_eq!(applied.stop, None);
+    assert_eq!(applied.ended_sessions, [kept]);
+    assert_eq!(applied.outcomes, [Outcome::Done]);
+    assert_eq!(left.machine.sessions().count(), 0);
+    assert_eq!(counter_value(&left.machine, "c"), 5, "the data stays");
+
+    let repeated = left.try_run(kept, increment("c", 5));
+    assert_eq!(repeated, Outcome::SessionLost);
+    let unknown = left.try_run(lost, increment("c", 5));
+    assert_eq!(unknown, Outcome::SessionLost);
+    let next = left.open();
+    assert!(next.0 > lost.0 && next.0 > 1 << 32, "{next:?}");
+
+    // Again, as often as it is recovered.
+    left.one(command::Command::Recovered(Recovered {}));
+    assert!(left.open().0 > 2 << 32);
 }

@@ -138,7 +138,7 @@ impl Identity {
             return Ok(());
         }
         let found = format!(
-            "this is member {} of partition {}, incarnation {} of store {:?}",
+            "this is member {:016x} of partition {}, incarnation {} of store {:?}",
             self.member_id, self.partition_id, self.incarnation, self.store_uid
         );
         Err(refusal(Reason::WrongMember, &found))

@@ -29,6 +29,7 @@ use crate::error::{
     InitializeError, LeaderHint, ProposeError, ReadError, StartError, StorageError,
 };
 use crate::host::{Host, HostHandle};
+use crate::ids::PartitionId;
 use crate::machine::Machine;
 use crate::network::{Factory, Sender};
 use crate::record::{GroupRecord, Timings};
@@ -99,7 +100,7 @@ impl<M: Machine> Group<M> {
     ) -> Result<Self, StartError> {
         let partition = record.partition_id;
         let storage_error = |reason: String| StartError::Storage { partition, reason };
-        let config = config(&record)?;
+        let config = config(record.partition_id, &record.timings)?;
         let Claim {
             log,
             snapshots,
@@ -349,17 +350,17 @@ fn lease(timings: &Timings) -> Duration {
     timings.election_timeout * 6 / 10
 }
 
-fn config(record: &GroupRecord) -> Result<openraft::Config, StartError> {
-    let election_timeout = record.timings.election_timeout;
+fn config(partition: PartitionId, timings: &Timings) -> Result<openraft::Config, StartError> {
+    let election_timeout = timings.election_timeout;
     let refused = |reason: String| StartError::Timings {
-        partition: record.partition_id,
+        partition,
         election_timeout,
         reason,
     };
     let millis =
         u64::try_from(election_timeout.as_millis()).map_err(|error| refused(error.to_string()))?;
     let config = openraft::Config {
-        cluster_name: format!("partition {}", record.partition_id),
+        cluster_name: format!("partition {partition}"),
         heartbeat_interval: millis / 10,
         election_timeout_min: millis * 4 / 10,
         election_timeout_max: millis * 6 / 10,
@@ -376,4 +377,39 @@ fn config(record: &GroupRecord) -> Result<openraft::Config, StartError> {
     config
         .validate()
         .map_err(|error| refused(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_election_timeout_gives_the_heartbeats_and_the_range_of_elections() {
+        // (election timeout, heartbeat, election from, election to), in milliseconds
+        for (election_timeout, heartbeat, from, to) in [
+            (100, 10, 40, 60),
+            (500, 50, 200, 300),
+            (1000, 100, 400, 600),
+            (2500, 250, 1000, 1500),
+            (60_000, 6000, 24_000, 36_000),
+        ] {
+            let timings = Timings {
+                election_timeout: Duration::from_millis(election_timeout),
+                ..Timings::default()
+            };
+            assert_eq!(lease(&timings), Duration::from_millis(to));
+            let config = config(PartitionId(7), &timings).expect("timings that are possible");
+            assert_eq!(
+                (
+                    config.heartbeat_interval,
+                    config.election_timeout_min,
+                    config.election_timeout_max
+                ),
+                (heartbeat, from, to),
+                "of {election_timeout} ms"
+            );
+            assert_eq!(config.enable_pre_vote, Some(true));
+            assert_eq!(config.enable_leader_restore, Some(false));
+        }
+    }
 }

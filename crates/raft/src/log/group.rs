@@ -176,11 +176,11 @@ impl GroupLog {
         self.submit(operations, completion);
     }
 
-    /// Appends an entry and a vote together with operations of another kind, all in one batch, to
+    /// Appends entries and a vote together with operations of another kind, all in one batch, to
     /// the log of a group that does not run; on disk when this returns.
     pub(crate) async fn force(
         &self,
-        entry: Entry,
+        entries: Vec<Entry>,
         vote: Vote,
         others: Vec<Operation>,
     ) -> Result<(), StorageError> {
@@ -189,9 +189,11 @@ impl GroupLog {
             let mut state = self.shared.state.lock();
             state.vote = Some(vote);
             // Nobody reads it before it is on disk.
-            state.push(0, entry.clone());
+            for entry in &entries {
+                state.push(0, entry.clone());
+            }
             let mut operations = vec![
-                Operation::Append(vec![entry]),
+                Operation::Append(entries),
                 put(disk::KEY_VOTE, disk::encode_vote(&vote)),
             ];
             if std::mem::take(&mut state.truncated) {

@@ -5,6 +5,7 @@
 
 mod frames;
 mod receive;
+mod temporary;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
@@ -21,6 +22,7 @@ use crate::codec;
 use crate::device::Device;
 use crate::types::{SnapshotMeta, index_of};
 use frames::{FrameReader, FrameWriter};
+use temporary::Temporary;
 
 const SUFFIX: &str = ".snapshot";
 const TEMPORARY_SUFFIX: &str = ".tmp";
@@ -33,6 +35,9 @@ pub(crate) struct SnapshotFile {
     path: PathBuf,
     meta: SnapshotMeta,
     length: u64,
+    /// Set while it was received and not adopted: goes with the last copy of this, as with a
+    /// snapshot that came too late to be installed.
+    received: Option<Arc<Temporary>>,
 }
 
 impl SnapshotFile {
@@ -46,6 +51,7 @@ impl SnapshotFile {
             path: path.to_owned(),
             meta: codec::snapshot_meta_from_pb(&meta).map_err(io::Error::other)?,
             length,
+            received: None,
         })
     }
 
@@ -127,6 +133,7 @@ impl SnapshotStore {
         write: impl Fn(&mut dyn Write) -> io::Result<()>,
     ) -> io::Result<SnapshotFile> {
         let encoded = codec::snapshot_meta_to_pb(meta).encode_to_vec();
+        // One at a time, and adopted before the next.
         let temporary = self.temporary("build");
         let file = self.device.create(&temporary)?;
         let mut writer = FrameWriter::new(BufWriter::new(file), &encoded)?;
@@ -158,13 +165,20 @@ impl SnapshotStore {
             return Ok(file);
         }
         self.device.rename(&file.path, &path)?;
+        if let Some(received) = &file.received {
+            received.keep();
+        }
         self.device.sync_directory(&self.directory)?;
         let mut snapshots = files(&self.directory, SUFFIX)?;
         snapshots.truncate(snapshots.len().saturating_sub(KEPT));
         for old in snapshots {
             self.device.remove_file(&old)?;
         }
-        Ok(SnapshotFile { path, ..file })
+        Ok(SnapshotFile {
+            path,
+            received: None,
+            ..file
+        })
     }
 }
 

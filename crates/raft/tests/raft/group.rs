@@ -312,3 +312,42 @@ async fn reads_are_never_stale_while_leaders_are_killed_and_cut_off() {
     }
     assert!(reads >= 6);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_off_follower_that_returns_neither_raises_the_term_nor_unseats_the_leader() {
+    let cluster = Cluster::start(3).await;
+    cluster.write("one").await;
+    let leader = cluster.leader().await;
+    let before = cluster.group(leader).status();
+    let follower = leader % 3 + 1;
+    let mut events = cluster.group(leader).subscribe();
+
+    cluster.network.isolate(follower);
+    let cut = Instant::now();
+    let election_timeout = cluster.group(follower).record().timings.election_timeout;
+    eventually(
+        "the follower misses the leader for several elections",
+        || (cut.elapsed() > election_timeout * 6).then_some(()),
+    )
+    .await;
+    assert_eq!(
+        cluster.group(follower).status().term,
+        before.term,
+        "without a majority it only asks beforehand"
+    );
+    cluster.write("two").await;
+
+    cluster.network.heal();
+    assert_eq!(cluster.converged().await, ["one", "two"]);
+    cluster.write("three").await;
+    assert_eq!(cluster.converged().await, ["one", "two", "three"]);
+    for id in 1..=3 {
+        let after = cluster.group(id).status();
+        assert_eq!((id, after.term), (id, before.term));
+        assert_eq!(after.leader.map(|leader| leader.0), Some(leader));
+    }
+    while let Ok(event) = events.try_recv() {
+        let is_change = matches!(event, GroupEvent::LeaderChanged { .. });
+        assert!(!is_change, "{event:?}");
+    }
+}

@@ -1,14 +1,18 @@
 //! An open stream: sends requests in batches and pairs the answers with them.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use atomix_proto::multiraft::v1::{DriverMessage, NodeMessage, Response};
+use atomix_proto::multiraft::v1::failure::Reason;
+use atomix_proto::multiraft::v1::{
+    DriverMessage, Failure, KeepAlive, KeepAliveResponse, NodeMessage, Response, response,
+};
 use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tonic::Streaming;
 
-use super::{KeepAliveSender, LinkError, Outgoing, QUEUE, ReplySender};
+use super::{Answered, Incarnation, KeepAliveSender, LinkError, Outgoing, QUEUE, ReplySender};
 
 const MAX_BATCH: usize = 256;
 const MAX_BATCH_BYTES: usize = 1024 * 1024;
@@ -17,6 +21,8 @@ const MAX_BATCH_BYTES: usize = 1024 * 1024;
 pub(super) struct Stream {
     pub(super) to_node: mpsc::Sender<DriverMessage>,
     pub(super) from_node: Streaming<NodeMessage>,
+    /// What the node's hello said.
+    pub(super) incarnation: Incarnation,
 }
 
 /// Carries requests and answers until the stream breaks; returns why. Everything that was sent and
@@ -26,9 +32,12 @@ pub(super) async fn run(
     stream: Stream,
     node: &str,
 ) -> String {
-    let in_flight = Mutex::new(InFlight::default());
+    let in_flight = Mutex::new(InFlight {
+        incarnation: stream.incarnation,
+        ..InFlight::default()
+    });
     let reason = tokio::select! {
-        reason = write(outgoing, stream.to_node, &in_flight) => reason,
+        reason = write(outgoing, stream.to_node, &in_flight, stream.incarnation) => reason,
         reason = read(stream.from_node, &in_flight) => reason,
     };
     let error = LinkError::Broken(format!("{node}: {reason}"));
@@ -42,6 +51,8 @@ struct InFlight {
     requests: HashMap<u64, ReplySender>,
     keep_alives: HashMap<(u32, u64), KeepAliveSender>,
     prune_at: usize,
+    /// Of the data behind the stream.
+    incarnation: Incarnation,
 }
 
 impl InFlight {
@@ -59,7 +70,10 @@ impl InFlight {
             let (Some(reply), Some(outcome)) = (self.requests.remove(&id), outcome) else {
                 continue;
             };
-            let _ = reply.send(Ok(outcome));
+            let _ = reply.send(Ok(Answered {
+                outcome,
+                incarnation: self.incarnation,
+            }));
         }
         for answer in message.keep_alives {
             let key = (answer.partition_id, answer.session);
@@ -79,10 +93,68 @@ impl InFlight {
     }
 }
 
+/// What a request of a session is answered here, when the data behind the stream is not the
+/// session's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Instead {
+    /// The store has begun again.
+    SessionLost,
+    /// The node has missed that the store has begun again.
+    NotSent,
+}
+
+impl Instead {
+    fn of(session_of: Incarnation, here: Incarnation) -> Option<Self> {
+        if session_of == 0 || here == 0 {
+            return None;
+        }
+        match session_of.cmp(&here) {
+            Ordering::Less => Some(Self::SessionLost),
+            Ordering::Equal => None,
+            Ordering::Greater => Some(Self::NotSent),
+        }
+    }
+
+    fn answer(self, here: Incarnation) -> Result<Answered, LinkError> {
+        match self {
+            Self::SessionLost => Ok(Answered {
+                outcome: response::Outcome::Failure(session_lost()),
+                incarnation: here,
+            }),
+            Self::NotSent => Err(behind()),
+        }
+    }
+
+    fn answer_keep_alive(self, asked: KeepAlive) -> Result<KeepAliveResponse, LinkError> {
+        match self {
+            Self::SessionLost => Ok(KeepAliveResponse {
+                partition_id: asked.partition_id,
+                session: asked.session,
+                failure: Some(session_lost()),
+            }),
+            Self::NotSent => Err(behind()),
+        }
+    }
+}
+
+fn session_lost() -> Failure {
+    Failure {
+        reason: Reason::SessionLost.into(),
+        code: tonic::Code::NotFound.into(),
+        message: "the store has begun again, and its sessions with it".to_owned(),
+        leader: None,
+    }
+}
+
+fn behind() -> LinkError {
+    LinkError::NotSent("the node holds data of before the store began again".to_owned())
+}
+
 async fn write(
     outgoing: &mut mpsc::Receiver<Outgoing>,
     to_node: mpsc::Sender<DriverMessage>,
     in_flight: &Mutex<InFlight>,
+    here: Incarnation,
 ) -> String {
     let mut queued = Vec::with_capacity(MAX_BATCH);
     loop {
@@ -93,8 +165,12 @@ async fn write(
         let mut bytes = 0;
         for item in queued.drain(..) {
             match item {
-                Outgoing::Request(request, reply) => {
+                Outgoing::Request(request, session_of, reply) => {
                     if reply.is_closed() {
+                        continue;
+                    }
+                    if let Some(instead) = Instead::of(session_of, here) {
+                        let _ = reply.send(instead.answer(here));
                         continue;
                     }
                     if bytes > MAX_BATCH_BYTES {
@@ -112,7 +188,11 @@ async fn write(
                 }
                 Outgoing::KeepAlives(keep_alives) => {
                     let mut in_flight = in_flight.lock();
-                    for (keep_alive, reply) in keep_alives {
+                    for (keep_alive, session_of, reply) in keep_alives {
+                        if let Some(instead) = Instead::of(session_of, here) {
+                            let _ = reply.send(instead.answer_keep_alive(keep_alive));
+                            continue;
+                        }
                         let key = (keep_alive.partition_id, keep_alive.session);
                         in_flight.keep_alives.insert(key, reply);
                         message.keep_alives.push(keep_alive);
@@ -141,4 +221,27 @@ async fn read(mut from_node: Streaming<NodeMessage>, in_flight: &Mutex<InFlight>
 /// A status as part of a message.
 pub(super) fn describe(status: &tonic::Status) -> String {
     format!("{}: {}", status.code(), status.message())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_never_sent_to_data_of_another_incarnation() {
+        for (session_of, here, expected) in [
+            (0, 0, None),
+            (0, 3, None),
+            (3, 0, None),
+            (3, 3, None),
+            (2, 3, Some(Instead::SessionLost)),
+            (4, 3, Some(Instead::NotSent)),
+        ] {
+            assert_eq!(
+                Instead::of(session_of, here),
+                expected,
+                "a session of {session_of} on a stream of {here}"
+            );
+        }
+    }
 }

@@ -26,7 +26,7 @@ use super::config::Timeouts;
 /// Requests that wait for the stream.
 const QUEUE: usize = 1_024;
 
-type ReplySender = oneshot::Sender<Result<response::Outcome, LinkError>>;
+type ReplySender = oneshot::Sender<Result<Answered, LinkError>>;
 type KeepAliveSender = oneshot::Sender<Result<KeepAliveResponse, LinkError>>;
 
 /// Why a request has no answer.
@@ -40,6 +40,14 @@ pub(crate) enum LinkError {
     Broken(String),
 }
 
+/// A node's answer.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) outcome: response::Outcome,
+    /// The incarnation of the data that answered; 0 = the node does not say.
+    pub(crate) incarnation: u64,
+}
+
 /// Whether the node is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LinkState {
@@ -51,6 +59,8 @@ pub(crate) enum LinkState {
 pub(crate) trait Greeter: Send + Sync + 'static {
     /// What to send as the hello's store uid.
     fn store_uid(&self) -> String;
+    /// What to send as the hello's incarnation.
+    fn incarnation(&self) -> u64;
     /// Refuses a node with a reason.
     fn greet(&self, address: SocketAddr, hello: &NodeHello) -> Result<(), String>;
     /// The state of a link changed.
@@ -58,18 +68,22 @@ pub(crate) trait Greeter: Send + Sync + 'static {
 }
 
 enum Outgoing {
-    Request(Request, ReplySender),
-    KeepAlives(Vec<(KeepAlive, KeepAliveSender)>),
+    Request(Request, Incarnation, ReplySender),
+    KeepAlives(Vec<(KeepAlive, Incarnation, KeepAliveSender)>),
 }
+
+/// Of which data the session is that a request belongs to; 0 = of none, or it is not known. Session
+/// ids come again in another incarnation, so such a request never goes out on its stream.
+type Incarnation = u64;
 
 impl Outgoing {
     fn fail(self, error: &LinkError) {
         match self {
-            Self::Request(_, reply) => {
+            Self::Request(_, _, reply) => {
                 let _ = reply.send(Err(error.clone()));
             }
             Self::KeepAlives(keep_alives) => {
-                for (_, reply) in keep_alives {
+                for (_, _, reply) in keep_alives {
                     let _ = reply.send(Err(error.clone()));
                 }
             }
@@ -120,12 +134,14 @@ impl Link {
         *self.state.borrow() == LinkState::Up
     }
 
-    /// Sends a request and waits for its answer. Dropping the future forgets the request.
+    /// Sends a request and waits for its answer. `incarnation` is that of the request's session, 0
+    /// without one. Dropping the future forgets the request.
     pub(crate) async fn request(
         &self,
         partition_id: u32,
         body: request::Body,
-    ) -> Result<response::Outcome, LinkError> {
+        incarnation: u64,
+    ) -> Result<Answered, LinkError> {
         let request = Request {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             partition_id,
@@ -134,7 +150,7 @@ impl Link {
         let (reply, answer) = oneshot::channel();
         if self
             .queue
-            .send(Outgoing::Request(request, reply))
+            .send(Outgoing::Request(request, incarnation, reply))
             .await
             .is_err()
         {
@@ -146,16 +162,17 @@ impl Link {
         }
     }
 
-    /// Sends keep-alives in one message; the answers come one by one.
+    /// Sends keep-alives in one message, each with its session's incarnation; the answers come one
+    /// by one.
     pub(crate) async fn keep_alives(
         &self,
-        keep_alives: Vec<KeepAlive>,
+        keep_alives: Vec<(KeepAlive, u64)>,
     ) -> Vec<oneshot::Receiver<Result<KeepAliveResponse, LinkError>>> {
         let mut answers = Vec::with_capacity(keep_alives.len());
         let mut message = Vec::with_capacity(keep_alives.len());
-        for keep_alive in keep_alives {
+        for (keep_alive, incarnation) in keep_alives {
             let (reply, answer) = oneshot::channel();
-            message.push((keep_alive, reply));
+            message.push((keep_alive, incarnation, reply));
             answers.push(answer);
         }
         // When the link is closed, the senders are dropped and every receiver says so.

@@ -119,6 +119,7 @@ impl LinkTask {
                 max_version: PROTOCOL_VERSION,
                 store_uid: self.greeter.store_uid(),
                 driver_version: env!("CARGO_PKG_VERSION").to_owned(),
+                incarnation: self.greeter.incarnation(),
             }),
             ..DriverMessage::default()
         };
@@ -144,7 +145,11 @@ impl LinkTask {
             ));
         }
         self.greeter.greet(self.address, &hello)?;
-        Ok(Stream { to_node, from_node })
+        Ok(Stream {
+            to_node,
+            from_node,
+            incarnation: hello.incarnation,
+        })
     }
 
     async fn channel(&self) -> Result<Channel, String> {

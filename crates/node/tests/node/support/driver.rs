@@ -74,6 +74,7 @@ impl Stream {
             max_version: 1,
             store_uid: store_uid.to_owned(),
             driver_version: "test".to_owned(),
+            ..DriverHello::default()
         };
         Self::open_with(node, hello).await
     }

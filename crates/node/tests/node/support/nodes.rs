@@ -106,6 +106,22 @@ impl NodeProcess {
             .unwrap()
     }
 
+    /// Stops the process in its tracks: it neither answers nor notices. Until [`Self::resume`].
+    pub async fn pause(&self) {
+        self.signal("-STOP").await;
+    }
+
+    pub async fn resume(&self) {
+        self.signal("-CONT").await;
+    }
+
+    async fn signal(&self, signal: &str) {
+        let child = self.child.as_ref().expect("the node runs");
+        let pid = child.id().expect("it was not waited for").to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status().await;
+        assert!(sent.unwrap().success());
+    }
+
     /// Waits until the process has ended by itself.
     pub async fn ended(&mut self) -> std::process::ExitStatus {
         let mut child = self.child.take().expect("the node was started");
