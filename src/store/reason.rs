@@ -74,6 +74,8 @@ pub enum Reason {
     EphemeralDisksEmpty,
     /// No machine takes a pod.
     PodUnschedulable,
+    /// A pod waits for a volume that nobody makes.
+    VolumeNotBound,
     /// A pod failed as a whole.
     PodFailed,
     /// An image cannot be had.
@@ -125,6 +127,7 @@ impl Reason {
             Self::NodesUnreachable => "NodesUnreachable",
             Self::EphemeralDisksEmpty => "EphemeralDisksEmpty",
             Self::PodUnschedulable => "PodUnschedulable",
+            Self::VolumeNotBound => "VolumeNotBound",
             Self::PodFailed => "PodFailed",
             Self::ImagePullFailed => "ImagePullFailed",
             Self::ContainerNotStarted => "ContainerNotStarted",

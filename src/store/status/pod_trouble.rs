@@ -28,13 +28,31 @@ fn unschedulable(pod: &StoragePodView) -> Option<Trouble> {
         .condition("PodScheduled")
         .filter(|scheduled| scheduled.status == "False")?;
     let why = scheduled.message.as_deref().unwrap_or("no machine fits");
+    let name = pod.name();
+    if waits_for_volume(why) {
+        return Some(Trouble {
+            reason: Reason::VolumeNotBound,
+            message: format!(
+                "pod {name} waits for a volume: see that the StorageClass of \
+                 spec.multiRaft.storage exists (without storageClassName: that the cluster has a \
+                 default) and makes volumes of this size, or make one by hand; `kubectl describe \
+                 pvc` says more: {why}"
+            ),
+        });
+    }
     Some(Trouble {
         reason: Reason::PodUnschedulable,
         message: format!(
-            "pod {} cannot be placed: add a machine that fits, or make room on one: {why}",
-            pod.name()
+            "pod {name} cannot be placed: add a machine that fits, or make room on one: {why}"
         ),
     })
+}
+
+/// The scheduler names the claim or its class when no machine would help.
+fn waits_for_volume(why: &str) -> bool {
+    let why = why.to_ascii_lowercase();
+    why.contains("unbound immediate persistentvolumeclaim")
+        || why.contains("storageclass") && why.contains("not found")
 }
 
 fn failed(pod: &StoragePodView) -> Option<Trouble> {
@@ -146,13 +164,13 @@ mod tests {
 
     #[test]
     fn trouble_is_named_with_its_pod_and_what_to_do() {
-        let scheduled = |status: &str| json!({"conditions": [{"type": "PodScheduled", "status": status, "message": "0/1"}]});
+        let scheduled = |status: &str, why: &str| json!({"conditions": [{"type": "PodScheduled", "status": status, "message": why}]});
         let crashed = json!({"terminated": {"exitCode": 101, "reason": "Error"}});
         for (status, expected) in [
             (json!({}), None),
             (waiting("ContainerCreating", ""), None),
             (container(json!({"running": {}}), json!({})), None),
-            (scheduled("True"), None),
+            (scheduled("True", ""), None),
             (
                 waiting("ImagePullBackOff", ""),
                 Some((Reason::ImagePullFailed, "garden/node:9: correct spec")),
@@ -166,8 +184,19 @@ mod tests {
                 Some((Reason::NodeCrashed, "code 101 (Error)")),
             ),
             (
-                scheduled("False"),
+                scheduled("False", "0/1 nodes are available: 1 Insufficient cpu."),
                 Some((Reason::PodUnschedulable, "add a machine that fits")),
+            ),
+            (
+                scheduled(
+                    "False",
+                    "0/1: pod has unbound immediate PersistentVolumeClaims.",
+                ),
+                Some((Reason::VolumeNotBound, "StorageClass")),
+            ),
+            (
+                scheduled("False", "storageclass.storage.k8s.io \"x\" not found"),
+                Some((Reason::VolumeNotBound, "StorageClass")),
             ),
             (
                 json!({"phase": "Failed", "reason": "Evicted"}),
