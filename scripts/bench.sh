@@ -31,7 +31,7 @@ tag=$(scripts/images.sh)
 kubectl --kubeconfig "$kubeconfig" apply --server-side -f crds/
 # Before the chart is installed: two operators would share the work.
 # Each of the ten thousand runtimes listens three times.
-ulimit -n 200000
+ulimit -n "$(ulimit -Hn)"
 size=()
 [[ -n ${QUICK:-} ]] && size=(--stores 100 --sessions 1000)
 scale=$("$bench" scale --kubeconfig "$kubeconfig" --operator "$CARGO_TARGET_DIR/release/atomix-operator" \

@@ -22,8 +22,7 @@ fn fresh_member() -> MemberId {
 }
 
 /// What a recovered member's state machine is told: it may lag behind what its group had acknowledged,
-/// so ids, versions and tokens go on far above its own, and the sessions end. It moves no time, so no
-/// timer fires by it.
+/// so ids, versions and tokens go on far above its own, and the sessions end. It moves no time.
 pub(crate) fn notice() -> Bytes {
     let since_epoch = SystemTime::now()
         .duration_since(UNIX_EPOCH)
