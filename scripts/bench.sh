@@ -30,7 +30,7 @@ tests/cluster/cluster up --kubeconfig "$kubeconfig"
 tag=$(scripts/images.sh)
 kubectl --kubeconfig "$kubeconfig" apply --server-side -f crds/
 # Before the chart is installed: two operators would share the work.
-# Each of the ten thousand runtimes listens three times.
+# The operator has a connection to each of the ten thousand runtimes.
 ulimit -n "$(ulimit -Hn)"
 size=()
 [[ -n ${QUICK:-} ]] && size=(--stores 100 --sessions 1000)

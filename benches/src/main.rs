@@ -18,6 +18,7 @@ mod load;
 mod operator;
 mod process;
 mod report;
+mod runtimes;
 mod scale;
 mod servers;
 mod throughput;
@@ -44,6 +45,9 @@ enum Benchmark {
     Failover(failover::Options),
     /// The operator with thousands of Stores, Sessions and pods.
     Scale(scale::Options),
+    /// Many runtimes in one process; `scale` starts several such.
+    #[command(hide = true)]
+    Runtimes(runtimes::Options),
 }
 
 #[tokio::main]
@@ -54,5 +58,6 @@ async fn main() -> anyhow::Result<()> {
         Benchmark::Leaders(options) => leaders::run(&options).await,
         Benchmark::Failover(options) => failover::run(&options).await,
         Benchmark::Scale(options) => scale::run(&options).await,
+        Benchmark::Runtimes(options) => runtimes::run(&options).await,
     }
 }

@@ -5,13 +5,11 @@
 //! The API server, its etcd, the operator, all runtimes and this program share the machine.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use atomix_runtime::{Options as RuntimeOptions, Sidecar, built_in_drivers};
-use clap::{Args, Parser as _};
+use clap::Args;
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
@@ -19,10 +17,10 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::bed::Bed;
 use crate::process::Process;
+use crate::runtimes::{Runtimes, address};
 
 /// Writes of this program that are on their way at a time; as many as the operator's Session
 /// controller reconciles.
@@ -76,9 +74,7 @@ impl Scale<'_> {
     async fn measure(&self) -> anyhow::Result<()> {
         let (stores, sessions) = (self.options.stores, self.options.sessions);
         eprintln!("{sessions} runtimes");
-        let shutdown = CancellationToken::new();
-        let _end = shutdown.clone().drop_guard();
-        let runtimes = start_runtimes(sessions, &shutdown).await?;
+        let runtimes = Runtimes::start(sessions).await?;
 
         self.wait_for_service_account().await?;
         eprintln!("{sessions} pods, {stores} Stores, {sessions} Sessions");
@@ -397,34 +393,6 @@ impl Operator {
     async fn end(self) -> anyhow::Result<()> {
         self.process.terminate().await
     }
-}
-
-/// One runtime for each pod, in this process.
-async fn start_runtimes(
-    count: usize,
-    shutdown: &CancellationToken,
-) -> anyhow::Result<Vec<Sidecar>> {
-    let mut runtimes = Vec::with_capacity(count);
-    for at in 0..count {
-        let at_port = |port| SocketAddr::new(IpAddr::V4(address(at)), port);
-        let mut options = RuntimeOptions::try_parse_from(["atomix-runtime"])?;
-        options.control_addr = at_port(5679);
-        options.app_addr = vec![at_port(5678)];
-        options.admin_addr = at_port(5677);
-        let drivers = built_in_drivers(&options, None);
-        runtimes.push(Sidecar::start(&options, drivers, None, shutdown.clone()).await?);
-    }
-    Ok(runtimes)
-}
-
-fn address(at: usize) -> Ipv4Addr {
-    let part = |value: usize| u8::try_from(value).unwrap_or(u8::MAX);
-    Ipv4Addr::new(
-        127,
-        64 + part(at / 62_500),
-        part(at / 250 % 250),
-        1 + part(at % 250),
-    )
 }
 
 fn pod_name(at: usize) -> String {

@@ -244,7 +244,7 @@ impl Pass<'_> {
 
     /// Applies the children and replaces pods that hold a corrected spec up.
     async fn apply(&self, prepared: Prepared, inputs: &mut Inputs) -> Result<(), StoreError> {
-        let applied = prepared.apply(&self.context, inputs).await?;
+        let applied = Box::pin(prepared.apply(&self.context, inputs)).await?;
         applied
             .heal(
                 &self.context,
