@@ -24,8 +24,11 @@ async fn lose_two(cluster: &mut Cluster) -> (usize, u64) {
     assert_eq!(write(&cluster.nodes[leader], WRITES).await, WRITES);
     let stream = Stream::open(cluster.nodes[leader].peer, "a-store").await;
     let stream = stream.unwrap();
-    let session = stream.open_session(1, Duration::from_secs(600)).await;
-    let session = session.unwrap();
+    let session = eventually("a session is opened", PATIENCE, || async {
+        let opened = stream.open_session(1, Duration::from_secs(600)).await;
+        opened.ok()
+    })
+    .await;
     let survivor = (leader + 1) % 3;
     eventually("the survivor has everything", PATIENCE, || async {
         let ahead = cluster.nodes[leader].group(1).await?.applied;
@@ -77,8 +80,11 @@ async fn sessions_begin_anew(node: &NodeProcess, before: u64) {
     })
     .await;
     assert_eq!(refused, Reason::SessionLost);
-    let new = stream.open_session(1, Duration::from_secs(30)).await;
-    let new = new.unwrap();
+    let new = eventually("a new session is opened", PATIENCE, || async {
+        let opened = stream.open_session(1, Duration::from_secs(30)).await;
+        opened.ok()
+    })
+    .await;
     assert!(new > 1 << 32, "session {new} after {before}");
 }
 
