@@ -33,23 +33,18 @@ pub fn wanted(
     view: Option<&NodeView>,
     strength: Option<&Strength>,
 ) -> Option<bool> {
-    let Some(view) = view else {
+    if view.is_none() {
         return is_open.then_some(false);
-    };
-    let strength = strength?;
-    let mut standings = Vec::new();
-    for (partition, group) in &strength.groups {
-        match group {
-            Some(group) => {
-                standings.extend(group.voter_at(ordinal).map(|(_, voter)| voter.standing));
-            }
-            // It may count this copy or not.
-            None if view.groups.contains_key(partition) => return None,
-            None => {}
-        }
     }
-    match (is_open, standings.into_iter().max()) {
-        (false, None | Some(Standing::CaughtUp)) => Some(true),
+    let strength = strength?;
+    let known = strength.groups.values().flatten();
+    let standings = known.filter_map(|group| group.voter_at(ordinal));
+    let worst = standings.map(|(_, voter)| voter.standing).max();
+    // A group that nobody leads may count on a disk that is here no more, so that its node does not
+    // even tell of the group.
+    let is_any_unknown = strength.groups.values().any(Option::is_none);
+    match (is_open, worst) {
+        (false, None | Some(Standing::CaughtUp)) => (!is_any_unknown).then_some(true),
         (true, Some(Standing::Away)) => Some(false),
         (false, Some(Standing::Behind | Standing::Away))
         | (true, None | Some(Standing::CaughtUp | Standing::Behind)) => None,
@@ -169,7 +164,7 @@ mod tests {
         }
     }
 
-    /// Partition 1 with a voter on pod 0 that does so, partition 2 on other pods.
+    /// Partition 1 with a voter on pod 0 that does so, or without a leader; partition 2 on other pods.
     fn strength(standing: Option<Standing>) -> Strength {
         let group = |ordinal: u32, standing: Standing| {
             let voter = Voter {
@@ -196,6 +191,8 @@ mod tests {
         use Standing::{Away, Behind, CaughtUp};
         let holds = view(&[1]);
         let empty = view(&[]);
+        let mut elsewhere = strength(None);
+        elsewhere.groups.remove(&1);
         let cases = [
             (
                 false,
@@ -216,8 +213,10 @@ mod tests {
             (true, None, None, Some(false)),
             // A new disk in the place of one that a partition still counts on.
             (false, Some(&empty), Some(strength(Some(Away))), None),
+            // Nobody knows whether one does.
+            (false, Some(&empty), Some(strength(None)), None),
             // A disk that holds nothing loses nothing.
-            (false, Some(&empty), Some(strength(None)), Some(true)),
+            (false, Some(&empty), Some(elsewhere), Some(true)),
         ];
         for (is_open, view, strength, expected) in cases {
             let found = wanted(is_open, 0, view, strength.as_ref());

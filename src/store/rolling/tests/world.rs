@@ -167,15 +167,16 @@ impl World {
 
     fn write_gates(&mut self) {
         let strength = self.strength();
+        let is_any_unknown = strength.groups.values().any(Option::is_none);
         for (ordinal, pod) in &mut self.pods {
             let groups = strength.groups.values();
             let standings = groups
                 .flatten()
                 .filter_map(|group| Some(group.voter_at(*ordinal)?.1.standing));
             match (pod.running, standings.max()) {
-                (true, None | Some(Standing::CaughtUp)) => pod.gate = true,
                 (false, _) | (true, Some(Standing::Away)) => pod.gate = false,
-                (true, Some(Standing::Behind)) => {}
+                (true, None | Some(Standing::CaughtUp)) if !is_any_unknown => pod.gate = true,
+                (true, None | Some(Standing::CaughtUp | Standing::Behind)) => {}
             }
         }
     }
