@@ -12,7 +12,6 @@ use atomix_proto::multiraft::v1::watch_response::Event;
 use atomix_proto::multiraft::v1::{GetStatusRequest, WatchRequest, WatchResponse};
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 use tonic::{Code, Status, Streaming};
 
 use crate::store::nodes::node_view::NodeView;
@@ -181,20 +180,14 @@ impl Follower {
     async fn run(self) {
         let mut pause = FIRST_PAUSE;
         loop {
-            let began = Instant::now();
-            let mut was_heard = false;
             let error = match self.open().await {
-                Ok(events) => self.read(events, &mut was_heard).await,
+                Ok(events) => {
+                    pause = FIRST_PAUSE;
+                    self.read(events).await
+                }
                 Err(error) => error,
             };
-            // A stream may break, and an answer be late, while the node serves: what it said last
-            // counts until it does not answer the next attempt either.
-            if !was_heard {
-                self.set(NodeState::silent(&error));
-            }
-            if began.elapsed() > LONGEST_PAUSE {
-                pause = FIRST_PAUSE;
-            }
+            self.set(NodeState::silent(&error));
             tokio::time::sleep(pause).await;
             pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
         }
@@ -208,9 +201,8 @@ impl Follower {
         }
     }
 
-    /// Reads events until the stream breaks; `was_heard` becomes true once the node has said what it
-    /// holds.
-    async fn read(&self, mut events: Streaming<WatchResponse>, was_heard: &mut bool) -> Status {
+    /// Reads events until the stream breaks.
+    async fn read(&self, mut events: Streaming<WatchResponse>) -> Status {
         loop {
             let mut changed = false;
             match events.message().await {
@@ -218,7 +210,6 @@ impl Follower {
                 Ok(None) => return Status::unavailable("the node ended the stream"),
                 Err(error) => return error,
             }
-            *was_heard = true;
             let settled = tokio::time::sleep(SETTLE);
             tokio::pin!(settled);
             loop {

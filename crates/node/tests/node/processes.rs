@@ -224,14 +224,16 @@ async fn an_idle_session_expires_and_a_kept_one_does_not() {
     let cluster = Cluster::bootstrapped(1).await;
     let leader = cluster.leader(1).await;
     let stream = Stream::open(cluster.nodes[leader].peer, "").await.unwrap();
-    let timeout = Duration::from_secs(1);
+    let timeout = Duration::from_secs(3);
     let idle = stream.open_session(1, timeout).await.unwrap();
     let kept = stream.open_session(1, timeout).await.unwrap();
     let opened = Instant::now();
 
     let expired_after = eventually("the idle session ends", PATIENCE, || async {
-        let alive = stream.keep_alive(1, kept).await.unwrap();
-        assert_eq!(alive, None, "the kept session is alive");
+        // On a busy machine a leader may not hear of its quorum for a while: that ends no session.
+        let refused = stream.keep_alive(1, kept).await.unwrap();
+        let reason = refused.map_or(Reason::Unavailable, |failure| failure.reason());
+        assert_eq!(reason, Reason::Unavailable, "the kept session is alive");
         // A keep-alive of the idle session would keep it; an unrelated look does not.
         let metrics = cluster.nodes[leader].admin("/metrics").await;
         assert!(
@@ -245,13 +247,20 @@ async fn an_idle_session_expires_and_a_kept_one_does_not() {
     assert!(expired_after >= timeout, "only after {expired_after:?}");
 
     let lost = eventually("the idle session is lost", PATIENCE, || async {
-        stream.increment(1, "c", idle, 1).await.err()
+        let refused = stream.increment(1, "c", idle, 1).await.err();
+        refused.filter(|refused| refused.reason() != Some(Reason::Unavailable))
     })
     .await;
     assert_eq!(lost.reason(), Some(Reason::SessionLost));
-    assert_eq!(stream.increment(1, "c", kept, 1).await.unwrap(), 1);
-    let failure = stream.keep_alive(1, idle).await.unwrap().unwrap();
-    assert_eq!(failure.reason(), Reason::SessionLost);
+    let value = eventually("the kept session counts", PATIENCE, || async {
+        stream.increment(1, "c", kept, 1).await.ok()
+    });
+    assert_eq!(value.await, 1);
+    let failure = eventually("the end is told again", PATIENCE, || async {
+        let refused = stream.keep_alive(1, idle).await.unwrap();
+        refused.filter(|failure| failure.reason() != Reason::Unavailable)
+    });
+    assert_eq!(failure.await.reason(), Reason::SessionLost);
 }
 
 #[tokio::test]
