@@ -85,6 +85,7 @@ mod tests {
         assert!(names(None).is_empty());
         assert!(names(Some("a")).contains(&"new".to_owned()));
     }
+
     fn node(partitions: &[u32]) -> NodeView {
         let groups = partitions.iter();
         NodeView {

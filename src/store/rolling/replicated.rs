@@ -2,7 +2,7 @@
 //! writes it.
 //!
 //! It opens when every partition that has a copy on the pod's disk counts that copy as a voter that
-//! has caught up. A pod that is made anew begins without it, so nobody drains the next machine before
+//! has caught up, and every partition of the Store has a leader that says which copies it counts. A pod that is made anew begins without it, so nobody drains the next machine before
 //! this one counts. It shuts when the node is away; that a node is merely a little behind shuts
 //! nothing, since every one is at times.
 
