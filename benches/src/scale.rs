@@ -58,8 +58,10 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     if outcome.is_err() {
         eprintln!("{}", scale.last_log());
     }
-    scale.release_sessions().await?;
     eprintln!("the namespace goes");
+    for kind in ["Session", "Store"] {
+        scale.release(kind).await?;
+    }
     let removed = scale.bed.remove().await;
     outcome.and(removed)
 }
@@ -312,10 +314,10 @@ impl Scale<'_> {
     }
 
     /// Takes off the finalizers, since no operator runs any more.
-    async fn release_sessions(&self) -> anyhow::Result<()> {
-        let sessions = self.bed.ours("Session");
+    async fn release(&self, kind: &str) -> anyhow::Result<()> {
+        let objects = self.bed.ours(kind);
         let params = kube::api::ListParams::default();
-        let names: Vec<String> = sessions
+        let names: Vec<String> = objects
             .list_metadata(&params)
             .await?
             .iter()
@@ -324,7 +326,7 @@ impl Scale<'_> {
         let release = PatchParams::default();
         let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
         futures::stream::iter(&names)
-            .map(|name| sessions.patch_metadata(name, &release, &patch))
+            .map(|name| objects.patch_metadata(name, &release, &patch))
             .buffer_unordered(CONCURRENCY)
             .try_for_each(|_| async { Ok(()) })
             .await?;
