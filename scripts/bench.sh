@@ -44,6 +44,8 @@ helm --kubeconfig "$kubeconfig" upgrade --install atomix charts/atomix --namespa
     --set tls.enabled=false --wait --timeout 3m
 operator=$("$bench" operator --kubeconfig "$kubeconfig" --registry localhost/atomix --tag "$tag" | tee /dev/stderr)
 
+# Before the report, which is a file of this repository, is written.
+version=$(git describe --always --dirty)
 how=
 [[ -n ${QUICK:-} ]] && how=" Each row was measured shorter than by default (QUICK=1)."
 
@@ -56,7 +58,7 @@ figures. Goals stand beside the rows; a row that falls short stays.$how
 | | |
 |---|---|
 | machine | $(nproc) cores ($(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1)), $(free -g | awk '/^Mem/ {print $2}') GiB, Linux $(uname -r) |
-| Atomix | $(git describe --always --dirty) |
+| Atomix | $version |
 | Rust | $(rustc --version | cut -d' ' -f2) |
 | etcd | $(etcd --version | sed -n 's/^etcd Version: //p'), default settings, fsync on |
 | Kubernetes | $(kubectl version --client -o json | sed -n 's/.*"gitVersion": "\(.*\)".*/\1/p' | head -1), etcd without fsync, two nodes in network namespaces |
