@@ -81,5 +81,6 @@ step "cluster" start_cluster "$CLUSTER_NAME"
 step "images" load_images
 step "end to end" test_with_cluster "$CLUSTER_NAME" end_to_end --test-threads 3
 step "end to end, one by one" test_with_cluster "$CLUSTER_NAME" one_by_one --test-threads 1
+step "cluster: restart and removal" tests/cluster/cleanup_test.sh "$CLUSTER_NAME"
 step "operator: at rest" end_rest
 step "every test program was run" every_program_was_run

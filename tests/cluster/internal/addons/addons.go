@@ -53,7 +53,7 @@ func BuildImages(cluster instance.Instance, binaries string) ([]string, error) {
 // ApplyStorageClass makes the default storage class.
 func ApplyStorageClass(ctx context.Context, binaries, kubeconfig string) error {
 	return apply(ctx, binaries, kubeconfig, "storage.yaml", map[string]any{
-		"StorageClass": storage.ClassName,
+		"StorageClass": "local",
 		"Provisioner":  storage.Provisioner,
 	})
 }

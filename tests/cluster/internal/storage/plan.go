@@ -51,7 +51,11 @@ type plan struct {
 	remove []volume
 }
 
-const selectedNode = "volume.kubernetes.io/selected-node"
+const (
+	selectedNode = "volume.kubernetes.io/selected-node"
+	// askedProvisioner is set by the controller manager, from the claim's storage class.
+	askedProvisioner = "volume.kubernetes.io/storage-provisioner"
+)
 
 // makePlan decides; it looks at nothing but its arguments.
 func makePlan(claims []claim, volumes []volume) plan {
@@ -61,7 +65,7 @@ func makePlan(claims []claim, volumes []volume) plan {
 	}
 	var result plan
 	for _, claim := range claims {
-		wanted := claim.Spec.StorageClassName == ClassName &&
+		wanted := claim.Metadata.Annotations[askedProvisioner] == Provisioner &&
 			claim.Spec.VolumeName == "" &&
 			claim.Metadata.DeletionTimestamp == "" &&
 			claim.Metadata.Annotations[selectedNode] != ""
@@ -104,7 +108,7 @@ func newVolume(claim claim, node, folder string) object {
 			"capacity":                      object{"storage": claim.Spec.Resources.Requests["storage"]},
 			"accessModes":                   claim.Spec.AccessModes,
 			"persistentVolumeReclaimPolicy": "Delete",
-			"storageClassName":              ClassName,
+			"storageClassName":              claim.Spec.StorageClassName,
 			"volumeMode":                    mode,
 			"local":                         object{"path": folder},
 			"claimRef": object{

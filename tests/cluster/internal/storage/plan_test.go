@@ -8,9 +8,9 @@ func waitingClaim() claim {
 	var waiting claim
 	waiting.Metadata = metadata{
 		Name: "data-0", Namespace: "ns", UID: "uid-1",
-		Annotations: map[string]string{selectedNode: "node-2"},
+		Annotations: map[string]string{selectedNode: "node-2", askedProvisioner: Provisioner},
 	}
-	waiting.Spec.StorageClassName = ClassName
+	waiting.Spec.StorageClassName = "local"
 	waiting.Spec.Resources.Requests = map[string]string{"storage": "1Gi"}
 	return waiting
 }
@@ -30,8 +30,9 @@ func TestOnlyClaimsThatWaitForUsGetAVolume(t *testing.T) {
 		want   int
 	}{
 		{"a claim with a node", func(*claim) {}, 1},
-		{"no node was chosen yet", func(c *claim) { c.Metadata.Annotations = nil }, 0},
-		{"another storage class", func(c *claim) { c.Spec.StorageClassName = "other" }, 0},
+		{"no node was chosen yet", func(c *claim) { delete(c.Metadata.Annotations, selectedNode) }, 0},
+		{"a storage class of ours by another name", func(c *claim) { c.Spec.StorageClassName = "other" }, 1},
+		{"another provisioner", func(c *claim) { c.Metadata.Annotations[askedProvisioner] = "example.com/other" }, 0},
 		{"bound already", func(c *claim) { c.Spec.VolumeName = "pv" }, 0},
 		{"being deleted", func(c *claim) { c.Metadata.DeletionTimestamp = "2030-01-01T00:00:00Z" }, 0},
 	}

@@ -16,9 +16,7 @@ import (
 )
 
 const (
-	// ClassName is the name of the storage class that is served.
-	ClassName = "local"
-	// Provisioner is the name by which the storage class asks for this program.
+	// Provisioner is the name by which storage classes ask for this program.
 	Provisioner = "atomix.io/cluster-local"
 
 	provisionedBy = "pv.kubernetes.io/provisioned-by"
