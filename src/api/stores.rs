@@ -11,6 +11,7 @@ use atomix_proto::operator::v1::{
     GetOperatorRequest, GetOperatorResponse, GetPartitionsRequest, GetPartitionsResponse,
     TransferLeaderRequest, TransferLeaderResponse,
 };
+use atomix_proto::runtime::v1::StoreId;
 use futures::future::join_all;
 use kube::core::DeserializeGuard;
 use tokio::sync::Semaphore;
@@ -138,19 +139,24 @@ impl StoreNodes {
     }
 }
 
+fn key_of(id: Option<StoreId>) -> Result<ObjectKey, Status> {
+    match id {
+        Some(id) if !id.namespace.is_empty() && !id.name.is_empty() => {
+            Ok(ObjectKey::new(id.namespace, id.name))
+        }
+        _ => Err(Status::invalid_argument(
+            "store_id needs a namespace and a name",
+        )),
+    }
+}
+
 #[tonic::async_trait]
 impl Stores for StoreNodes {
     async fn get_partitions(
         &self,
         request: Request<GetPartitionsRequest>,
     ) -> Result<Response<GetPartitionsResponse>, Status> {
-        let id = request.into_inner().store_id.unwrap_or_default();
-        if id.namespace.is_empty() || id.name.is_empty() {
-            return Err(Status::invalid_argument(
-                "store_id needs a namespace and a name",
-            ));
-        }
-        let key = ObjectKey::new(id.namespace, id.name);
+        let key = key_of(request.into_inner().store_id)?;
         self.check(&key)?;
         let Ok(_place) = self.places.acquire().await else {
             return Err(Status::unavailable("the operator is shutting down"));
@@ -168,13 +174,12 @@ impl Stores for StoreNodes {
         request: Request<TransferLeaderRequest>,
     ) -> Result<Response<TransferLeaderResponse>, Status> {
         let request = request.into_inner();
-        let id = request.store_id.unwrap_or_default();
-        if id.namespace.is_empty() || id.name.is_empty() {
+        let key = key_of(request.store_id)?;
+        if request.pod.is_empty() || request.partition_id == 0 {
             return Err(Status::invalid_argument(
-                "store_id needs a namespace and a name",
+                "pod names the storage pod that is to lead, and partition_id the partition, from 1",
             ));
         }
-        let key = ObjectKey::new(id.namespace, id.name);
         self.check(&key)?;
         self.transfer(&key, request.partition_id, &request.pod)
             .await?;

@@ -75,7 +75,7 @@ pub struct GroupStatus {
 /// Something that happened to this node's member of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GroupEvent {
-    /// The member has applied everything that was committed when it started or fell behind.
+    /// The member has applied everything that was committed when it started.
     MemberReady {
         /// The member.
         member_id: MemberId,

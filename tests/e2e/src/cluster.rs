@@ -80,7 +80,7 @@ impl Cluster {
         .await?;
         Ok(Self {
             kubeconfig,
-            source: repository_root().to_owned(),
+            source: repository_root(),
             image_tag,
             image_registry,
             client: ClientDebug(Client::try_from(config)?),
@@ -329,8 +329,11 @@ impl Namespace {
     }
 }
 
-/// The root of the repository.
+/// The root of the repository that `cargo test` runs in; without cargo, of the one that was built. Two
+/// clones that share a target directory run one program.
 #[must_use]
-pub fn repository_root() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+pub fn repository_root() -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR");
+    let package = package.map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    package.join("../..")
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use atomix_proto::multiraft::v1::failure::Reason;
 use atomix_proto::multiraft::v1::watch_response::Event;
 use atomix_proto::multiraft::v1::{
-    BootstrapRequest, DriverHello, JoinRequest, LeaveRequest, Operate, TransferLeadershipRequest,
-    WatchRequest, request,
+    BootstrapRequest, DriverHello, JoinRequest, LeaveRequest, Operate, RecoverRequest,
+    TransferLeadershipRequest, WatchRequest, request,
 };
 use tonic::{Code, Request};
 
@@ -328,6 +328,10 @@ async fn an_older_and_another_operator_change_nothing_also_after_a_kill() {
                     operator,
                     term,
                 ))
+                .await
+                .err(),
+            control
+                .recover(sent_by(RecoverRequest::default(), operator, term))
                 .await
                 .err(),
         ];

@@ -316,6 +316,16 @@ async fn an_older_and_another_operator_are_refused_also_after_a_restart() {
         let call = sent_by(unknown, operator, term);
         let refused = control.disconnect(call).await.unwrap_err();
         assert_eq!(refused.code(), Code::FailedPrecondition, "before it looks");
+        let call = sent_by(memory_store("store-c"), operator, term);
+        let refused = control.connect(call).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+        let unknown = ConfigureRequest {
+            store_id: store("store-a"),
+            ..ConfigureRequest::default()
+        };
+        let call = sent_by(unknown, operator, term);
+        let refused = control.configure(call).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "before it looks");
     }
     let now = control.get_status(GetStatusRequest {}).await.unwrap();
     let now = now.into_inner();
@@ -324,6 +334,7 @@ async fn an_older_and_another_operator_are_refused_also_after_a_restart() {
         routes_digest(&[route("b", "*")]),
         "a refused call changes nothing"
     );
+    assert!(now.connections.is_empty(), "{:?}", now.connections);
 
     let mut call = sent_by(routes("d"), "team/ants", "1");
     let metadata = call.metadata_mut();

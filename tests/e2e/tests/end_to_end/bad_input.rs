@@ -6,6 +6,10 @@ use std::time::Duration;
 use anyhow::ensure;
 use atomix_e2e::cluster::Cluster;
 use atomix_e2e::manifests::{sample, session, store};
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::Api;
+use kube::api::{DeleteParams, PostParams};
+use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(120);
 
@@ -121,25 +125,33 @@ spec:
 }
 
 #[tokio::test]
-async fn a_volume_that_nobody_makes_is_named() -> anyhow::Result<()> {
+async fn a_volume_that_nobody_makes_is_named_and_its_class_heals_it() -> anyhow::Result<()> {
     let cluster = Cluster::with_chart().await?;
     let namespace = cluster.namespace("volume").await?;
     namespace
         .clone()
         .run(async {
-            let missing = "      storageClassName: no-such-class\n";
-            namespace.apply(&(store("counts", 1, 1) + missing)).await?;
-            let message = namespace
-                .condition(
-                    "Store",
-                    "counts",
-                    "Ready",
-                    "False",
-                    Some("VolumeNotBound"),
-                    SOON,
-                )
-                .await?;
+            let class = format!("class-of-{}", namespace.name());
+            let missing = format!("      storageClassName: {class}\n");
+            namespace.apply(&(store("counts", 1, 1) + &missing)).await?;
+            let of_counts = async |status, reason| {
+                namespace
+                    .condition("Store", "counts", "Ready", status, reason, SOON)
+                    .await
+            };
+            let message = of_counts("False", Some("VolumeNotBound")).await?;
             ensure!(message.contains("StorageClass"), "{message}");
+
+            let classes: Api<StorageClass> = Api::all(cluster.client());
+            let made = serde_json::from_value(json!({
+                "metadata": {"name": class},
+                "provisioner": "atomix.io/cluster-local",
+                "volumeBindingMode": "WaitForFirstConsumer",
+            }))?;
+            classes.create(&PostParams::default(), &made).await?;
+            let healed = of_counts("True", None).await;
+            classes.delete(&class, &DeleteParams::default()).await?;
+            healed?;
             Ok(())
         })
         .await

@@ -1,13 +1,16 @@
 //! What is wrong is named by a condition, disturbs nothing else, and heals when it is put right.
 
 use anyhow::{Context as _, Result, ensure};
+use atomix_operator_tests::addresses;
+use atomix_operator_tests::pod_status::{ContainerState, PodState};
 use atomix_operator_tests::resources::{self, Condition, expect_condition};
 use atomix_operator_tests::samples::{self, StoreSize};
 use atomix_operator_tests::supervised::Supervised;
 use atomix_operator_tests::test_bed::TestBed;
 use atomix_operator_tests::workload::{self, LIMIT};
+use k8s_openapi::jiff::Timestamp;
 use kube::Api;
-use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 
 const SMALL: StoreSize = StoreSize {
@@ -35,6 +38,7 @@ async fn heal(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
     unknown_driver(bed, operator).await?;
     refused_field(bed, operator).await?;
     refused_config(bed, operator).await?;
+    unreachable_pod(bed, operator).await?;
     missing_image(bed, operator).await?;
 
     expect_condition(&bed.sessions().get("bees").await?, "Ready", "True")?;
@@ -155,18 +159,66 @@ async fn refused_config(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<
         json!({"spec": {"config": {"colour": null}}}),
     )
     .await?;
+    wait_for_connected(bed, operator, "ants").await
+}
+
+/// A pod whose machine says that its runtime runs, while nothing answers at its address.
+async fn unreachable_pod(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    let mut pod = samples::application_pod("cell-0", "cell");
+    // The runner of pods leaves it to that machine.
+    set(&mut pod, "/spec", "nodeName", json!("cut-off"));
+    bed.create_pod(pod).await?;
+    let pod = bed.pods().get("cell-0").await?;
+    let address = addresses::next_free();
+    let status = Patch::Merge(running().patch(&pod, address));
+    bed.pods()
+        .patch_status("cell-0", &PatchParams::default(), &status)
+        .await?;
+
+    resources::create(&bed.sessions(), samples::session("drones", "rose", "cell")).await?;
     operator
-        .until("the Session ants to be connected", LIMIT, async || {
-            let session = bed.sessions().get("ants").await?;
-            expect_condition(&session, "Ready", "True")?;
-            let connected = session.data.pointer("/status/pods/connected");
+        .until("the Session drones to name its pod", LIMIT, async || {
+            let session = bed.sessions().get("drones").await?;
+            let named = expect_condition(&session, "Ready", "False")?;
             ensure!(
-                connected.and_then(Value::as_u64) == Some(1),
-                "{connected:?} connected"
+                named.reason == "PodUnreachable"
+                    && named.message.contains("cell-0")
+                    && named.message.contains(&address.to_string()),
+                "{named:?}"
             );
+            // It is tried again without anybody's doing.
+            expect_condition(&session, "Stalled", "False")?;
+            expect_condition(&session, "Progressing", "True")?;
             Ok(())
         })
-        .await
+        .await?;
+
+    // The machine does not come back. Kubernetes deletes such a pod too, after a while.
+    let at_once = DeleteParams::default().grace_period(0);
+    match bed.pods().delete("cell-0", &at_once).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => {}
+        deleted => drop(deleted?),
+    }
+    bed.create_pod(samples::application_pod("cell-0", "cell"))
+        .await?;
+    wait_for_connected(bed, operator, "drones").await
+}
+
+fn running() -> PodState {
+    let runs = |name: &str| {
+        let state = ContainerState::Running {
+            id: format!("test://{name}"),
+            started: true,
+            ready: true,
+        };
+        (name.to_owned(), state)
+    };
+    PodState {
+        containers: vec![runs("atomix-runtime"), runs("application")],
+        restarts: 0,
+        started_at: Timestamp::now(),
+        gates_hold: true,
+    }
 }
 
 /// An image that is not there heals with a corrected one: the pods that never ran are replaced.
@@ -217,6 +269,26 @@ async fn wait_for_ready(
     operator
         .until("an object to be ready", LIMIT, async || {
             expect_condition(&api.get(name).await?, "Ready", "True")?;
+            Ok(())
+        })
+        .await
+}
+
+/// Waits until a Session is ready and connected at its one pod.
+async fn wait_for_connected(
+    bed: &TestBed,
+    operator: &mut Supervised<'_>,
+    session: &str,
+) -> Result<()> {
+    operator
+        .until("a Session to be connected", LIMIT, async || {
+            let session = bed.sessions().get(session).await?;
+            expect_condition(&session, "Ready", "True")?;
+            let connected = session.data.pointer("/status/pods/connected");
+            ensure!(
+                connected.and_then(Value::as_u64) == Some(1),
+                "{connected:?} connected"
+            );
             Ok(())
         })
         .await

@@ -8,7 +8,9 @@ use atomix_operator_tests::test_bed::TestBed;
 use atomix_operator_tests::workload::{self, LIMIT};
 use atomix_proto::operator::v1::member::Role;
 use atomix_proto::operator::v1::stores_client::StoresClient;
-use atomix_proto::operator::v1::{GetPartitionsRequest, GetPartitionsResponse};
+use atomix_proto::operator::v1::{
+    GetPartitionsRequest, GetPartitionsResponse, TransferLeaderRequest,
+};
 use atomix_proto::runtime::v1::StoreId;
 use kube::api::DeleteParams;
 use tonic::transport::{Channel, Endpoint};
@@ -73,6 +75,8 @@ async fn live(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
         ensure!(status.code() == code, "{namespace}/{store}: {status}");
     }
 
+    refuse_transfers(bed, &service).await?;
+
     // A node that goes is named, and the others still tell of its members.
     bed.pods()
         .delete("tulip-0", &DeleteParams::default())
@@ -93,6 +97,38 @@ async fn live(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
             },
         )
         .await
+}
+
+async fn refuse_transfers(bed: &TestBed, service: &StoresClient<Channel>) -> Result<()> {
+    let here = bed.namespace();
+    let endless = "x".repeat(5 << 20);
+    for (namespace, store, partition, pod, code) in [
+        ("", "tulip", 1, "tulip-1", Code::InvalidArgument),
+        (here, "", 1, "tulip-1", Code::InvalidArgument),
+        (here, "tulip", 0, "tulip-1", Code::InvalidArgument),
+        (here, "tulip", 1, "", Code::InvalidArgument),
+        (here, "lily", 1, "tulip-1", Code::NotFound),
+        (here, "tulip", 1, "rose-1", Code::NotFound),
+        (here, "tulip", 9, "tulip-1", Code::FailedPrecondition),
+        (here, "tulip", 1, &endless, Code::ResourceExhausted),
+    ] {
+        let request = TransferLeaderRequest {
+            store_id: Some(StoreId {
+                namespace: namespace.to_owned(),
+                name: store.to_owned(),
+            }),
+            partition_id: partition,
+            pod: pod.to_owned(),
+        };
+        let refused = service.clone().transfer_leader(request).await;
+        let status = refused.err().context("it was not refused")?;
+        let pod = pod.get(..10).unwrap_or(pod);
+        ensure!(
+            status.code() == code,
+            "{namespace}/{store} {partition} {pod}: {status}"
+        );
+    }
+    Ok(())
 }
 
 async fn ask(
