@@ -39,7 +39,7 @@ process() {
 traces() {
     processes
     find /sys/fs/cgroup -maxdepth 3 -type d -path "*/atomix-cluster/$name" | sed 's/^/cgroup /'
-    ip netns list | sed -nE "s/^(atx-$name-[^ ]*).*/namespace \1/p"
+    ip netns list | sed -nE "s/^(atx-$name-(control|node-[0-9]+))( .*)?$/namespace \1/p"
     ip -o link | sed -nE "s/^[0-9]+: (atx-$hash)@.*/link \1/p"
     awk -v records="$records/" -v data="$data/" \
         'index($2, records) == 1 || index($2, data) == 1 {print "mount " $2}' /proc/self/mounts
