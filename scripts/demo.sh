@@ -141,6 +141,7 @@ change_settings_while_it_counts() {
     "${kubectl[@]}" wait --namespace "$namespace" --for=condition=Progressing=True store/counts --timeout 1m
     "${kubectl[@]}" wait --namespace "$namespace" --for=condition=Progressing=False store/counts --timeout 5m
     "${kubectl[@]}" wait --namespace "$namespace" --for=jsonpath='{.status.updatedReplicas}'=3 store/counts
+    "${kubectl[@]}" wait --namespace "$namespace" --for=jsonpath='{.status.readyReplicas}'=3 store/counts --timeout 3m
     wait_for_more_than $((acknowledged + 100))
     show_partitions
     check_count
