@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 use crate::counter;
 use crate::wait::until;
 
+/// Between two increments: without it a load takes a processor, and the cluster shares it.
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// Increments one counter by 1, again and again, until it is checked or dropped.
 #[derive(Debug)]
 pub struct Load {
@@ -50,6 +53,7 @@ impl Load {
                         Err(_) => &counts.unknown,
                     };
                     place.fetch_add(1, Ordering::SeqCst);
+                    tokio::time::sleep(PAUSE).await;
                 }
             }
         });

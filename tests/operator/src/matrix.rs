@@ -22,10 +22,10 @@ use crate::observer::Counts;
 /// Only this point is run.
 pub const CRASH_AT_VARIABLE: &str = "ATOMIX_CRASH_AT";
 
-/// How many runs go on at a time.
+/// How many runs of a matrix go on at a time; of all together no more than there are test beds.
 pub const LANES_VARIABLE: &str = "ATOMIX_LANES";
 
-const DEFAULT_LANES: usize = 6;
+const DEFAULT_LANES: usize = 12;
 
 /// Set = no sample is taken, every point is run.
 pub const EVERY_CALL_VARIABLE: &str = "ATOMIX_EVERY_CALL";

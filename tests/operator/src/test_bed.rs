@@ -34,12 +34,12 @@ pub struct TestBed {
     namespace: TestNamespace,
     /// Of its operators: with some, new Stores speak mutual TLS.
     lifetimes: Option<Lifetimes>,
-    _place: Option<SemaphorePermit<'static>>,
+    place: Option<SemaphorePermit<'static>>,
 }
 
-/// How many test beds there may be at a time: more only wait for the processors.
+/// How many test beds are used at a time: more only wait for the processors.
 const PLACES_VARIABLE: &str = "ATOMIX_TEST_BEDS";
-const DEFAULT_PLACES: usize = 6;
+const DEFAULT_PLACES: usize = 8;
 
 fn places() -> &'static Semaphore {
     static PLACES: OnceLock<Semaphore> = OnceLock::new();
@@ -60,7 +60,7 @@ impl TestBed {
         let place = places().acquire().await.context("no place to test in")?;
         let bed = Self::create_unqueued(purpose).await?;
         Ok(Self {
-            _place: Some(place),
+            place: Some(place),
             ..bed
         })
     }
@@ -92,7 +92,7 @@ impl TestBed {
             client,
             namespace,
             lifetimes: None,
-            _place: None,
+            place: None,
         })
     }
 
@@ -203,6 +203,8 @@ impl TestBed {
     pub async fn remove(self) -> Result<()> {
         drop(self.runner);
         drop(self.observer);
+        // The namespace's end needs the controller manager's time only.
+        drop(self.place);
         self.namespace.remove().await
     }
 }

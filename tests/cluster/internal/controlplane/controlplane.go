@@ -174,6 +174,9 @@ func StartControllerManager(cluster instance.Instance, binaries string) error {
 			"--service-account-private-key-file=" + certificates.FilesIn(folder, serviceAccountFile).Key,
 			"--use-service-account-credentials=true",
 			"--leader-elect=false",
+			// The default of 20 requests/s makes each namespace's end take seconds, of many at once minutes.
+			"--kube-api-qps=200",
+			"--kube-api-burst=400",
 			"--allocate-node-cidrs=false",
 			"--flex-volume-plugin-dir=" + filepath.Join(cluster.DataFolder(), "volume-plugins"),
 		},
