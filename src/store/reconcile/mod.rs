@@ -28,7 +28,8 @@ use crate::store::nodes::watches::Watches;
 use crate::store::objects::build::Owner;
 use crate::store::objects::pods::StoragePodView;
 use crate::store::objects::tls;
-use crate::store::rolling::refusals::Refusals;
+use crate::store::rolling::keep::PATIENCE;
+use crate::store::rolling::lasting::Lasting;
 use crate::store::rolling::replicated::Gates;
 use crate::store::spec::config_from::ConfigTrouble;
 use crate::store::spec::driver_config::{self, DriverConfig};
@@ -50,7 +51,7 @@ pub(super) struct Reconciler {
     refused: Mutex<HashMap<ObjectKey, ChangeRefused>>,
     gates: Gates,
     pace: Pace,
-    refusals: Refusals,
+    refusals: Lasting,
     applied_sets: AppliedSets,
 }
 
@@ -77,7 +78,7 @@ impl Reconciler {
             refused: Mutex::default(),
             gates: Gates::default(),
             pace: Pace::default(),
-            refusals: Refusals::default(),
+            refusals: Lasting::new(PATIENCE),
             applied_sets: AppliedSets::default(),
         }
     }

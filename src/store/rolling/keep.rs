@@ -17,8 +17,8 @@ use crate::store::nodes::strength::{Looks, Strength};
 use crate::store::nodes::watches::{NodeState, Watches};
 use crate::store::objects::build::Owner;
 use crate::store::objects::pods::StoragePodView;
-use crate::store::rolling::refusals::{PATIENCE, Refusals};
-use crate::store::rolling::replicated::{Gates, wanted};
+use crate::store::rolling::lasting::Lasting;
+use crate::store::rolling::replicated::{Gates, Settled, wanted};
 use crate::store::rolling::{self, Pod, PodState, Replaced, Replacer, Roll, Step};
 use crate::store::spec::validate::{Cluster, ClusterStorage};
 use atomix_controller::{Next, ObjectKey};
@@ -28,6 +28,11 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// How soon after something that no event tells of.
 const LATER: Duration = Duration::from_secs(2);
+
+/// For how long a budget may refuse an eviction before people are told: the controller that counts
+/// the pods is a little behind each time. After as long without being refused again a refusal is
+/// forgotten; a pod that is to go is asked for about twice a second.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Looks at one bootstrapped Store, and acts.
 #[derive(Debug)]
@@ -47,7 +52,7 @@ pub struct Keeper<'a> {
     /// When leaderships were handed over last.
     pub pace: &'a Pace,
     /// Which evictions budgets refuse.
-    pub refusals: &'a Refusals,
+    pub refusals: &'a Lasting,
     /// The nodes refused the last change of members: a rolling change may be what heals them.
     pub is_refused: bool,
 }
@@ -104,17 +109,22 @@ impl Keeper<'_> {
         } else {
             None
         };
-        let gates = pods.iter().filter_map(|at| {
+        let mut gates = Vec::new();
+        let mut is_unsure = false;
+        for (at, pod) in &inputs.pods {
             let state = inputs.nodes.get(at);
             if state == Some(&NodeState::Unheard) {
                 // An operator that has just started knows nothing against it.
-                return None;
+                continue;
             }
             let view = state.and_then(NodeState::view);
-            let becomes = wanted(self.is_open(inputs, *at), *at, view, strength.as_ref())?;
-            Some((*at, becomes))
-        });
-        let gates: Vec<(u32, bool)> = gates.collect();
+            let becomes = wanted(self.gates.is_open(pod), *at, view, strength.as_ref());
+            match self.gates.settle(uid_of(pod), becomes) {
+                Settled::Write(open) => gates.push((*at, open)),
+                Settled::Unsure => is_unsure = true,
+                Settled::Keep => {}
+            }
+        }
         let judged = strength.unwrap_or_default();
         let transfers = if is_uneven && !has_old {
             leaders::plan(&leaders::as_judged(&judged))
@@ -123,6 +133,11 @@ impl Keeper<'_> {
         };
         let roll = self.roll(inputs, placed, judged, newest.as_deref());
         let next = self.next(inputs, &roll, &gates, &pods);
+        let next = if is_unsure {
+            sooner(next, Next::After(LOOK))
+        } else {
+            next
+        };
         let targets: &[u32] = match &roll.step {
             Step::Replace(ordinals, _) => ordinals,
             Step::Done | Step::Wait(_) | Step::Refused { .. } => &[],
@@ -133,7 +148,7 @@ impl Keeper<'_> {
         });
         spared.for_each(|(_, pod)| self.refusals.forget(uid_of(pod)));
         let mut going = targets.iter().filter_map(|at| inputs.pods.get(at));
-        let is_held_up = going.any(|pod| self.refusals.last(uid_of(pod), PATIENCE));
+        let is_held_up = going.any(|pod| self.refusals.lasts(uid_of(pod), PATIENCE));
         Kept {
             roll,
             is_held_up,
@@ -241,7 +256,7 @@ impl Keeper<'_> {
                 owner: self.owner,
                 inputs,
                 has_budget: inputs.budget.is_some(),
-                is_refused: going.any(|pod| self.refusals.last(uid_of(pod), PATIENCE / 2)),
+                is_refused: going.any(|pod| self.refusals.lasts(uid_of(pod), PATIENCE / 2)),
             };
             let events = match replacer.replace(ordinals, *why).await? {
                 Replaced::Gone(event) => vec![event],

@@ -13,8 +13,8 @@
 //! - Data is never lost by a change of the pods, unless the user allows it.
 
 pub mod keep;
+pub mod lasting;
 mod observed;
-pub mod refusals;
 mod replace;
 pub mod replicated;
 mod template;

@@ -2,11 +2,12 @@
 //! writes it.
 //!
 //! It opens when every partition that has a copy on the pod's disk counts that copy as a voter that
-//! has caught up, and every partition of the Store has a leader that says which copies it counts. A pod that is made anew begins without it, so nobody drains the next machine before
-//! this one counts. It shuts when the node is away; that a node is merely a little behind shuts
-//! nothing, since every one is at times.
+//! has caught up, and every partition of the Store has a leader that says which copies it
+//! counts. A pod that is made anew begins without it, so nobody drains the next machine before this one counts. It shuts when the node is away for longer than a moment; that a node is merely a
+//! little behind shuts nothing, since every one is at times.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -17,12 +18,22 @@ use serde_json::{Value, json};
 use crate::store::nodes::node_view::NodeView;
 use crate::store::nodes::strength::{Standing, Strength};
 use crate::store::objects::pods::StoragePodView;
+use crate::store::rolling::lasting::Lasting;
 use atomix_controller::apply::is_older;
 use atomix_controller::{ApiError, FIELD_MANAGER, call};
 use atomix_resources::labels::REPLICATED;
 
 /// An object that is not valid.
 const UNPROCESSABLE: u16 = 422;
+
+/// For how long a node may seem away before its gate shuts. A leader that was elected just now has
+/// not heard every follower, a stream may break and an answer be late while the node serves; a pod
+/// that stops counting for that holds up drains, or is the second one that does not count while
+/// another is replaced. A container that does not run at all the kubelet reports itself.
+const ABSENCE: Duration = Duration::from_secs(2);
+
+/// After how long without being found away again an absence is forgotten: several looks.
+const LAPSE: Duration = Duration::from_secs(3);
 
 /// What the gate should become; `None` = it stays. `view` is the node's last answer, `strength` what
 /// was judged of the groups, if anything was.
@@ -51,11 +62,33 @@ pub fn wanted(
     }
 }
 
+/// What becomes of a gate now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It stays.
+    Keep,
+    /// It opens or shuts.
+    Write(bool),
+    /// Its node seems away, not for long yet: to be looked at again soon.
+    Unsure,
+}
+
 /// Writes the gates, and remembers what it wrote until the cache shows it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Gates {
     /// By the pod's uid: resource version and what was written.
     written: Mutex<HashMap<String, (Option<String>, bool)>>,
+    /// Whose node seems away.
+    away: Lasting,
+}
+
+impl Default for Gates {
+    fn default() -> Self {
+        Self {
+            written: Mutex::default(),
+            away: Lasting::new(LAPSE),
+        }
+    }
 }
 
 impl Gates {
@@ -76,9 +109,29 @@ impl Gates {
         }
     }
 
+    /// What becomes of a pod's gate after a look that [`wanted`] this.
+    #[must_use]
+    pub fn settle(&self, pod_uid: &str, becomes: Option<bool>) -> Settled {
+        match becomes {
+            Some(false) => {
+                self.away.note(pod_uid);
+                if self.away.lasts(pod_uid, ABSENCE) {
+                    Settled::Write(false)
+                } else {
+                    Settled::Unsure
+                }
+            }
+            Some(true) | None => {
+                self.away.forget(pod_uid);
+                becomes.map_or(Settled::Keep, Settled::Write)
+            }
+        }
+    }
+
     /// To be called when a pod is gone.
     pub fn forget(&self, pod_uid: &str) {
         self.written.lock().remove(pod_uid);
+        self.away.forget(pod_uid);
     }
 
     /// Writes the gate of one pod.
@@ -115,7 +168,7 @@ impl Gates {
             }
             Err(error) => {
                 // The effect is unknown: the cache decides.
-                self.forget(&uid);
+                self.written.lock().remove(&uid);
                 Err(error)
             }
         }
@@ -222,6 +275,30 @@ mod tests {
             let found = wanted(is_open, 0, view, strength.as_ref());
             assert_eq!(found, expected, "{is_open} {view:?} {strength:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_gate_shuts_only_when_the_node_stays_away() {
+        const LOOK: Duration = Duration::from_millis(500);
+        let gates = Gates::default();
+        assert_eq!(gates.settle("1", None), Settled::Keep);
+        assert_eq!(gates.settle("1", Some(true)), Settled::Write(true));
+        for _ in 0..3 {
+            // Away for a moment, again and again.
+            assert_eq!(gates.settle("1", Some(false)), Settled::Unsure);
+            tokio::time::advance(ABSENCE).await;
+            assert_eq!(gates.settle("1", Some(false)), Settled::Unsure);
+            tokio::time::advance(LOOK).await;
+            assert_eq!(gates.settle("1", None), Settled::Keep);
+        }
+        assert_eq!(gates.settle("1", Some(false)), Settled::Unsure);
+        tokio::time::advance(ABSENCE).await;
+        assert_eq!(gates.settle("1", Some(false)), Settled::Unsure);
+        tokio::time::advance(LOOK).await;
+        assert_eq!(gates.settle("1", Some(false)), Settled::Write(false));
+        // Until the cache shows it shut.
+        assert_eq!(gates.settle("1", Some(false)), Settled::Write(false));
+        assert_eq!(gates.settle("2", Some(false)), Settled::Unsure);
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub struct Supervised<'a> {
     crashed_at: Option<String>,
     /// The calls of operators that have crashed.
     past_calls: Vec<Recorded>,
+    has_setup: bool,
 }
 
 impl<'a> Supervised<'a> {
@@ -35,6 +36,7 @@ impl<'a> Supervised<'a> {
             operator: bed.operator(crash),
             crashed_at: None,
             past_calls: Vec::new(),
+            has_setup: false,
         }
     }
 
@@ -45,13 +47,20 @@ impl<'a> Supervised<'a> {
             operator: OperatorUnderTest::start(settings),
             crashed_at: None,
             past_calls: Vec::new(),
+            has_setup: false,
         }
     }
 
     /// Forgets all calls so far; the operator that runs now ends at `crash`.
     pub fn arm(&mut self, crash: Option<CrashPoint>) {
         self.past_calls.clear();
+        self.has_setup = true;
         self.operator.gate().arm(crash);
+    }
+
+    /// Whether [`Self::arm`] was called, so that the calls before it do not count.
+    pub fn has_setup(&self) -> bool {
+        self.has_setup
     }
 
     /// From now on, calls of the operator that runs now meet trouble.

@@ -129,6 +129,7 @@ async fn outcome(bed: &TestBed, operator: &Supervised<'_>) -> Result<Outcome> {
         end_state: end_state(bed.client(), bed.namespace()).await?,
         counts: bed.observer().counts(),
         troubled: operator.troubled(),
+        has_setup: operator.has_setup(),
     })
 }
 

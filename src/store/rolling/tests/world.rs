@@ -174,9 +174,10 @@ impl World {
                 .flatten()
                 .filter_map(|group| Some(group.voter_at(*ordinal)?.1.standing));
             match (pod.running, standings.max()) {
-                (false, _) | (true, Some(Standing::Away)) => pod.gate = false,
+                (false, _) => pod.gate = false,
                 (true, None | Some(Standing::CaughtUp)) if !is_any_unknown => pod.gate = true,
-                (true, None | Some(Standing::CaughtUp | Standing::Behind)) => {}
+                // It shuts late; here never, which is worse.
+                (true, None | Some(_)) => {}
             }
         }
     }
