@@ -62,6 +62,8 @@ struct Shared {
 pub struct SessionView {
     /// Pods that it selects and that have not ended, with what is known of them.
     pub pods: BTreeMap<ObjectKey, Option<Outcome>>,
+    /// Some of these pods no pass has looked at since the operator started.
+    pub has_unseen: bool,
     /// Pods that were, or may have been, programmed for it.
     pub programmed: BTreeSet<ObjectKey>,
     /// Pods that it selects and that have no runtime, if that was looked for.
@@ -179,6 +181,7 @@ impl Runtimes {
         };
         let reports = self.shared.reports.lock();
         let programmed = reports.programmed_for(session);
+        let mut has_unseen = false;
         let pods = selected
             .into_iter()
             .filter(|pod| {
@@ -187,6 +190,7 @@ impl Runtimes {
             })
             .map(|pod| {
                 let report = reports.get(&pod);
+                has_unseen |= report.is_none();
                 let outcome = report.and_then(|report| report.outcome(session, generation));
                 let outcome = outcome.cloned();
                 (pod, outcome)
@@ -194,6 +198,7 @@ impl Runtimes {
             .collect();
         SessionView {
             pods,
+            has_unseen,
             programmed,
             not_injected: None,
         }

@@ -48,7 +48,7 @@ mod tests {
         let view = |selected: &[&str], programmed: &[&str]| SessionView {
             pods: selected.iter().map(|name| (key(name), None)).collect(),
             programmed: programmed.iter().map(|name| key(name)).collect(),
-            not_injected: None,
+            ..SessionView::default()
         };
         let short = Duration::from_secs(1);
         let release = |names: &[&str]| Closing::Release {

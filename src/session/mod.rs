@@ -192,9 +192,8 @@ impl SessionController {
     fn first_looks(&self, session: &Session, view: &SessionView) -> Option<Duration> {
         let status = session.status.as_ref()?;
         let is_of_this_generation = status.observed_generation == session.metadata.generation;
-        let is_unseen = view.pods.values().any(Option::is_none);
         let rest = FIRST_LOOKS.checked_sub(self.begun.elapsed())?;
-        (is_of_this_generation && is_unseen).then_some(rest)
+        (is_of_this_generation && view.has_unseen).then_some(rest)
     }
 
     /// How many selected pods have no runtime, if nobody has told of this specification yet: pods

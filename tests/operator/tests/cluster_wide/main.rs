@@ -33,6 +33,10 @@ use tokio::time::Instant;
 /// Held by each test: two operators would serve the same namespaces.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
+/// Within this a Session follows what its Store allows, also soon after the operator's start, when
+/// what another operator wrote is kept for a minute where pods have not been looked at.
+const AT_ONCE: Duration = Duration::from_secs(30);
+
 /// How long the operator is watched doing nothing.
 const REST: Duration = Duration::from_secs(20);
 
@@ -96,7 +100,7 @@ async fn share(bed: &TestBed, operator: &mut Supervised<'_>, guest: &TestBed) ->
 /// The Session says what to do, and its pod has no connection.
 async fn forbidden(operator: &mut Supervised<'_>, guest: &TestBed) -> Result<()> {
     operator
-        .until("the Session to be forbidden", LIMIT, async || {
+        .until("the Session to be forbidden", AT_ONCE, async || {
             let session = guest.sessions().get("bees").await?;
             let stalled = expect_condition(&session, "Stalled", "True")?;
             let advice = format!("add {} to its spec.allowedNamespaces", guest.namespace());
