@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
+use semver::Version;
 
 use super::bootstrap::{Phase, StoredPlan};
 use super::error::StoreError;
@@ -125,11 +126,12 @@ fn partition_health(findings: &Findings<'_>, plan: Option<&Plan>) -> PartitionHe
     }
 }
 
-/// The oldest version that a node runs.
+/// The oldest version that a node runs; one that cannot be read counts as older than all.
 fn version(nodes: &BTreeMap<u32, NodeState>) -> Option<String> {
     let views = nodes.values().filter_map(NodeState::view);
     let versions = views.map(|view| view.version.clone());
-    versions.filter(|version| !version.is_empty()).min()
+    let versions = versions.filter(|version| !version.is_empty());
+    versions.min_by_key(|version| Version::parse(version).ok())
 }
 
 fn wanted_conditions(findings: &Findings<'_>, health: &PartitionHealth) -> Vec<WantedCondition> {

@@ -768,3 +768,25 @@ fn every_reason_comes_with_what_to_do() {
         }
     }
 }
+
+#[test]
+fn the_oldest_version_is_told_and_ten_is_not_older_than_nine() {
+    for (versions, oldest) in [
+        (["0.10.0", "0.9.0", "0.9.1"], Some("0.9.0")),
+        (["1.0.0", "1.0.0-rc.1", "1.0.1"], Some("1.0.0-rc.1")),
+        (["", "2.0.0", ""], Some("2.0.0")),
+        (["1.0.0", "of yesterday", "2.0.0"], Some("of yesterday")),
+        (["", "", ""], None),
+    ] {
+        let nodes = versions.iter().enumerate().map(|(at, version)| {
+            let ordinal = u32::try_from(at).unwrap();
+            let NodeState::Up(view) = node(ordinal, &[]) else {
+                unreachable!("it is up");
+            };
+            let version = (*version).to_owned();
+            (ordinal, NodeState::Up(NodeView { version, ..view }))
+        });
+        let nodes: BTreeMap<u32, NodeState> = nodes.collect();
+        assert_eq!(version(&nodes).as_deref(), oldest, "{versions:?}");
+    }
+}
