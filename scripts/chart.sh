@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Checks of the chart and of what is made from it, without a cluster: it renders, refuses bad values
-# with a message, and deploy/kustomize installs the same. `scripts/chart.sh generate` writes
-# deploy/kustomize/base anew. Needs helm and kubectl.
+# with a message, and deploy/kustomize installs the same. `scripts/chart.sh generate` writes what is
+# in deploy/kustomize but the overlays anew. Needs helm and kubectl.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 chart=charts/atomix
-base=deploy/kustomize/base
+crds=deploy/kustomize/crds
 render=(helm template atomix "$chart" --namespace atomix-system --kube-version 1.36.0)
 
 fail() {
@@ -31,6 +31,11 @@ renders() {
     "${render[@]}" --set webhook.certManager.enabled=true >/dev/null
     "${render[@]}" --set webhook.enabled=false >/dev/null
     "${render[@]}" --set tls.enabled=false,networkPolicies.enabled=false >/dev/null
+    # A deletion is checked wherever the operator serves, and nowhere else.
+    [[ $("${render[@]}") != *namespaceSelector:*matchLabels:* ]] ||
+        fail "an operator of all namespaces checks the deletions of one"
+    [[ $("${render[@]}" --set watchNamespace=one) == *matchLabels:*metadata.name:\ one* ]] ||
+        fail "an operator of one namespace checks the deletions of all"
     [[ $("${render[@]}" --set tracing.endpoint=http://collector:4317) == *--otlp-endpoint=http://collector:4317* ]] ||
         fail "the collector of traces is lost"
     local with_secrets
@@ -80,22 +85,47 @@ manifests() {
         -e 's/app.kubernetes.io\/managed-by: Helm/app.kubernetes.io\/managed-by: kustomize/'
 }
 
+# The kustomizations that are written from the chart, and the values that each is rendered with. The
+# namespace `applications` stands for the reader's own.
+declare -A values_of=(
+    [base]=""
+    [single-namespace]="--set watchNamespace=applications"
+)
+
 generate() {
-    local file
-    rm -rf "$base/crds"
-    mkdir -p "$base/crds"
-    cp crds/*.yaml "$base/crds/"
-    { echo "# Written by scripts/chart.sh generate, from the chart with its default values."; manifests; } >"$base/operator.yaml"
+    local name file
+    rm -rf "$crds"
+    mkdir -p "$crds"
+    cp crds/*.yaml "$crds/"
     {
-        echo "# Written by scripts/chart.sh generate."
-        echo "apiVersion: kustomize.config.k8s.io/v1beta1"
-        echo "kind: Kustomization"
-        echo "resources:"
-        echo "  - namespace.yaml"
-        for file in "$base"/crds/*.yaml; do echo "  - crds/$(basename "$file")"; done
-        echo "  - operator.yaml"
-    } >"$base/kustomization.yaml"
-    cat >"$base/namespace.yaml" <<END
+        kustomization_head
+        for file in crds/*.yaml; do echo "  - $(basename "$file")"; done
+    } >"$crds/kustomization.yaml"
+    for name in "${!values_of[@]}"; do
+        generate_kustomization "$name"
+    done
+}
+
+kustomization_head() {
+    echo "# Written by scripts/chart.sh generate."
+    echo "apiVersion: kustomize.config.k8s.io/v1beta1"
+    echo "kind: Kustomization"
+    echo "resources:"
+}
+
+generate_kustomization() {
+    local folder=deploy/kustomize/$1 values
+    read -ra values <<<"${values_of[$1]}"
+    mkdir -p "$folder"
+    {
+        echo "# Written by scripts/chart.sh generate, from the chart with ${values[*]:-its default values}."
+        manifests "${values[@]}"
+    } >"$folder/operator.yaml"
+    {
+        kustomization_head
+        printf '  - %s\n' namespace.yaml ../crds operator.yaml
+    } >"$folder/kustomization.yaml"
+    cat >"$folder/namespace.yaml" <<END
 apiVersion: v1
 kind: Namespace
 metadata:
@@ -107,27 +137,35 @@ END
 
 # Kustomize orders objects, so both sides go through it.
 kustomize_installs_the_same() {
-    local scratch overlay
+    local scratch name overlay
     scratch=$(mktemp -d)
     # shellcheck disable=SC2064
     trap "rm -rf '$scratch'" RETURN
-    mkdir "$scratch/chart"
-    cp crds/*.yaml "$base/namespace.yaml" "$scratch/chart/"
-    manifests >"$scratch/chart/operator.yaml"
-    (
-        cd "$scratch/chart"
-        echo "resources: [$(printf '%s, ' *.yaml)]" >kustomization.yaml
-    )
-    kubectl kustomize "$scratch/chart" >"$scratch/by-helm.yaml"
-    kubectl kustomize "$base" >"$scratch/by-kustomize.yaml"
-    diff -u "$scratch/by-helm.yaml" "$scratch/by-kustomize.yaml" ||
-        fail "deploy/kustomize/base is not what the chart installs: run scripts/chart.sh generate"
+    for name in "${!values_of[@]}"; do
+        same_as_the_chart "$name" "$scratch"
+    done
     for overlay in deploy/kustomize/overlays/*/; do
         kubectl kustomize "$overlay" >"$scratch/overlay.yaml" || fail "$overlay does not build"
-        if diff -q "$scratch/by-kustomize.yaml" "$scratch/overlay.yaml" >/dev/null; then
+        if diff -q "$scratch/base.yaml" "$scratch/overlay.yaml" >/dev/null; then
             fail "$overlay changes nothing"
         fi
     done
+}
+
+same_as_the_chart() {
+    local name=$1 scratch=$2 folder=deploy/kustomize/$1 chart=$2/$1-chart values
+    read -ra values <<<"${values_of[$name]}"
+    mkdir "$chart"
+    cp crds/*.yaml "$folder/namespace.yaml" "$chart/"
+    manifests "${values[@]}" >"$chart/operator.yaml"
+    (
+        cd "$chart"
+        echo "resources: [$(printf '%s, ' *.yaml)]" >kustomization.yaml
+    )
+    kubectl kustomize "$chart" >"$scratch/by-helm.yaml"
+    kubectl kustomize "$folder" >"$scratch/$name.yaml"
+    diff -u "$scratch/by-helm.yaml" "$scratch/$name.yaml" ||
+        fail "$folder is not what the chart installs: run scripts/chart.sh generate"
 }
 
 if [[ ${1:-} == generate ]]; then

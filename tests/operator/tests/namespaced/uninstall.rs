@@ -90,27 +90,24 @@ fn policy(
 ) -> Result<(ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding)> {
     let rendered: Vec<String> = TEMPLATE
         .lines()
-        .filter(|line| !line.starts_with("{{-") && !line.contains("labels:"))
+        .filter(|line| !line.trim().starts_with("{{-") && !line.contains("labels:"))
         .map(|line| line.replace("{{ $name }}", namespace))
+        // With this namespace as the only one that is watched.
+        .map(|line| line.replace("{{ . }}", namespace))
         .collect();
     let rendered = rendered.join("\n");
     let mut documents = serde_yaml::Deserializer::from_str(&rendered);
     let policy = documents.next().context("the template has a policy")?;
     let policy = ValidatingAdmissionPolicy::deserialize(policy)?;
     let binding = documents.next().context("the template has a binding")?;
-    let mut binding =
-        serde_json::to_value(ValidatingAdmissionPolicyBinding::deserialize(binding)?)?;
-    let selector = json!({"matchLabels": {"kubernetes.io/metadata.name": namespace}});
-    if let Some(spec) = binding
-        .get_mut("spec")
-        .and_then(|spec| spec.as_object_mut())
-    {
-        spec.insert(
-            "matchResources".to_owned(),
-            json!({"namespaceSelector": selector}),
-        );
-    }
-    Ok((policy, serde_json::from_value(binding)?))
+    let binding = ValidatingAdmissionPolicyBinding::deserialize(binding)?;
+    let selected = binding.spec.as_ref();
+    let selected = selected.and_then(|spec| spec.match_resources.as_ref());
+    ensure!(
+        selected.is_some_and(|selected| selected.namespace_selector.is_some()),
+        "the policy would be in force for all: {binding:?}"
+    );
+    Ok((policy, binding))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
