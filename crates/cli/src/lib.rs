@@ -58,12 +58,18 @@ enum Command {
     Store(store::Command),
     /// Stops the operator and lets go of all its objects, so that it can be uninstalled. Data, pods
     /// and connections stay as they are. `helm uninstall` does the same by itself.
+    ///
+    /// Examples:
+    ///   kubectl atomix uninstall --operator-namespace atomix-system
+    ///   kubectl atomix uninstall --served-namespace garden    after its Deployment was deleted by hand
+    #[command(verbatim_doc_comment)]
     Uninstall(uninstall::Options),
     /// Reads or changes a counter, through the sidecar of a pod.
     ///
     /// Examples:
     ///   kubectl atomix counter get visits
     ///   kubectl atomix counter increment visits 5
+    ///   kubectl atomix counter decrement visits
     ///   kubectl atomix counter set visits 0 --pod visits-6d4cf56db6-abcde
     #[command(verbatim_doc_comment)]
     Counter(counter::Options),
@@ -93,10 +99,38 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::{Command, CommandFactory as _};
 
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_teaches_by_example_and_every_argument_is_explained() {
+        explains_itself(&super::Cli::command(), "");
+    }
+
+    /// `taught` is what the commands around it say.
+    fn explains_itself(command: &Command, taught: &str) {
+        let name = command.get_name();
+        assert!(command.get_about().is_some(), "{name} says nothing");
+        for argument in command.get_arguments() {
+            let help = argument.get_help().or(argument.get_long_help());
+            assert!(help.is_some(), "{name} {} says nothing", argument.get_id());
+        }
+        let own = command.get_long_about().map(ToString::to_string);
+        let taught = format!("{taught}{}", own.unwrap_or_default());
+        for subcommand in command.get_subcommands() {
+            explains_itself(subcommand, &taught);
+        }
+        let is_leaf = command.get_subcommands().next().is_none();
+        let mut examples = taught
+            .lines()
+            .filter(|line| line.contains("kubectl atomix "));
+        assert!(
+            !is_leaf || examples.any(|line| line.contains(&format!(" {name} "))),
+            "{name} has no example"
+        );
     }
 }

@@ -15,3 +15,4 @@ mod injection;
 mod rolling;
 mod scaling;
 mod story;
+mod take_over;

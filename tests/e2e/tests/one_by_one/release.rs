@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use atomix_e2e::cluster::{Cluster, Namespace, SYSTEM_NAMESPACE};
-use atomix_e2e::manifests::sample;
+use atomix_e2e::manifests::{sample, store};
 use atomix_e2e::wait::until;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -40,12 +40,7 @@ async fn data_pods_and_connections_outlive_the_release() -> Result<()> {
 
             cluster.install_chart()?;
             cluster.test_chart()?;
-            until("the operator to guard them again", SOON, async || {
-                let store = namespace.get("Store", "counts").await?;
-                let store = store.context("the Store is gone")?;
-                Ok((!store["metadata"]["finalizers"].is_null()).then_some(()))
-            })
-            .await?;
+            is_guarded(&namespace, true).await?;
             namespace
                 .condition("Store", "counts", "Ready", "True", None, SOON)
                 .await?;
@@ -58,6 +53,51 @@ async fn data_pods_and_connections_outlive_the_release() -> Result<()> {
             Ok(())
         })
         .await
+}
+
+#[tokio::test]
+async fn the_command_line_lets_go_as_the_release_does() -> Result<()> {
+    let cluster = Cluster::with_chart().await?;
+    let namespace = cluster.namespace("uninstall").await?;
+    namespace
+        .clone()
+        .run(async {
+            namespace.apply(&store("counts", 1, 1)).await?;
+            namespace
+                .condition("Store", "counts", "Ready", "True", None, SOON)
+                .await?;
+            let pods = pods_of(&cluster, &namespace).await?;
+
+            let said = namespace.kubectl_atomix(&["uninstall", "--yes"])?;
+            for told in ["stopped Deployment", "Store", "helm uninstall"] {
+                ensure!(said.contains(told), "{said}");
+            }
+            is_guarded(&namespace, false).await?;
+            // Nothing is left to be stopped, and the release's own Job finds nothing to do.
+            namespace.kubectl_atomix(&["uninstall", "--yes"])?;
+            cluster.uninstall_chart()?;
+            nothing_is_left_of_it(&cluster).await?;
+
+            cluster.install_chart()?;
+            cluster.test_chart()?;
+            is_guarded(&namespace, true).await?;
+            let now = pods_of(&cluster, &namespace).await?;
+            ensure!(now == pods, "pods were replaced: {pods:?} became {now:?}");
+            Ok(())
+        })
+        .await
+}
+
+/// Waits until an operator guards the Store against deletion, or checks that none does.
+async fn is_guarded(namespace: &Namespace, expected: bool) -> Result<()> {
+    until("an operator to guard the Store", SOON, async || {
+        let store = namespace.get("Store", "counts").await?;
+        let store = store.context("the Store is gone")?;
+        let is_guarded = !store["metadata"]["finalizers"].is_null();
+        ensure!(expected || !is_guarded, "it still is: {store}");
+        Ok((is_guarded == expected).then_some(()))
+    })
+    .await
 }
 
 /// Names and uids of all pods.

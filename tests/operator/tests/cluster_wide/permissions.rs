@@ -354,7 +354,8 @@ async fn restrict(bed: &TestBed) -> Result<()> {
 
 /// The chart's permissions and ServiceAccount.
 fn render(namespace: &str, watched: &str) -> Result<Vec<DynamicObject>> {
-    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/atomix");
+    // Tests run in the folder of their package.
+    let chart = "../../charts/atomix";
     let output = Command::new("helm")
         .args(["template", "atomix", chart, "--namespace", namespace])
         .args(["--kube-version", "1.36.0"])
