@@ -1,11 +1,12 @@
 //! Runs a workload once undisturbed, then again for each mutating call of that run with the
-//! operator killed before and after the call, and compares what each run ended with. The same with
-//! calls that fail once instead.
+//! operator killed before and after the call, and for each kind of trouble that its calls can meet,
+//! and compares what each run ended with.
 //!
-//! One point is repeated with `ATOMIX_CRASH_AT="after create configmaps #1"`; `ATOMIX_LANES` says
-//! how many runs go on at a time.
+//! One disturbance is repeated with `ATOMIX_DISTURBANCE`, as it was printed; `ATOMIX_LANES` says how
+//! many runs go on at a time.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::future::Future;
 
 use anyhow::{Context as _, Result, bail};
@@ -16,25 +17,34 @@ use rand::seq::SliceRandom as _;
 use tokio::time::Instant;
 use tonic::Code;
 
-use crate::fault::{CrashPoint, Faults, Recorded, Side, Trouble};
+use crate::fault::{CrashPoint, Disturbance, Faults, Recorded, Side, Trouble};
 use crate::observer::Counts;
 
-/// Only this point is run.
-pub const CRASH_AT_VARIABLE: &str = "ATOMIX_CRASH_AT";
+/// Only this disturbance is run.
+pub const DISTURBANCE_VARIABLE: &str = "ATOMIX_DISTURBANCE";
 
 /// How many runs of a matrix go on at a time; of all together no more than there are test beds.
 pub const LANES_VARIABLE: &str = "ATOMIX_LANES";
 
 const DEFAULT_LANES: usize = 12;
 
-/// Set = no sample is taken, every point is run.
+/// Set = no sample is taken, every disturbance is run.
 pub const EVERY_CALL_VARIABLE: &str = "ATOMIX_EVERY_CALL";
 
-/// Repeats a sample.
+/// Takes another sample.
 pub const SEED_VARIABLE: &str = "ATOMIX_SEED";
 
-/// Points of a sample.
-const SAMPLE: usize = 8;
+/// A change is tested by the same sample before it and after it.
+const DEFAULT_SEED: u64 = 1;
+
+/// Crash points of a sample.
+const CRASHES: usize = 6;
+
+/// Pauses of a sample.
+const PAUSES: usize = 2;
+
+/// Troubles of a sample.
+const TROUBLES: usize = 3;
 
 /// What a run ended with.
 #[derive(Clone, Debug)]
@@ -54,115 +64,168 @@ pub struct Outcome {
     pub has_setup: bool,
 }
 
-/// Runs a sample of the points of [`crash_at_every_call`], chosen by a seed that is printed; all of
-/// them with [`EVERY_CALL_VARIABLE`]. For workloads that take long.
+/// Runs the workload with a crash before and after each of its calls, and with a sample of pauses (see
+/// [`disturb_sampled_calls`]). `run` does the workload in a
+/// place of its own, checks what must always hold, and cleans up.
+///
+/// # Errors
+/// Every disturbance whose run failed or ended differently, and how to repeat it.
+pub async fn crash_at_every_call<F, R>(test: &str, run: F) -> Result<()>
+where
+    F: Fn(Option<Disturbance>) -> R,
+    R: Future<Output = Result<Outcome>>,
+{
+    let choose = |reference: &Outcome| {
+        let crashes = crashes(&reference.calls);
+        let pauses = samples(test).take(pauses(&reference.calls), PAUSES);
+        crashes.into_iter().chain(pauses).collect()
+    };
+    disturb(test, run, choose).await
+}
+
+/// Runs the workload once for each trouble.
 ///
 /// # Errors
 /// As [`crash_at_every_call`].
-pub async fn crash_at_sampled_calls<F, R>(test: &str, run: F) -> Result<()>
+pub async fn trouble_at_every_call<F, R>(test: &str, run: F) -> Result<()>
 where
-    F: Fn(Option<CrashPoint>) -> R,
+    F: Fn(Option<Disturbance>) -> R,
     R: Future<Output = Result<Outcome>>,
 {
-    let sample = match std::env::var(EVERY_CALL_VARIABLE) {
-        Ok(_) => usize::MAX,
-        Err(_) => SAMPLE,
-    };
-    crash_at_calls(test, run, sample).await
+    disturb(test, run, |_| all_troubles()).await
 }
 
-/// Runs the whole matrix of a test. `run` does the workload in a place of its own, checks what
-/// must always hold, and cleans up.
+/// Runs a sample of crashes, of pauses in which another operator takes over, and of troubles; another
+/// one by [`SEED_VARIABLE`]; all of them with
+/// [`EVERY_CALL_VARIABLE`]. For workloads that take long.
 ///
 /// # Errors
-/// Every point whose run failed or ended differently, and how to repeat it.
-pub async fn crash_at_every_call<F, R>(test: &str, run: F) -> Result<()>
+/// As [`crash_at_every_call`].
+pub async fn disturb_sampled_calls<F, R>(test: &str, run: F) -> Result<()>
 where
-    F: Fn(Option<CrashPoint>) -> R,
+    F: Fn(Option<Disturbance>) -> R,
     R: Future<Output = Result<Outcome>>,
 {
-    crash_at_calls(test, run, usize::MAX).await
+    let choose = |reference: &Outcome| {
+        let mut samples = samples(test);
+        let crashes = samples.take(crashes(&reference.calls), CRASHES);
+        let pauses = samples.take(pauses(&reference.calls), PAUSES);
+        let troubles = samples.take(all_troubles(), TROUBLES);
+        crashes.into_iter().chain(pauses).chain(troubles).collect()
+    };
+    disturb(test, run, choose).await
 }
 
-async fn crash_at_calls<F, R>(test: &str, run: F, at_most: usize) -> Result<()>
+async fn disturb<F, R>(
+    test: &str,
+    run: F,
+    choose: impl FnOnce(&Outcome) -> Vec<Disturbance>,
+) -> Result<()>
 where
-    F: Fn(Option<CrashPoint>) -> R,
+    F: Fn(Option<Disturbance>) -> R,
     R: Future<Output = Result<Outcome>>,
 {
     let begin = Instant::now();
     let reference = run(None).await.context("the undisturbed run failed")?;
-    let points = match std::env::var(CRASH_AT_VARIABLE) {
-        Ok(text) => vec![text.parse()?],
-        Err(_) => sampled(test, points(&reference.calls), at_most),
+    let disturbances = match std::env::var(DISTURBANCE_VARIABLE) {
+        Ok(text) => vec![named(&text)?],
+        Err(_) => choose(&reference),
     };
-    let runs = points.len();
+    let runs = disturbances.len();
     println!(
         "{test}: the undisturbed run made {} mutating calls in {:?}; {runs} runs follow",
-        runs / 2,
+        points(&reference.calls).count(),
         begin.elapsed()
     );
-
-    let ended = futures::stream::iter(points)
-        .map(|point| {
-            let ended = run(Some(point.clone()));
-            async { (point, ended.await) }
+    let ended = futures::stream::iter(disturbances)
+        .map(|disturbance| {
+            let ended = run(Some(disturbance.clone()));
+            async move { (disturbance, Instant::now(), ended.await) }
         })
         .buffer_unordered(lanes()?);
     let mut ended = std::pin::pin!(ended);
     let mut failures = Vec::new();
-    let mut not_reached = Vec::new();
-    while let Some((point, outcome)) = ended.next().await {
-        let difference = match outcome {
-            Ok(outcome) => {
-                if outcome.crashed_at.is_none() {
-                    not_reached.push(point.clone());
-                }
-                differences(&reference, &outcome)
-            }
-            Err(error) => format!("{error:#}"),
+    while let Some((disturbance, began, outcome)) = ended.next().await {
+        let verdict = match outcome {
+            Ok(outcome) => verdict(&reference, &disturbance, &outcome),
+            Err(error) => Verdict::Wrong(format!("{error:#}")),
         };
-        if !difference.is_empty() {
-            println!("{test}: crash {point}: FAILED: {difference}");
+        println!(
+            "{test}: {disturbance}: {verdict}, after {:?}",
+            began.elapsed()
+        );
+        if let Verdict::Wrong(why) = verdict {
             failures.push(format!(
-                "crash {point}: {difference}\n  repeat it with {CRASH_AT_VARIABLE}={:?} cargo test -p atomix-operator-tests {test}",
-                point.to_string()
+                "{disturbance}: {why}\n  repeat it with {DISTURBANCE_VARIABLE}={:?} \
+                 cargo test --test namespaced {test}",
+                disturbance.to_string()
             ));
         }
     }
+    let failed = failures.len();
     println!(
-        "{test}: {runs} runs in {:?}, {} failed, {} did not reach their point",
-        begin.elapsed(),
-        failures.len(),
-        not_reached.len(),
+        "{test}: {runs} runs in {:?}, {failed} failed",
+        begin.elapsed()
     );
-    if !failures.is_empty() {
-        bail!(
-            "{} of {runs} runs failed:\n{}",
-            failures.len(),
-            failures.join("\n")
-        );
-    }
-    let unexpected: Vec<String> = not_reached
-        .iter()
-        .filter(|point| may_be_missed(point, reference.has_setup).is_none())
-        .map(CrashPoint::to_string)
-        .collect();
-    for point in &not_reached {
-        if let Some(why) = may_be_missed(point, reference.has_setup) {
-            println!("{test}: not reached: {point}: {why}");
-        }
-    }
-    if !unexpected.is_empty() {
-        bail!(
-            "{} of {runs} points were not reached, and nothing explains it: {unexpected:?}",
-            unexpected.len()
-        );
+    if failed > 0 {
+        bail!("{failed} of {runs} runs failed:\n{}", failures.join("\n"));
     }
     Ok(())
 }
 
-/// What every operator has to live through; each is met by three runs, a third of the calls each.
-pub fn all_troubles() -> Vec<Faults> {
+/// What is to be said of one run.
+enum Verdict {
+    Right,
+    /// Nothing came of the disturbance, for this reason.
+    Undisturbed(&'static str),
+    Wrong(String),
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Right => formatter.write_str("ok"),
+            Self::Undisturbed(why) => write!(formatter, "ok, but not met: {why}"),
+            Self::Wrong(why) => write!(formatter, "FAILED: {why}"),
+        }
+    }
+}
+
+fn verdict(reference: &Outcome, disturbance: &Disturbance, outcome: &Outcome) -> Verdict {
+    let different = differences(reference, outcome);
+    if !different.is_empty() {
+        return Verdict::Wrong(different);
+    }
+    let (was_met, excuse) = match disturbance {
+        Disturbance::Crash(point) | Disturbance::Pause(point) => (
+            outcome.crashed_at.is_some(),
+            may_be_missed(point, reference.has_setup),
+        ),
+        Disturbance::Trouble(faults) => (outcome.troubled > 0, may_be_spared(faults, reference)),
+    };
+    match excuse {
+        _ if was_met => Verdict::Right,
+        Some(why) => Verdict::Undisturbed(why),
+        None => Verdict::Wrong("it did not come to it, and nothing explains that".to_owned()),
+    }
+}
+
+/// As it was printed.
+fn named(text: &str) -> Result<Disturbance> {
+    if let Some(point) = text.strip_prefix("crash ") {
+        return Ok(Disturbance::Crash(point.parse()?));
+    }
+    if let Some(point) = text.strip_prefix("pause ") {
+        return Ok(Disturbance::Pause(point.parse()?));
+    }
+    let mut troubles = all_troubles().into_iter();
+    troubles
+        .find(|trouble| trouble.to_string() == text)
+        .with_context(|| format!("{DISTURBANCE_VARIABLE}={text:?} is no disturbance"))
+}
+
+/// What every operator has to live through; most are met by three runs, a third of the calls each.
+fn all_troubles() -> Vec<Disturbance> {
     let refusals = [403, 404, 409, 410, 422, 429, 500].map(Trouble::Refusal);
     let codes = [
         Code::Unavailable,
@@ -174,12 +237,11 @@ pub fn all_troubles() -> Vec<Faults> {
     let peers = codes.map(Trouble::PeerRefusal);
     let others = [Trouble::Reset, Trouble::ReplyLost, Trouble::PeerReplyLost];
     let troubles = refusals.into_iter().chain(peers).chain(others);
-    let of = 3;
     let shares = |trouble: Trouble| {
-        (0..of).map(move |share| Faults {
+        (0..SHARES).map(move |share| Faults {
             trouble: trouble.clone(),
             share,
-            of,
+            of: SHARES,
         })
     };
     let cuts = [(1, true), (2, true), (5, true), (1, false), (3, false)];
@@ -188,50 +250,24 @@ pub fn all_troubles() -> Vec<Faults> {
         share: 0,
         of: 1,
     });
-    troubles.flat_map(shares).chain(cuts).collect()
+    let faults = troubles.flat_map(shares).chain(cuts);
+    faults.map(Disturbance::Trouble).collect()
 }
 
-/// Runs the workload undisturbed and then once for each trouble, and compares what the runs ended
-/// with.
-///
-/// # Errors
-/// Every run that failed, ended differently, or met no trouble.
-pub async fn trouble_at_every_call<F, R>(test: &str, run: F) -> Result<()>
-where
-    F: Fn(Option<Faults>) -> R,
-    R: Future<Output = Result<Outcome>>,
-{
-    let begin = Instant::now();
-    let reference = run(None).await.context("the undisturbed run failed")?;
-    println!("{test}: the undisturbed run took {:?}", begin.elapsed());
-    let troubles = all_troubles();
-    let runs = troubles.len();
-    let ended = futures::stream::iter(troubles)
-        .map(|faults| {
-            let ended = run(Some(faults.clone()));
-            async move { (faults, Instant::now(), ended.await) }
-        })
-        .buffer_unordered(lanes()?);
-    let mut ended = std::pin::pin!(ended);
-    let mut failures = Vec::new();
-    while let Some((faults, started, outcome)) = ended.next().await {
-        let wrong = match outcome {
-            Ok(outcome) if outcome.troubled == 0 => "no call met it".to_owned(),
-            Ok(outcome) => differences(&reference, &outcome),
-            Err(error) => format!("{error:#}"),
-        };
-        println!("{test}: {faults}: {:?}", started.elapsed());
-        if !wrong.is_empty() {
-            println!("{test}: {faults}: FAILED: {wrong}");
-            failures.push(format!("{faults}: {wrong}"));
-        }
+/// Of how many calls one meets the trouble.
+const SHARES: usize = 3;
+
+/// Why trouble may meet no call; `None` = it may not.
+fn may_be_spared(faults: &Faults, reference: &Outcome) -> Option<&'static str> {
+    if !reference.has_setup {
+        return None;
     }
-    println!("{test}: {runs} runs in {:?}", begin.elapsed());
-    if !failures.is_empty() {
-        let failed = failures.len();
-        bail!("{failed} of {runs} runs failed:\n{}", failures.join("\n"));
-    }
-    Ok(())
+    let is_of_peers = matches!(
+        faults.trouble,
+        Trouble::PeerRefusal(_) | Trouble::PeerReplyLost
+    );
+    // A workload with few calls may have none with such a number.
+    (is_of_peers || faults.share > 0).then_some("after its setup the workload makes few such calls")
 }
 
 fn lanes() -> Result<usize> {
@@ -313,39 +349,69 @@ const MAY_BE_MISSED: [Optional; 8] = [
     },
 ];
 
-/// So many of these points, each as likely as any other.
-fn sampled(test: &str, mut points: Vec<CrashPoint>, at_most: usize) -> Vec<CrashPoint> {
-    if points.len() <= at_most {
-        return points;
+/// Takes samples, or everything.
+struct Samples(Option<StdRng>);
+
+/// The same each time, unless a seed is given.
+fn samples(test: &str) -> Samples {
+    if std::env::var_os(EVERY_CALL_VARIABLE).is_some() {
+        return Samples(None);
     }
     let seed = match std::env::var(SEED_VARIABLE) {
-        Ok(text) => text.parse().unwrap_or_default(),
-        Err(_) => rand::random(),
+        Ok(text) => text.parse().unwrap_or(DEFAULT_SEED),
+        Err(_) => DEFAULT_SEED,
     };
-    println!(
-        "{test}: {at_most} of {} points, {SEED_VARIABLE}={seed}",
-        points.len()
-    );
-    let mut random = StdRng::seed_from_u64(seed);
-    points.shuffle(&mut random);
-    points.truncate(at_most);
-    points
+    println!("{test}: a sample, {SEED_VARIABLE}={seed}");
+    Samples(Some(StdRng::seed_from_u64(seed)))
 }
 
-/// Both sides of each mutating call; of the lease only its creation, since it is renewed for ever.
-fn points(calls: &[Recorded]) -> Vec<CrashPoint> {
+impl Samples {
+    /// So many of these, each as likely as any other.
+    fn take(&mut self, mut all: Vec<Disturbance>, at_most: usize) -> Vec<Disturbance> {
+        if let Some(random) = &mut self.0 {
+            // Calls at the same time have no order of their own.
+            all.sort_by_cached_key(ToString::to_string);
+            all.shuffle(random);
+            all.truncate(at_most);
+        }
+        all
+    }
+}
+
+/// A crash on both sides of each mutating call.
+fn crashes(calls: &[Recorded]) -> Vec<Disturbance> {
+    let points = points(calls);
+    let both_sides = |point: CrashPoint| {
+        [Side::Before, Side::After].map(|side| {
+            let call = point.call.clone();
+            Disturbance::Crash(CrashPoint {
+                side,
+                call,
+                ..point
+            })
+        })
+    };
+    points.flat_map(both_sides).collect()
+}
+
+/// A pause before each mutating call but that which makes the lease: nobody has it yet.
+fn pauses(calls: &[Recorded]) -> Vec<Disturbance> {
+    let points = points(calls).filter(|point| !point.call.ends_with("leases"));
+    points.map(Disturbance::Pause).collect()
+}
+
+/// Before each mutating call; of the lease only its creation, since it is renewed for ever.
+fn points(calls: &[Recorded]) -> impl Iterator<Item = CrashPoint> {
     let is_point = |call: &&Recorded| {
         let is_renewal = call.call.what == "leases" && call.call.to_string() != "create leases";
         call.call.verb.is_mutating() && !call.is_refused && !is_renewal
     };
-    let both_sides = |call: &Recorded| {
-        [Side::Before, Side::After].map(|side| CrashPoint {
-            side,
-            call: call.call.to_string(),
-            occurrence: call.occurrence,
-        })
+    let before = |call: &Recorded| CrashPoint {
+        side: Side::Before,
+        call: call.call.to_string(),
+        occurrence: call.occurrence,
     };
-    calls.iter().filter(is_point).flat_map(both_sides).collect()
+    calls.iter().filter(is_point).map(before)
 }
 
 /// What differs from the reference; empty when nothing does.

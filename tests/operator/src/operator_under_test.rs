@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api_server::ApiServer;
-use crate::fault::{Audit, CrashPoint, Faults, Gate, WatchTimeout, WatchedApi, WatchedDialer};
+use crate::fault::{Audit, Disturbance, Gate, WatchTimeout, WatchedApi, WatchedDialer};
 use crate::samples;
 use crate::webhook::Served;
 
@@ -47,10 +47,8 @@ pub struct Settings {
     pub sessions: SessionOptions,
     /// Namespaces whose Secrets it may read.
     pub secret_namespaces: Vec<String>,
-    /// Where it is killed.
-    pub crash: Option<CrashPoint>,
-    /// What its calls meet.
-    pub faults: Option<Faults>,
+    /// What it has to live through.
+    pub disturbance: Option<Disturbance>,
     /// Seconds that watches last.
     pub watch_timeout: WatchTimeout,
     /// Its identities: with some, new Stores speak mutual TLS.
@@ -79,8 +77,7 @@ pub struct OperatorUnderTest {
 impl OperatorUnderTest {
     /// Starts an operator with an empty memory.
     pub fn start(settings: Settings) -> Self {
-        let gate = Gate::new(settings.crash.clone());
-        gate.meet(settings.faults.clone());
+        let gate = Gate::new(settings.disturbance.clone());
         let shutdown = CancellationToken::new();
         let bind = || {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
@@ -147,6 +144,18 @@ impl OperatorUnderTest {
                 self.gate.end();
                 Ok(())
             }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits for the end of one that another one has taken the lease from.
+    ///
+    /// # Errors
+    /// When it ended for another reason.
+    pub fn finish_after_its_lease(mut self) -> Result<()> {
+        match self.join() {
+            Ok(()) => bail!("the operator ended although nobody asked it to"),
+            Err(error) if matches!(error.downcast_ref(), Some(OperatorError::Lease(_))) => Ok(()),
             Err(error) => Err(error),
         }
     }

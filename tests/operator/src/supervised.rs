@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use tokio::time::Instant;
 
-use crate::fault::{CrashPoint, Faults, Gate, Recorded};
+use crate::fault::{Disturbance, Gate, Recorded};
 use crate::operator_under_test::{OperatorUnderTest, Settings};
 use crate::test_bed::TestBed;
 
@@ -22,6 +22,8 @@ const QUIET: Duration = Duration::from_millis(1500);
 pub struct Supervised<'a> {
     bed: &'a TestBed,
     operator: OperatorUnderTest,
+    /// Another one, which stands still or was woken when the present one had taken over.
+    paused: Option<OperatorUnderTest>,
     crashed_at: Option<String>,
     /// The calls of operators that have crashed.
     past_calls: Vec<Recorded>,
@@ -30,10 +32,11 @@ pub struct Supervised<'a> {
 
 impl<'a> Supervised<'a> {
     /// Starts the first operator.
-    pub fn start(bed: &'a TestBed, crash: Option<CrashPoint>) -> Self {
+    pub fn start(bed: &'a TestBed, disturbance: Option<Disturbance>) -> Self {
         Self {
             bed,
-            operator: bed.operator(crash),
+            operator: bed.operator(disturbance),
+            paused: None,
             crashed_at: None,
             past_calls: Vec::new(),
             has_setup: false,
@@ -45,27 +48,36 @@ impl<'a> Supervised<'a> {
         Self {
             bed,
             operator: OperatorUnderTest::start(settings),
+            paused: None,
             crashed_at: None,
             past_calls: Vec::new(),
             has_setup: false,
         }
     }
 
-    /// Forgets all calls so far; the operator that runs now ends at `crash`.
-    pub fn arm(&mut self, crash: Option<CrashPoint>) {
+    /// Forgets all calls so far; the operator has to live through this from now on. Another one is
+    /// started where that is more than one that runs already can meet.
+    ///
+    /// # Errors
+    /// When the operator had ended by itself.
+    pub fn arm(&mut self, disturbance: Option<Disturbance>) -> Result<()> {
         self.past_calls.clear();
         self.has_setup = true;
-        self.operator.gate().arm(crash);
+        if disturbance
+            .as_ref()
+            .is_some_and(Disturbance::concerns_the_start)
+        {
+            self.operator.finish()?;
+            self.operator = self.bed.operator(disturbance);
+        } else {
+            self.operator.gate().arm(disturbance);
+        }
+        Ok(())
     }
 
     /// Whether [`Self::arm`] was called, so that the calls before it do not count.
     pub fn has_setup(&self) -> bool {
         self.has_setup
-    }
-
-    /// From now on, calls of the operator that runs now meet trouble.
-    pub fn meet(&self, faults: Option<Faults>) {
-        self.operator.gate().meet(faults);
     }
 
     /// How often a call of the operator that runs now met trouble.
@@ -147,8 +159,12 @@ impl<'a> Supervised<'a> {
             let left = deadline.saturating_duration_since(Instant::now());
             let seen = self.until(what, left, &mut look).await?;
             let has_crashed = self.operator.gate().ended().is_cancelled();
-            if !has_crashed && self.last_write().elapsed() >= QUIET {
-                return Ok(seen);
+            if !has_crashed && self.is_quiet() {
+                match &self.paused {
+                    None => return Ok(seen),
+                    // Nothing was left to be done for the one that took over.
+                    Some(paused) => paused.gate().wake(),
+                }
             }
             if Instant::now() > deadline {
                 bail!("waited {limit:?} for the operator to stop writing; it did not");
@@ -157,17 +173,30 @@ impl<'a> Supervised<'a> {
         }
     }
 
-    fn last_write(&self) -> Instant {
-        let writes = self.operator.gate().calls().into_iter().rev();
-        let mut writes = writes
-            .filter(|call| call.call.verb.is_mutating() && !call.call.what.starts_with("leases"));
-        match writes.next() {
-            Some(write) => write.at,
-            None => self.operator.started(),
+    /// Wakes an operator that stands still, if there is one, and waits until it has found out that it
+    /// has lost its lease, and the other one has nothing more to write.
+    ///
+    /// # Errors
+    /// When that does not happen in time.
+    pub async fn end_pause(&mut self, limit: Duration) -> Result<()> {
+        if self.paused.is_none() && !self.operator.gate().is_paused() {
+            return Ok(());
         }
+        let what = "an operator that stood still to end";
+        self.until_settled(what, limit, async || Ok(())).await
+    }
+
+    /// The operator that runs now has the lease, and has had nothing to write for a while.
+    fn is_quiet(&self) -> bool {
+        let Some(leads_since) = leads_since(&self.operator) else {
+            return false;
+        };
+        let last = last_write(&self.operator).map_or(leads_since, |last| last.max(leads_since));
+        last.elapsed() >= QUIET
     }
 
     fn keep_running(&mut self) -> Result<()> {
+        self.take_over()?;
         self.operator.check_alive_or_killed()?;
         if !self.operator.gate().ended().is_cancelled() {
             return Ok(());
@@ -179,4 +208,48 @@ impl<'a> Supervised<'a> {
         self.operator = self.bed.operator(None);
         Ok(())
     }
+
+    /// Another operator takes over from one that stands still; once it has written something, the
+    /// first one goes on, and must find out that it has lost its lease.
+    fn take_over(&mut self) -> Result<()> {
+        if self.operator.gate().is_paused() {
+            self.crashed_at = self.operator.gate().crashed_at();
+            self.past_calls.extend(self.operator.gate().calls());
+            let next = self.bed.operator(None);
+            self.paused = Some(std::mem::replace(&mut self.operator, next));
+        }
+        let Some(paused) = &self.paused else {
+            return Ok(());
+        };
+        if paused.gate().is_paused() && last_write(&self.operator).is_some() {
+            paused.gate().wake();
+        }
+        if paused.has_ended()
+            && let Some(paused) = self.paused.take()
+        {
+            paused.finish_after_its_lease()?;
+        }
+        Ok(())
+    }
+}
+
+/// When an operator took its lease, as far as its calls are remembered.
+fn leads_since(operator: &OperatorUnderTest) -> Option<Instant> {
+    let mut writes = operator.gate().calls().into_iter().filter(is_write);
+    writes.find(is_of_lease).map(|write| write.at)
+}
+
+/// When an operator wrote something other than its lease.
+fn last_write(operator: &OperatorUnderTest) -> Option<Instant> {
+    let writes = operator.gate().calls().into_iter().filter(is_write);
+    let mut others = writes.rev().filter(|write| !is_of_lease(write));
+    others.next().map(|write| write.at)
+}
+
+fn is_write(call: &Recorded) -> bool {
+    call.call.verb.is_mutating() && !call.is_refused
+}
+
+fn is_of_lease(call: &Recorded) -> bool {
+    call.call.what.starts_with("leases")
 }

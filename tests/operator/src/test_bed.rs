@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::api_server::ApiServer;
-use crate::fault::{CrashPoint, WatchTimeout};
+use crate::fault::{Disturbance, WatchTimeout};
 use crate::identity;
 use crate::namespace::TestNamespace;
 use crate::observer::Observer;
@@ -130,8 +130,7 @@ impl TestBed {
             short_lease: true,
             sessions: SessionOptions::default(),
             secret_namespaces: vec![self.namespace().to_owned()],
-            crash: None,
-            faults: None,
+            disturbance: None,
             watch_timeout: WatchTimeout::None,
             identities: self.lifetimes.map(|lifetimes| IdentityOptions {
                 authority: ObjectKey::new(self.namespace(), identity::AUTHORITY),
@@ -145,10 +144,10 @@ impl TestBed {
         }
     }
 
-    /// Starts an operator for this namespace that ends at `crash`.
-    pub fn operator(&self, crash: Option<CrashPoint>) -> OperatorUnderTest {
+    /// Starts an operator for this namespace that has to live through this.
+    pub fn operator(&self, disturbance: Option<Disturbance>) -> OperatorUnderTest {
         OperatorUnderTest::start(Settings {
-            crash,
+            disturbance,
             ..self.settings()
         })
     }

@@ -10,7 +10,7 @@ use kube::{Api, ResourceExt as _};
 use serde_json::Value;
 
 use crate::end_state::end_state;
-use crate::fault::CrashPoint;
+use crate::fault::Disturbance;
 use crate::groups;
 use crate::matrix::Outcome;
 use crate::operator_under_test::Settings;
@@ -157,36 +157,38 @@ pub async fn delete_and_wait(
         .await
 }
 
-/// Runs a workload in a place of its own, with an operator of its own that ends at `crash`, and
-/// cleans up. `crash` counts from the start of the workload, or from [`Supervised::arm`].
+/// Runs a workload in a place of its own, with an operator of its own that has to live through
+/// `disturbance` from the start on (later: [`Supervised::arm`]), and cleans up.
 ///
 /// # Errors
 /// What the workload failed with, and what its processes did.
-pub async fn run<L>(purpose: &str, crash: Option<CrashPoint>, live: L) -> Result<Outcome>
+pub async fn run<L>(purpose: &str, disturbance: Option<Disturbance>, live: L) -> Result<Outcome>
 where
     L: AsyncFnOnce(&TestBed, &mut Supervised<'_>) -> Result<()>,
 {
-    run_in(TestBed::create(purpose).await?, crash, live).await
+    run_in(TestBed::create(purpose).await?, disturbance, live).await
 }
 
 /// As [`run`], in a place that the caller has made.
 ///
 /// # Errors
 /// As [`run`].
-pub async fn run_in<L>(bed: TestBed, crash: Option<CrashPoint>, live: L) -> Result<Outcome>
+pub async fn run_in<L>(bed: TestBed, disturbance: Option<Disturbance>, live: L) -> Result<Outcome>
 where
     L: AsyncFnOnce(&TestBed, &mut Supervised<'_>) -> Result<()>,
 {
-    let mut operator = Supervised::start(&bed, crash);
+    let mut operator = Supervised::start(&bed, disturbance);
     let lived = Box::pin(live(&bed, &mut operator)).await;
     explain(lived, &bed, &operator)?;
+    let ended = operator.end_pause(LIMIT).await;
+    explain(ended, &bed, &operator)?;
     let outcome = outcome(&bed, &operator).await?;
     drop(operator);
     Box::pin(bed.remove()).await?;
     Ok(outcome)
 }
 
-/// As [`run`], in a place and with settings that the caller has made, and without a crash.
+/// As [`run`], in a place and with settings that the caller has made, and without a disturbance.
 ///
 /// # Errors
 /// As [`run`].

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::call::Call;
+use super::disturbance::Disturbance;
 use super::trouble::{Faults, Trouble};
 
 /// On which side of a call an operator is ended.
@@ -93,13 +94,26 @@ pub struct Gate {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
+    stand: Mutex<Stand>,
+    stand_changed: Condvar,
     /// Cancelled when the operator is to end at once; from then on no call passes.
     ended: CancellationToken,
+}
+
+/// Whether the operator stands still.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stand {
+    #[default]
+    Not,
+    Still,
+    WokenUp,
 }
 
 #[derive(Debug, Default)]
 struct State {
     crash: Option<CrashPoint>,
+    /// It stands still there, and is not ended.
+    is_pause: bool,
     crashed: Option<String>,
     counts: HashMap<Call, usize>,
     calls: Vec<Recorded>,
@@ -124,6 +138,13 @@ pub(super) struct Pass {
     pub(super) trouble: Option<Trouble>,
 }
 
+/// What a call comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reached {
+    Crash(Side),
+    Pause,
+}
+
 /// What became of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
@@ -135,33 +156,21 @@ pub(super) enum Answer {
 }
 
 impl Gate {
-    /// A gate that lets every call pass, but ends the operator at `crash`.
-    pub fn new(crash: Option<CrashPoint>) -> Self {
-        let state = State {
-            crash,
-            ..State::default()
-        };
+    /// A gate that disturbs the operator so, and else lets every call pass.
+    pub fn new(disturbance: Option<Disturbance>) -> Self {
         Self {
             shared: Arc::new(Shared {
-                state: Mutex::new(state),
+                state: Mutex::new(State::new(disturbance)),
+                stand: Mutex::default(),
+                stand_changed: Condvar::new(),
                 ended: CancellationToken::new(),
             }),
         }
     }
 
-    /// Forgets the calls so far; from now on numbers begin at 1 and `crash` is in force.
-    pub fn arm(&self, crash: Option<CrashPoint>) {
-        let mut state = self.shared.state.lock();
-        *state = State {
-            crash,
-            faults: state.faults.take(),
-            ..State::default()
-        };
-    }
-
-    /// From now on, calls meet trouble.
-    pub fn meet(&self, faults: Option<Faults>) {
-        self.shared.state.lock().faults = faults;
+    /// Forgets the calls so far; from now on numbers begin at 1 and `disturbance` is in force.
+    pub fn arm(&self, disturbance: Option<Disturbance>) {
+        *self.shared.state.lock() = State::new(disturbance);
     }
 
     /// How often a call met trouble, or a watch was cut.
@@ -195,6 +204,32 @@ impl Gate {
     /// Ends the operator now: no call passes any more.
     pub fn end(&self) {
         self.shared.ended.cancel();
+        self.wake();
+    }
+
+    /// Whether the operator stands still.
+    pub fn is_paused(&self) -> bool {
+        *self.shared.stand.lock() == Stand::Still
+    }
+
+    /// Lets an operator that stands still go on where it was.
+    pub fn wake(&self) {
+        *self.shared.stand.lock() = Stand::WokenUp;
+        self.shared.stand_changed.notify_all();
+    }
+
+    /// Returns when the operator is woken. Blocks its only thread: all of it stands still, its timers
+    /// too.
+    fn stand_still(&self, at: &str) {
+        let mut stand = self.shared.stand.lock();
+        if *stand != Stand::Not {
+            return;
+        }
+        self.shared.state.lock().crashed = Some(format!("pause before {at}"));
+        *stand = Stand::Still;
+        while *stand == Stand::Still {
+            self.shared.stand_changed.wait(&mut stand);
+        }
     }
 
     /// Cancelled when the operator is to be ended.
@@ -217,10 +252,19 @@ impl Gate {
         if self.shared.ended.is_cancelled() {
             std::future::pending::<()>().await;
         }
-        let (pass, side) = self.record(call);
-        if side == Some(Side::Before) {
-            self.crash(format!("before {}", pass.name));
-            std::future::pending::<()>().await;
+        let (pass, reached) = self.record(call);
+        match reached {
+            Some(Reached::Pause) => {
+                self.stand_still(&pass.name);
+                if self.shared.ended.is_cancelled() {
+                    std::future::pending::<()>().await;
+                }
+            }
+            Some(Reached::Crash(Side::Before)) => {
+                self.crash(format!("before {}", pass.name));
+                std::future::pending::<()>().await;
+            }
+            Some(Reached::Crash(Side::After)) | None => {}
         }
         pass
     }
@@ -237,7 +281,7 @@ impl Gate {
         }
     }
 
-    fn record(&self, call: Call) -> (Pass, Option<Side>) {
+    fn record(&self, call: Call) -> (Pass, Option<Reached>) {
         let mut state = self.shared.state.lock();
         let count = state.counts.entry(call.clone()).or_default();
         *count += 1;
@@ -256,15 +300,20 @@ impl Gate {
             .filter(|crash| is_mutating && crash.call == shown)
             .filter(|crash| crash.occurrence == recorded.occurrence)
             .map(|crash| crash.side);
+        let reached = match side {
+            Some(_) if state.is_pause => Some(Reached::Pause),
+            Some(side) => Some(Reached::Crash(side)),
+            None => None,
+        };
         let pass = Pass {
-            ends_after: side == Some(Side::After),
+            ends_after: reached == Some(Reached::Crash(Side::After)),
             name,
             trouble: state.next_trouble(&call),
             call,
             index: state.calls.len(),
         };
         state.calls.push(recorded);
-        (pass, side)
+        (pass, reached)
     }
 
     fn take_back(&self, pass: &Pass) {
@@ -286,6 +335,21 @@ impl Gate {
 }
 
 impl State {
+    fn new(disturbance: Option<Disturbance>) -> Self {
+        let (crash, is_pause, faults) = match disturbance {
+            Some(Disturbance::Crash(point)) => (Some(point), false, None),
+            Some(Disturbance::Pause(point)) => (Some(point), true, None),
+            Some(Disturbance::Trouble(faults)) => (None, false, Some(faults)),
+            None => (None, false, None),
+        };
+        Self {
+            crash,
+            is_pause,
+            faults,
+            ..Self::default()
+        }
+    }
+
     fn next_trouble(&mut self, call: &Call) -> Option<Trouble> {
         if self.expired.remove(call) {
             return Some(Trouble::Refusal(410));
@@ -327,8 +391,8 @@ mod tests {
 
     #[tokio::test]
     async fn no_call_passes_after_the_crash_point() {
-        let point = "after patch stores/status tulip #2".parse().unwrap();
-        let gate = Gate::new(Some(point));
+        let point: CrashPoint = "after patch stores/status tulip #2".parse().unwrap();
+        let gate = Gate::new(Some(Disturbance::Crash(point)));
         for _ in 0..2 {
             let pass = gate.before(call("rose")).await;
             gate.after(pass, Answer::Taken).await;
@@ -351,12 +415,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_share_of_the_calls_fails_once_and_the_lease_never() {
-        let gate = Gate::new(None);
-        gate.meet(Some(Faults {
+        let faults = Faults {
             trouble: Trouble::Reset,
             share: 0,
             of: 2,
-        }));
+        };
+        let gate = Gate::new(Some(faults.into()));
         let lease = Call {
             what: "leases".to_owned(),
             ..call("lease")
@@ -377,10 +441,35 @@ mod tests {
         assert_eq!(gate.troubled(), 2);
     }
 
+    #[test]
+    fn a_paused_operator_makes_its_call_when_it_is_woken() {
+        let point = "before patch stores/status tulip #1".parse().unwrap();
+        let gate = Gate::new(Some(Disturbance::Pause(point)));
+        let operator = std::thread::spawn({
+            let gate = gate.clone();
+            move || {
+                let pass = gate.before(call("tulip")).now_or_never().unwrap();
+                gate.after(pass, Answer::Taken).now_or_never().unwrap();
+            }
+        });
+        while !gate.is_paused() {
+            std::thread::yield_now();
+        }
+        assert_eq!(
+            gate.crashed_at().unwrap(),
+            "pause before patch stores/status tulip #1"
+        );
+        gate.wake();
+        operator.join().unwrap();
+        // Once only.
+        let pass = gate.before(call("tulip")).now_or_never().unwrap();
+        gate.after(pass, Answer::Taken).now_or_never().unwrap();
+    }
+
     #[tokio::test]
     async fn a_refused_call_keeps_its_number_for_its_repetition() {
-        let point = "after patch stores/status tulip #1".parse().unwrap();
-        let gate = Gate::new(Some(point));
+        let point: CrashPoint = "after patch stores/status tulip #1".parse().unwrap();
+        let gate = Gate::new(Some(Disturbance::Crash(point)));
         let pass = gate.before(call("tulip")).await;
         gate.after(pass, Answer::Refused).await;
         assert_eq!(gate.crashed_at(), None);

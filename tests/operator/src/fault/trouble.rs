@@ -89,7 +89,7 @@ impl Trouble {
     /// Whether it can happen to this call.
     pub(super) fn concerns(&self, call: &Call) -> bool {
         let is_to_peer = matches!(call.verb, Verb::Ask | Verb::Tell);
-        if call.what.starts_with("leases") {
+        if call.what.starts_with("leases") || self.is_an_answer(call) {
             return false;
         }
         match self {
@@ -99,6 +99,17 @@ impl Trouble {
             Self::PeerRefusal(_) | Self::PeerReplyLost => is_to_peer,
             Self::CutWatches { .. } | Self::Past { .. } => false,
         }
+    }
+
+    /// That a Secret or ConfigMap which a user names is not there is what the operator has to tell, and
+    /// goes on to be so until the object changes. Of its own records it must not believe it.
+    fn is_an_answer(&self, call: &Call) -> bool {
+        let is_of_users = match call.what.as_str() {
+            "secrets" => true,
+            "configmaps" => !call.name.ends_with("-bootstrap"),
+            _ => false,
+        };
+        *self == Self::Refusal(404) && call.verb == Verb::Get && is_of_users
     }
 
     /// The API server's answer to a request that it never gets; `None` = it gets it.

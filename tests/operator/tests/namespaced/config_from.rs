@@ -1,9 +1,9 @@
 //! Values of Secrets and ConfigMaps in a driver's configuration: what is missing is named and heals,
-//! a change reaches the runtimes wherever the operator crashes, and no value is ever shown.
+//! a change reaches the runtimes whatever disturbs the operator, and no value is ever shown.
 
 use anyhow::{Context as _, Result, ensure};
-use atomix_operator_tests::fault::CrashPoint;
-use atomix_operator_tests::matrix::{Outcome, crash_at_sampled_calls};
+use atomix_operator_tests::fault::Disturbance;
+use atomix_operator_tests::matrix::{Outcome, disturb_sampled_calls};
 use atomix_operator_tests::resources::{self, Condition, expect_condition};
 use atomix_operator_tests::samples::{self, StoreSize};
 use atomix_operator_tests::supervised::Supervised;
@@ -123,11 +123,11 @@ async fn heal(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn config_from_change_survives_a_crash_at_every_call() -> Result<()> {
-    crash_at_sampled_calls("config_from_change_survives_a_crash_at_every_call", run).await
+async fn config_from_change_survives_crash_and_trouble() -> Result<()> {
+    disturb_sampled_calls("config_from_change_survives_crash_and_trouble", run).await
 }
 
-async fn run(crash: Option<CrashPoint>) -> Result<Outcome> {
+async fn run(disturbance: Option<Disturbance>) -> Result<Outcome> {
     workload::run("reconfigured", None, async |bed, operator| {
         create_secret(bed, FIRST).await?;
         create_config_map(bed).await?;
@@ -142,7 +142,7 @@ async fn run(crash: Option<CrashPoint>) -> Result<Outcome> {
         ensure!(increment(bed).await? == 1);
         let before = digest(bed).await?;
 
-        operator.arm(crash);
+        operator.arm(disturbance)?;
         write(bed, SECOND).await?;
         configured_anew(bed, operator, &before).await?;
         operator

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result, ensure};
-use atomix_operator_tests::fault::{CrashPoint, Recorded, Verb};
-use atomix_operator_tests::matrix::{Outcome, crash_at_sampled_calls};
+use atomix_operator_tests::fault::{Disturbance, Recorded, Verb};
+use atomix_operator_tests::matrix::{Outcome, disturb_sampled_calls};
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples;
 use atomix_operator_tests::supervised::Supervised;
@@ -18,18 +18,18 @@ use serde_json::{Value, json};
 const POD: &str = "hive-0";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn session_move_survives_a_crash_at_every_call() -> Result<()> {
-    crash_at_sampled_calls("session_move_survives_a_crash_at_every_call", moved).await
+async fn session_move_survives_crash_and_trouble() -> Result<()> {
+    disturb_sampled_calls("session_move_survives_crash_and_trouble", moved).await
 }
 
 /// Two Sessions share the Store rose; one of them moves to the Store lily.
-async fn moved(crash: Option<CrashPoint>) -> Result<Outcome> {
+async fn moved(disturbance: Option<Disturbance>) -> Result<Outcome> {
     workload::run("moved", None, async |bed, operator| {
         two_sessions(bed, operator).await?;
         ensure!(increment(bed, "honey").await? == 1);
         ensure!(increment(bed, "wax").await? == 1);
 
-        operator.arm(crash);
+        operator.arm(disturbance)?;
         let to_lily = json!({"spec": {"store": {"name": "lily"}}});
         resources::change(&bed.sessions(), "bees", to_lily).await?;
         operator

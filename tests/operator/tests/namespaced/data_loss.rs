@@ -1,9 +1,9 @@
 //! An ephemeral Store that lost everything begins again, and says for ever that data was lost,
-//! wherever the operator crashes on the way.
+//! whatever disturbs the operator on the way.
 
 use anyhow::{Result, ensure};
-use atomix_operator_tests::fault::CrashPoint;
-use atomix_operator_tests::matrix::{Outcome, crash_at_sampled_calls};
+use atomix_operator_tests::fault::Disturbance;
+use atomix_operator_tests::matrix::{Outcome, disturb_sampled_calls};
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples::{self, StoreSize};
 use atomix_operator_tests::supervised::Supervised;
@@ -18,18 +18,18 @@ const SIZE: StoreSize = StoreSize {
 const STORE: &str = "tulip";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn loss_of_every_ephemeral_disk_is_told_after_a_crash_at_every_call() -> Result<()> {
-    crash_at_sampled_calls(
-        "loss_of_every_ephemeral_disk_is_told_after_a_crash_at_every_call",
+async fn loss_of_every_ephemeral_disk_is_told_after_crash_and_trouble() -> Result<()> {
+    disturb_sampled_calls(
+        "loss_of_every_ephemeral_disk_is_told_after_crash_and_trouble",
         run,
     )
     .await
 }
 
-async fn run(crash: Option<CrashPoint>) -> Result<Outcome> {
-    // The crash counts from when the Store is there.
+async fn run(disturbance: Option<Disturbance>) -> Result<Outcome> {
+    // Disturbed from when the Store is there.
     workload::run("loss", None, async |bed, operator| {
-        live(bed, operator, crash).await
+        live(bed, operator, disturbance).await
     })
     .await
 }
@@ -37,11 +37,11 @@ async fn run(crash: Option<CrashPoint>) -> Result<Outcome> {
 async fn live(
     bed: &TestBed,
     operator: &mut Supervised<'_>,
-    crash: Option<CrashPoint>,
+    disturbance: Option<Disturbance>,
 ) -> Result<()> {
     let store = samples::ephemeral_store(STORE, SIZE);
     workload::bootstrap_of(bed, operator, store, STORE, SIZE).await?;
-    operator.arm(crash);
+    operator.arm(disturbance)?;
 
     // The disk goes with the pod.
     let pod = format!("{STORE}-0");

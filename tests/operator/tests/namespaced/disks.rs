@@ -2,9 +2,9 @@
 //! and a Store that is made again on kept ones goes on with their data.
 
 use anyhow::{Context as _, Result, ensure};
-use atomix_operator_tests::fault::CrashPoint;
+use atomix_operator_tests::fault::Disturbance;
 use atomix_operator_tests::groups;
-use atomix_operator_tests::matrix::crash_at_sampled_calls;
+use atomix_operator_tests::matrix::disturb_sampled_calls;
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples::{self, StoreSize};
 use atomix_operator_tests::supervised::Supervised;
@@ -106,21 +106,24 @@ async fn grow(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn growing_volumes_survives_a_crash_at_every_call() -> Result<()> {
-    crash_at_sampled_calls("growing_volumes_survives_a_crash_at_every_call", |crash| {
-        workload::run("growth-crash", None, async move |bed, operator| {
-            with_class(bed, async || {
-                let made = store(SMALL, json!({"storageClassName": bed.namespace()}))?;
-                workload::bootstrap_of(bed, operator, made, STORE, SMALL).await?;
-                bind_claims(bed).await?;
-                operator.arm(crash.clone());
-                let size = json!({"spec": {"multiRaft": {"storage": {"size": "128Mi"}}}});
-                resources::change(&bed.stores(), STORE, size).await?;
-                until_asked_for(bed, operator, 1, "128Mi").await
+async fn growing_volumes_survives_crash_and_trouble() -> Result<()> {
+    disturb_sampled_calls(
+        "growing_volumes_survives_crash_and_trouble",
+        |disturbance| {
+            workload::run("growth-crash", None, async move |bed, operator| {
+                with_class(bed, async || {
+                    let made = store(SMALL, json!({"storageClassName": bed.namespace()}))?;
+                    workload::bootstrap_of(bed, operator, made, STORE, SMALL).await?;
+                    bind_claims(bed).await?;
+                    operator.arm(disturbance.clone())?;
+                    let size = json!({"spec": {"multiRaft": {"storage": {"size": "128Mi"}}}});
+                    resources::change(&bed.stores(), STORE, size).await?;
+                    until_asked_for(bed, operator, 1, "128Mi").await
+                })
+                .await
             })
-            .await
-        })
-    })
+        },
+    )
     .await
 }
 
@@ -202,11 +205,11 @@ async fn until_asked_for(
 async fn shrink_and_delete(
     bed: &TestBed,
     operator: &mut Supervised<'_>,
-    crash: Option<CrashPoint>,
+    disturbance: Option<Disturbance>,
 ) -> Result<()> {
     let made = store(SMALL, json!({"retentionPolicy": "Delete"}))?;
     workload::bootstrap_of(bed, operator, made, STORE, SMALL).await?;
-    operator.arm(crash);
+    operator.arm(disturbance)?;
     for replicas in [2, 1] {
         scale(bed, replicas).await?;
         settle(bed, operator, StoreSize { replicas, ..SMALL }).await?;
@@ -241,12 +244,15 @@ async fn volumes_go_with_their_nodes_and_with_the_store_if_it_says_so() -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn deleting_volumes_survives_a_crash_at_every_call() -> Result<()> {
-    crash_at_sampled_calls("deleting_volumes_survives_a_crash_at_every_call", |crash| {
-        workload::run("retention-crash", None, async move |bed, operator| {
-            shrink_and_delete(bed, operator, crash.clone()).await
-        })
-    })
+async fn deleting_volumes_survives_crash_and_trouble() -> Result<()> {
+    disturb_sampled_calls(
+        "deleting_volumes_survives_crash_and_trouble",
+        |disturbance| {
+            workload::run("retention-crash", None, async move |bed, operator| {
+                shrink_and_delete(bed, operator, disturbance.clone()).await
+            })
+        },
+    )
     .await
 }
 
@@ -285,12 +291,12 @@ async fn adopt(
     bed: &TestBed,
     operator: &mut Supervised<'_>,
     size: StoreSize,
-    crash: Option<CrashPoint>,
+    disturbance: Option<Disturbance>,
 ) -> Result<()> {
     workload::bootstrap(bed, operator, STORE, size).await?;
     let before = members(bed, size.replicas).await?;
     delete_but_keep_data(bed, operator).await?;
-    operator.arm(crash);
+    operator.arm(disturbance)?;
     workload::bootstrap(bed, operator, STORE, size).await?;
     let after = members(bed, size.replicas).await?;
     ensure!(before == after, "{before:?} became {after:?}");
@@ -400,10 +406,10 @@ async fn data_of_another_shape_is_left_alone() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn adoption_survives_a_crash_at_every_call() -> Result<()> {
-    crash_at_sampled_calls("adoption_survives_a_crash_at_every_call", |crash| {
+async fn adoption_survives_crash_and_trouble() -> Result<()> {
+    disturb_sampled_calls("adoption_survives_crash_and_trouble", |disturbance| {
         workload::run("adopt-crash", None, async move |bed, operator| {
-            adopt(bed, operator, SMALL, crash.clone()).await
+            adopt(bed, operator, SMALL, disturbance.clone()).await
         })
     })
     .await

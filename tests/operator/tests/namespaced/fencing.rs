@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result, ensure};
 use atomix_operator_tests::groups;
+use atomix_operator_tests::matrix::disturb_sampled_calls;
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples::StoreSize;
 use atomix_operator_tests::supervised::Supervised;
@@ -99,17 +100,7 @@ async fn refused_then_declared(bed: &TestBed, operator: &mut Supervised<'_>) -> 
 
     claim(bed, ONE, "elsewhere/atomix", 9).await?;
     scale(bed, 2).await?;
-    operator
-        .until("the Store to say who manages it", LIMIT, async || {
-            let store = bed.stores().get(STORE).await?;
-            let stalled = expect_condition(&store, "Stalled", "True")?;
-            ensure!(stalled.reason == "ManagedByOther", "{stalled:?}");
-            for part in ["elsewhere/atomix", "take-over"] {
-                ensure!(stalled.message.contains(part), "{stalled:?}");
-            }
-            Ok(())
-        })
-        .await?;
+    managed_by_other(bed, operator).await?;
 
     // An operator with an empty memory sees it before it does anything.
     let other = json!({"metadata": {"annotations": {"atomix.io/operator": "elsewhere/atomix"}}});
@@ -123,13 +114,48 @@ async fn refused_then_declared(bed: &TestBed, operator: &mut Supervised<'_>) -> 
         })
         .await?;
 
-    let own = json!({"metadata": {"annotations": {"atomix.io/operator": own_id(bed)}}});
-    resources::change(&bed.stores(), STORE, own).await?;
-    settle(bed, operator, TWO).await?;
+    take_over(bed, operator).await?;
     let address = bed.runner().address("tulip-1").context("it runs")?;
     let status = groups::status(address).await?;
     ensure!(status.operator_id == own_id(bed), "{}", status.operator_id);
     Ok(())
+}
+
+/// Waits until the Store says who manages its nodes, and what a person can do.
+async fn managed_by_other(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    operator
+        .until("the Store to say who manages it", LIMIT, async || {
+            let store = bed.stores().get(STORE).await?;
+            let stalled = expect_condition(&store, "Stalled", "True")?;
+            ensure!(stalled.reason == "ManagedByOther", "{stalled:?}");
+            for part in ["elsewhere/atomix", "take-over"] {
+                ensure!(stalled.message.contains(part), "{stalled:?}");
+            }
+            Ok(())
+        })
+        .await
+}
+
+/// As `kubectl atomix store take-over` does.
+async fn take_over(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    let own = json!({"metadata": {"annotations": {"atomix.io/operator": own_id(bed)}}});
+    resources::change(&bed.stores(), STORE, own).await?;
+    settle(bed, operator, TWO).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_take_over_survives_crash_and_trouble() -> Result<()> {
+    disturb_sampled_calls("a_take_over_survives_crash_and_trouble", |disturbance| {
+        workload::run("taken-over", None, async move |bed, operator| {
+            workload::bootstrap(bed, operator, STORE, ONE).await?;
+            claim(bed, ONE, "elsewhere/atomix", 9).await?;
+            scale(bed, 2).await?;
+            managed_by_other(bed, operator).await?;
+            operator.arm(disturbance.clone())?;
+            take_over(bed, operator).await
+        })
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

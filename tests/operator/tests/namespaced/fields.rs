@@ -2,6 +2,7 @@
 //! counts only at creation. A field of the CRDs without a row here fails the test.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use atomix_operator_tests::resources::{self, expect_condition};
@@ -46,13 +47,36 @@ enum Expect {
     /// The runtime is connected with this Store.
     Connected(&'static str),
     /// Accepted; its effect is tested there.
-    TestedIn(&'static str),
+    TestedIn(Tested),
 }
 
 use Expect::{
     Condition, Connected, DriverConfig, OtherRoutes, Refused, StatefulSet as InStatefulSet, Status,
     TestedIn,
 };
+
+/// A test, by its source and its name.
+#[derive(Clone)]
+struct Tested {
+    source: &'static str,
+    name: &'static str,
+}
+
+impl fmt::Debug for Tested {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name)
+    }
+}
+
+/// The source of a test program, so that a test that is gone is noticed.
+macro_rules! tested_in {
+    ($file:literal, $name:literal) => {
+        TestedIn(Tested {
+            source: include_str!($file),
+            name: $name,
+        })
+    };
+}
 
 /// A field and a change of it, for one object.
 struct Row {
@@ -151,7 +175,10 @@ fn store_rows() -> Vec<Row> {
             "allowedNamespaces",
             MEMORY,
             json!({"allowedNamespaces": ["elsewhere"]}),
-            TestedIn("cluster_wide: a_store_is_used_from_another_namespace_while_it_allows_that"),
+            tested_in!(
+                "../cluster_wide/main.rs",
+                "a_store_is_used_from_another_namespace_while_it_allows_that"
+            ),
         ),
         row(
             "multiRaft.partitions",
@@ -169,20 +196,27 @@ fn store_rows() -> Vec<Row> {
             "multiRaft.raft.electionTimeout",
             CLUSTER,
             raft(json!({"raft": {"electionTimeout": "2s"}})),
-            TestedIn("rolling: a_change_goes_through_all_pods_under_load_and_loses_nothing"),
+            tested_in!(
+                "rolling.rs",
+                "a_change_goes_through_all_pods_under_load_and_loses_nothing"
+            ),
         ),
         row(
             "multiRaft.raft.snapshotEntryThreshold",
             CLUSTER,
             raft(json!({"raft": {"snapshotEntryThreshold": 20000}})),
-            TestedIn("rolling: a_change_goes_through_all_pods_under_load_and_loses_nothing"),
+            tested_in!(
+                "rolling.rs",
+                "a_change_goes_through_all_pods_under_load_and_loses_nothing"
+            ),
         ),
         row(
             "multiRaft.storage.size",
             CLUSTER,
             raft(json!({"storage": {"size": "65Mi"}})),
-            TestedIn(
-                "disks: volumes_grow_where_their_class_lets_them_and_the_store_says_where_not",
+            tested_in!(
+                "disks.rs",
+                "volumes_grow_where_their_class_lets_them_and_the_store_says_where_not"
             ),
         ),
         row(
@@ -195,7 +229,10 @@ fn store_rows() -> Vec<Row> {
             "multiRaft.storage.retentionPolicy",
             CLUSTER,
             raft(json!({"storage": {"retentionPolicy": "Delete"}})),
-            TestedIn("disks: volumes_go_with_their_nodes_and_with_the_store_if_it_says_so"),
+            tested_in!(
+                "disks.rs",
+                "volumes_go_with_their_nodes_and_with_the_store_if_it_says_so"
+            ),
         ),
         row(
             "multiRaft.storage.ephemeral",
@@ -237,7 +274,10 @@ fn store_rows() -> Vec<Row> {
             "multiRaft.pod.env",
             CLUSTER,
             raft(json!({"pod": {"env": [{"name": "A", "value": "b"}]}})),
-            TestedIn("store::build::tests"),
+            tested_in!(
+                "../../../../src/store/objects/build/tests.rs",
+                "pod_fields_of_the_spec_reach_the_pods_but_cannot_break_selection"
+            ),
         ),
         pod(
             "multiRaft.pod.labels",
@@ -278,7 +318,10 @@ fn store_rows() -> Vec<Row> {
             "multiRaft.pod.topologySpreadConstraints",
             CLUSTER,
             raft(json!({"pod": {"topologySpreadConstraints": []}})),
-            TestedIn("store::build::tests"),
+            tested_in!(
+                "../../../../src/store/objects/build/tests.rs",
+                "pod_fields_of_the_spec_reach_the_pods_but_cannot_break_selection"
+            ),
         ),
         pod(
             "multiRaft.pod.priorityClassName",
@@ -305,8 +348,9 @@ fn store_rows() -> Vec<Row> {
             "updateStrategy.allowDataLoss",
             CLUSTER,
             json!({"updateStrategy": {"allowDataLoss": true}}),
-            TestedIn(
-                "rolling: a_change_that_would_lose_the_only_copy_is_refused_until_that_is_allowed",
+            tested_in!(
+                "rolling.rs",
+                "a_change_that_would_lose_the_only_copy_is_refused_until_that_is_allowed"
             ),
         ),
         row(
@@ -499,7 +543,9 @@ async fn effect(
     match expect {
         Refused(_) => Ok(()),
         TestedIn(test) => {
-            println!("{object}: accepted; its effect is tested in {test}");
+            let is_there = test.source.contains(&format!("fn {}(", test.name));
+            ensure!(is_there, "no test is called {}", test.name);
+            println!("{object}: accepted; its effect is tested in {}", test.name);
             Ok(())
         }
         InStatefulSet(pointer, value) => {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use atomix_operator_tests::fault::CrashPoint;
+use atomix_operator_tests::fault::Disturbance;
 use atomix_operator_tests::groups;
 use atomix_operator_tests::load::Load;
-use atomix_operator_tests::matrix::{Outcome, crash_at_sampled_calls};
+use atomix_operator_tests::matrix::{Outcome, disturb_sampled_calls};
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples::{self, StoreSize};
 use atomix_operator_tests::supervised::Supervised;
@@ -81,12 +81,12 @@ async fn replace(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replacing_a_declared_disk_survives_a_crash_at_every_call() -> Result<()> {
-    let test = "replacing_a_declared_disk_survives_a_crash_at_every_call";
-    crash_at_sampled_calls(test, crash).await
+async fn replacing_a_declared_disk_survives_crash_and_trouble() -> Result<()> {
+    let test = "replacing_a_declared_disk_survives_crash_and_trouble";
+    disturb_sampled_calls(test, disturbed).await
 }
 
-async fn crash(crash: Option<CrashPoint>) -> Result<Outcome> {
+async fn disturbed(disturbance: Option<Disturbance>) -> Result<Outcome> {
     let one = StoreSize {
         partitions: 1,
         ..SIZE
@@ -95,7 +95,7 @@ async fn crash(crash: Option<CrashPoint>) -> Result<Outcome> {
         workload::bootstrap(bed, operator, STORE, one).await?;
         let pod = format!("{STORE}-2");
         let lost = disk_of(bed, &pod).await?;
-        operator.arm(crash.clone());
+        operator.arm(disturbance.clone())?;
         // What `kubectl atomix store replace-node` does: the deletion of the claim declares it.
         let claims: Api<PersistentVolumeClaim> =
             Api::namespaced(bed.client().clone(), bed.namespace());

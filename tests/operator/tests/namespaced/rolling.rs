@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
-use atomix_operator_tests::fault::CrashPoint;
+use atomix_operator_tests::fault::Disturbance;
 use atomix_operator_tests::groups;
 use atomix_operator_tests::load::Load;
-use atomix_operator_tests::matrix::{Outcome, crash_at_sampled_calls};
+use atomix_operator_tests::matrix::{Outcome, disturb_sampled_calls};
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples::{self, StoreSize};
 use atomix_operator_tests::supervised::Supervised;
@@ -421,13 +421,13 @@ async fn lose(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_of_the_pods_survives_a_crash_at_every_call() -> Result<()> {
-    crash_at_sampled_calls("a_change_of_the_pods_survives_a_crash_at_every_call", crash).await
+async fn a_change_of_the_pods_survives_crash_and_trouble() -> Result<()> {
+    disturb_sampled_calls("a_change_of_the_pods_survives_crash_and_trouble", disturbed).await
 }
 
-async fn crash(crash: Option<CrashPoint>) -> Result<Outcome> {
+async fn disturbed(disturbance: Option<Disturbance>) -> Result<Outcome> {
     workload::run("roll-crash", None, async |bed, operator| {
-        roll_once(bed, operator, crash).await
+        roll_once(bed, operator, disturbance).await
     })
     .await
 }
@@ -435,14 +435,14 @@ async fn crash(crash: Option<CrashPoint>) -> Result<Outcome> {
 async fn roll_once(
     bed: &TestBed,
     operator: &mut Supervised<'_>,
-    crash: Option<CrashPoint>,
+    disturbance: Option<Disturbance>,
 ) -> Result<()> {
     let size = StoreSize {
         replicas: 3,
         partitions: 1,
     };
     workload::bootstrap_of(bed, operator, store(size), STORE, size).await?;
-    operator.arm(crash);
+    operator.arm(disturbance)?;
     paint(bed, "red").await?;
     operator
         .until_settled("all pods to be replaced", LIMIT * 2, async || {

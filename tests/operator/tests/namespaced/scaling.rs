@@ -1,10 +1,10 @@
 //! A Store that grows and shrinks: members move before any pod goes, nothing that was acknowledged
-//! is lost, wherever the operator crashes or the user changes their mind.
+//! is lost, whatever disturbs the operator, and also if users change their minds.
 
 use anyhow::{Context as _, Result, ensure};
-use atomix_operator_tests::fault::CrashPoint;
+use atomix_operator_tests::fault::Disturbance;
 use atomix_operator_tests::load::Load;
-use atomix_operator_tests::matrix::{Outcome, crash_at_sampled_calls};
+use atomix_operator_tests::matrix::{Outcome, disturb_sampled_calls};
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples::{self, StoreSize};
 use atomix_operator_tests::supervised::Supervised;
@@ -191,13 +191,13 @@ const SMALL: StoreSize = StoreSize {
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn scaling_survives_a_crash_at_every_call() -> Result<()> {
-    crash_at_sampled_calls("scaling_survives_a_crash_at_every_call", crash).await
+async fn scaling_survives_crash_and_trouble() -> Result<()> {
+    disturb_sampled_calls("scaling_survives_crash_and_trouble", disturbed).await
 }
 
-async fn crash(crash: Option<CrashPoint>) -> Result<Outcome> {
+async fn disturbed(disturbance: Option<Disturbance>) -> Result<Outcome> {
     workload::run("scale-crash", None, async |bed, operator| {
-        grow_and_shrink_once(bed, operator, crash).await
+        grow_and_shrink_once(bed, operator, disturbance).await
     })
     .await
 }
@@ -205,10 +205,10 @@ async fn crash(crash: Option<CrashPoint>) -> Result<Outcome> {
 async fn grow_and_shrink_once(
     bed: &TestBed,
     operator: &mut Supervised<'_>,
-    crash: Option<CrashPoint>,
+    disturbance: Option<Disturbance>,
 ) -> Result<()> {
     workload::bootstrap(bed, operator, STORE, SMALL).await?;
-    operator.arm(crash);
+    operator.arm(disturbance)?;
     for replicas in [2, 1] {
         scale(bed, replicas).await?;
         operator

@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result, ensure};
 use atomix_operator::identities::Lifetimes;
-use atomix_operator_tests::fault::CrashPoint;
-use atomix_operator_tests::matrix::{Outcome, crash_at_every_call, crash_at_sampled_calls};
+use atomix_operator_tests::fault::Disturbance;
+use atomix_operator_tests::matrix::{Outcome, crash_at_every_call, disturb_sampled_calls};
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples::{self, StoreSize};
 use atomix_operator_tests::supervised::Supervised;
@@ -33,26 +33,26 @@ async fn session_connect_and_disconnect_survive_a_crash_at_every_call() -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn session_connect_by_mutual_tls_survives_a_crash_at_every_call() -> Result<()> {
-    crash_at_sampled_calls(
-        "session_connect_by_mutual_tls_survives_a_crash_at_every_call",
+async fn session_connect_by_mutual_tls_survives_crash_and_trouble() -> Result<()> {
+    disturb_sampled_calls(
+        "session_connect_by_mutual_tls_survives_crash_and_trouble",
         run_secured,
     )
     .await
 }
 
-async fn run(crash: Option<CrashPoint>) -> Result<Outcome> {
-    // The crash counts from when the Store is there.
+async fn run(disturbance: Option<Disturbance>) -> Result<Outcome> {
+    // Disturbed from when the Store is there.
     workload::run("session", None, async |bed, operator| {
-        live(bed, operator, crash, samples::application_pod).await
+        live(bed, operator, disturbance, samples::application_pod).await
     })
     .await
 }
 
-async fn run_secured(crash: Option<CrashPoint>) -> Result<Outcome> {
+async fn run_secured(disturbance: Option<Disturbance>) -> Result<Outcome> {
     let bed = TestBed::create_secured("secured", Lifetimes::default()).await?;
     workload::run_in(bed, None, async |bed, operator| {
-        live(bed, operator, crash, samples::secured_pod).await
+        live(bed, operator, disturbance, samples::secured_pod).await
     })
     .await
 }
@@ -60,11 +60,11 @@ async fn run_secured(crash: Option<CrashPoint>) -> Result<Outcome> {
 async fn live(
     bed: &TestBed,
     operator: &mut Supervised<'_>,
-    crash: Option<CrashPoint>,
+    disturbance: Option<Disturbance>,
     pod_of: fn(&str, &str) -> Value,
 ) -> Result<()> {
     workload::bootstrap(bed, operator, STORE, SIZE).await?;
-    operator.arm(crash);
+    operator.arm(disturbance)?;
 
     for pod in PODS {
         bed.create_pod(pod_of(pod, "hive")).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use atomix_operator_tests::end_state::end_state;
-use atomix_operator_tests::fault::{Faults, Trouble};
+use atomix_operator_tests::fault::{Disturbance, Faults, Trouble};
 use atomix_operator_tests::matrix::{Outcome, trouble_at_every_call};
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::runtime_pods;
@@ -29,9 +29,8 @@ async fn every_call_may_fail_once() -> Result<()> {
     trouble_at_every_call("every_call_may_fail_once", run).await
 }
 
-async fn run(faults: Option<Faults>) -> Result<Outcome> {
-    workload::run("trouble", None, async |bed, operator| {
-        operator.meet(faults);
+async fn run(disturbance: Option<Disturbance>) -> Result<Outcome> {
+    workload::run("trouble", disturbance, async |bed, operator| {
         workload::bootstrap(bed, operator, STORE, SIZE).await?;
         connect(bed, operator).await?;
         workload::delete_and_wait(operator, &bed.sessions(), SESSION).await
@@ -72,11 +71,12 @@ async fn an_operator_that_starts_with_an_old_view_does_no_harm() -> Result<()> {
             hold: HOLD,
         };
         let mut settings = bed.settings();
-        settings.faults = Some(Faults {
+        let faults = Faults {
             trouble,
             share: 0,
             of: 1,
-        });
+        };
+        settings.disturbance = Some(faults.into());
         let mut operator = Supervised::start_with(&bed, settings);
         let started = Instant::now();
         operator

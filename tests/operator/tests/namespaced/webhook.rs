@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use atomix_operator::certificates::Lifetimes;
-use atomix_operator_tests::fault::{CrashPoint, Side};
+use atomix_operator_tests::fault::{CrashPoint, Disturbance, Side};
 use atomix_operator_tests::namespace::TestNamespace;
 use atomix_operator_tests::operator_under_test::{OperatorUnderTest, Settings};
 use atomix_operator_tests::resources::{self, expect_condition};
@@ -222,7 +222,7 @@ async fn a_crash_between_secret_and_ca_bundle_heals() -> Result<()> {
 
 async fn heals(bed: &TestBed, webhook: &TestWebhook, crash: CrashPoint) -> Result<()> {
     let mut crashing = OperatorUnderTest::start(Settings {
-        crash: Some(crash.clone()),
+        disturbance: Some(Disturbance::Crash(crash.clone())),
         webhook: Some(webhook.served()?),
         ..bed.settings()
     });

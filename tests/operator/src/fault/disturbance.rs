@@ -1,0 +1,51 @@
+//! What an operator has to live through in one run of a workload.
+
+use std::fmt;
+
+use super::gate::CrashPoint;
+use super::trouble::{Faults, Trouble};
+
+/// What happens to an operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Disturbance {
+    /// It is killed.
+    Crash(CrashPoint),
+    /// All of it stands still before a call, until another operator has taken over: then it goes on
+    /// where it was, as after a pause of its machine.
+    Pause(CrashPoint),
+    /// Its calls fail, or what it sees is not what is.
+    Trouble(Faults),
+}
+
+impl Disturbance {
+    /// Only an operator that starts with it meets it: the watches of one that runs are open.
+    pub(crate) fn concerns_the_start(&self) -> bool {
+        match self {
+            Self::Crash(_) | Self::Pause(_) => false,
+            Self::Trouble(faults) => match faults.trouble {
+                Trouble::CutWatches { .. } | Trouble::Past { .. } => true,
+                Trouble::Refusal(_)
+                | Trouble::Reset
+                | Trouble::ReplyLost
+                | Trouble::PeerRefusal(_)
+                | Trouble::PeerReplyLost => false,
+            },
+        }
+    }
+}
+
+impl From<Faults> for Disturbance {
+    fn from(faults: Faults) -> Self {
+        Self::Trouble(faults)
+    }
+}
+
+impl fmt::Display for Disturbance {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Crash(point) => write!(formatter, "crash {point}"),
+            Self::Pause(point) => write!(formatter, "pause {point}"),
+            Self::Trouble(faults) => faults.fmt(formatter),
+        }
+    }
+}
