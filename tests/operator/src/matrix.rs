@@ -38,13 +38,13 @@ pub const SEED_VARIABLE: &str = "ATOMIX_SEED";
 const DEFAULT_SEED: u64 = 1;
 
 /// Crash points of a sample.
-const CRASHES: usize = 6;
+const CRASHES: usize = 4;
 
 /// Pauses of a sample.
-const PAUSES: usize = 2;
+const PAUSES: usize = 1;
 
 /// Troubles of a sample.
-const TROUBLES: usize = 3;
+const TROUBLES: usize = 2;
 
 /// What a run ended with.
 #[derive(Clone, Debug)]
