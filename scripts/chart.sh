@@ -32,9 +32,9 @@ renders() {
     "${render[@]}" --set webhook.enabled=false >/dev/null
     "${render[@]}" --set tls.enabled=false,networkPolicies.enabled=false >/dev/null
     # A deletion is checked wherever the operator serves, and nowhere else.
-    [[ $("${render[@]}") != *namespaceSelector:*matchLabels:* ]] ||
+    [[ $("${render[@]}") != *matchResources:* ]] ||
         fail "an operator of all namespaces checks the deletions of one"
-    [[ $("${render[@]}" --set watchNamespace=one) == *matchLabels:*metadata.name:\ one* ]] ||
+    [[ $("${render[@]}" --set watchNamespace=one) == *matchResources:*metadata.name:\ one* ]] ||
         fail "an operator of one namespace checks the deletions of all"
     [[ $("${render[@]}" --set tracing.endpoint=http://collector:4317) == *--otlp-endpoint=http://collector:4317* ]] ||
         fail "the collector of traces is lost"

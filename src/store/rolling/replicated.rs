@@ -2,9 +2,10 @@
 //! writes it.
 //!
 //! It opens when every partition that has a copy on the pod's disk counts that copy as a voter that
-//! has caught up, and every partition of the Store has a leader that says which copies it
-//! counts. A pod that is made anew begins without it, so nobody drains the next machine before this one counts. It shuts when the node is away for longer than a moment; that a node is merely a
-//! little behind shuts nothing, since every one is at times.
+//! has caught up, and every partition of the Store has a leader that says which copies it counts. A
+//! pod that is made anew begins without it, so nobody drains the next machine before this one counts.
+//! It shuts when the node is away for longer than a moment; that a node is merely a little behind
+//! shuts nothing, since every one is at times.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::store::nodes::node_view::NodeView;
 use crate::store::nodes::strength::{Standing, Strength};
+use crate::store::nodes::watches::STATUS_TIMEOUT;
 use crate::store::objects::pods::StoragePodView;
 use crate::store::rolling::lasting::Lasting;
 use atomix_controller::apply::is_older;
@@ -32,8 +34,11 @@ const UNPROCESSABLE: u16 = 422;
 /// another is replaced. A container that does not run at all the kubelet reports itself.
 const ABSENCE: Duration = Duration::from_secs(2);
 
-/// After how long without being found away again an absence is forgotten: several looks.
-const LAPSE: Duration = Duration::from_secs(3);
+/// After how long without being found away again an absence is forgotten. Each look that finds the
+/// node up ends it; this is for a Store that nobody has looked at. Much longer than the longest look,
+/// which waits twice for a node that hangs.
+const LAPSE: Duration = Duration::from_secs(30);
+const _: () = assert!(LAPSE.as_secs() > 3 * STATUS_TIMEOUT.as_secs());
 
 /// What the gate should become; `None` = it stays. `view` is the node's last answer, `strength` what
 /// was judged of the groups, if anything was.
@@ -296,7 +301,8 @@ mod tests {
         assert_eq!(gates.settle("1", Some(false)), Settled::Unsure);
         tokio::time::advance(LOOK).await;
         assert_eq!(gates.settle("1", Some(false)), Settled::Write(false));
-        // Until the cache shows it shut.
+        // Until the cache shows it shut, and also where each look waits for nodes that hang.
+        tokio::time::advance(STATUS_TIMEOUT * 2 + LOOK).await;
         assert_eq!(gates.settle("1", Some(false)), Settled::Write(false));
         assert_eq!(gates.settle("2", Some(false)), Settled::Unsure);
     }

@@ -64,9 +64,9 @@ pub struct Outcome {
     pub has_setup: bool,
 }
 
-/// Runs the workload with a crash before and after each of its calls, and with a sample of pauses (see
-/// [`disturb_sampled_calls`]). `run` does the workload in a
-/// place of its own, checks what must always hold, and cleans up.
+/// Runs the workload with a crash before and after each of its calls, and with a sample of pauses
+/// (see [`disturb_sampled_calls`]). `run` does the workload in a place of its own, checks what must
+/// always hold, and cleans up.
 ///
 /// # Errors
 /// Every disturbance whose run failed or ended differently, and how to repeat it.
@@ -96,8 +96,7 @@ where
 }
 
 /// Runs a sample of crashes, of pauses in which another operator takes over, and of troubles; another
-/// one by [`SEED_VARIABLE`]; all of them with
-/// [`EVERY_CALL_VARIABLE`]. For workloads that take long.
+/// one by [`SEED_VARIABLE`], all of them with [`EVERY_CALL_VARIABLE`]. For workloads that take long.
 ///
 /// # Errors
 /// As [`crash_at_every_call`].
