@@ -92,8 +92,8 @@ impl Prepared {
     }
 }
 
-/// Applies the budget, or deletes it when there is to be none. One that is there is not widened
-/// while a group that is not known may bear less.
+/// Applies the budget, or deletes it when there is to be none. While a group that is not known may
+/// bear less, one that is there is not widened, and one that is made allows nothing.
 async fn apply_budget(
     context: &Context,
     sibling: &StatefulSet,
@@ -101,10 +101,10 @@ async fn apply_budget(
     inputs: &Inputs,
     groups: Groups,
 ) -> Result<(), StoreError> {
-    let change = match &inputs.budget {
-        Some(_) => budget::change(built.as_ref(), groups),
-        // Any budget allows less than none.
-        None => Change::AsBuilt,
+    let change = budget::change(inputs.budget.is_some(), built.as_ref(), groups);
+    let built = match change {
+        Change::Forbid => built.map(budget::forbidding),
+        Change::AsBuilt | Change::Keep | Change::UnlessMore => built,
     };
     match (change, built, &inputs.budget) {
         (Change::Keep, _, _) | (_, None, None) => Ok(()),
@@ -131,7 +131,7 @@ async fn would_widen(context: &Context, built: &PodDisruptionBudget) -> Result<b
     Ok(live.is_some_and(|live| budget::allows_more(built, &live)))
 }
 
-/// Deletes a budget of this Store that would forbid every drain; a stranger's stays.
+/// Deletes the budget of a Store of one copy; a stranger's stays.
 async fn delete_budget(
     context: &Context,
     sibling: &StatefulSet,

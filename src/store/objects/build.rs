@@ -91,7 +91,7 @@ pub fn build(
         config_map: config_map(owner, config, protection),
         network_policy: network_policy(owner, protection),
         stateful_set: stateful_set(owner, cluster, default_image, pods, protection.tls),
-        budget: budget(owner, bearable),
+        budget: budget(owner, cluster.replication_factor, bearable),
     }
 }
 

@@ -4,8 +4,8 @@
 //! allows no disruption, so an operator that was paused between its look and its call, a drain and
 //! this one cannot together stop more nodes than the partitions bear. A pod that does not run and
 //! takes no data along, or belongs to a Store without a budget, is deleted; so is one whose eviction
-//! the API server has just refused again because its budget still counts pods that are gone. All name
-//! the pod's uid.
+//! the API server has just refused again because its budget still counts pods that are gone, and one
+//! that does not run under a budget that allows nothing. All name the pod's uid.
 
 use std::collections::BTreeMap;
 
@@ -22,6 +22,7 @@ use crate::store::bootstrap::carry_out::Announcement;
 use crate::store::dereference::{Inputs, StatefulSetView};
 use crate::store::error::StoreError;
 use crate::store::names;
+use crate::store::objects::budget::forbids_all;
 use crate::store::objects::build::Owner;
 use crate::store::objects::pods::StoragePodView;
 use atomix_controller::{ApiError, call};
@@ -72,7 +73,10 @@ impl Replacer<'_> {
             let answer = match why {
                 Why::FullStrength | Why::OthersSuffice if self.has_budget => {
                     match self.evict(pod).await {
-                        Err(error) if is_not_allowed(&error) && self.is_stale(&live).await? => {
+                        Err(error)
+                            if is_not_allowed(&error)
+                                && self.is_in_vain(why, ordinals, &live).await? =>
+                        {
                             self.delete(pod).await
                         }
                         answer => answer,
@@ -165,25 +169,52 @@ impl Replacer<'_> {
         Ok(is_as_planned.then(|| listed.items.clone()))
     }
 
-    /// Whether the budget, which has just refused again, is behind the pods: all of them are ready,
-    /// it has refused for some time, and what it counts as being away are pods that are gone.
-    async fn is_stale(&self, live: &[StoragePodView]) -> Result<bool, StoreError> {
+    /// Whether asking the budget, which has just refused, again would be in vain.
+    async fn is_in_vain(
+        &self,
+        why: Why,
+        ordinals: &[u32],
+        live: &[StoragePodView],
+    ) -> Result<bool, StoreError> {
+        if why == Why::OthersSuffice {
+            return Ok(self.read_budget().await?.is_some_and(|it| forbids_all(&it))
+                && self.is_alone_in_being_down(ordinals).await?);
+        }
+        // Behind the pods: all of them are ready, it has refused for some time, and what it counts as
+        // being away are pods that are gone.
         if !self.is_refused || !live.iter().all(StoragePodView::is_ready) {
             return Ok(false);
         }
-        let (client, namespace) = (&self.context.client, &self.owner.namespace);
-        let budgets: Api<PodDisruptionBudget> = Api::namespaced(client.clone(), namespace);
-        let read = call(
-            "read the PodDisruptionBudget",
-            budgets.get_opt(&self.owner.name),
-        )
-        .await;
-        let budget = read.map_err(StoreError::Roll)?;
+        let budget = self.read_budget().await?;
         let disrupted = budget.and_then(|budget| budget.status?.disrupted_pods);
         Ok(counts_pods_that_are_gone(
             &disrupted.unwrap_or_default(),
             live,
         ))
+    }
+
+    async fn read_budget(&self) -> Result<Option<PodDisruptionBudget>, StoreError> {
+        let (client, namespace) = (&self.context.client, &self.owner.namespace);
+        let budgets: Api<PodDisruptionBudget> = Api::namespaced(client.clone(), namespace);
+        let read = budgets.get_opt(&self.owner.name);
+        let read = call("read the PodDisruptionBudget", read).await;
+        read.map_err(StoreError::Roll)
+    }
+
+    /// Whether these pods do not run, and every other is there as it was planned on. Once the budget
+    /// allows nothing no drain takes another one: what was planned still holds. It allows nothing
+    /// while a partition has a single copy, and a pod that does not run may be what keeps it so.
+    async fn is_alone_in_being_down(&self, ordinals: &[u32]) -> Result<bool, StoreError> {
+        let Some(live) = self.as_planned(ordinals, Why::FullStrength).await? else {
+            return Ok(false);
+        };
+        Ok(ordinals.iter().all(|ordinal| {
+            let planned = self.inputs.pods.get(ordinal);
+            let mut same = live.iter().filter(|pod| {
+                planned.is_some_and(|planned| planned.metadata.uid == pod.metadata.uid)
+            });
+            same.any(StoragePodView::is_down)
+        }))
     }
 
     async fn evict(&self, pod: &StoragePodView) -> Result<(), ApiError> {

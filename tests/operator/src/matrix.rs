@@ -305,7 +305,7 @@ struct Optional {
     why: &'static str,
 }
 
-const MAY_BE_MISSED: [Optional; 8] = [
+const MAY_BE_MISSED: [Optional; 9] = [
     Optional {
         call: "patch stores/status",
         first: First::CertainWithoutSetup,
@@ -330,6 +330,11 @@ const MAY_BE_MISSED: [Optional; 8] = [
         call: "tell TransferLeadership",
         first: First::Uncertain,
         why: "members elect by chance, and only leaders that lie unevenly are handed over",
+    },
+    Optional {
+        call: "tell Recover",
+        first: First::Certain,
+        why: "a node is asked again until its answer to a question shows that it is done",
     },
     Optional {
         call: "tell Leave",

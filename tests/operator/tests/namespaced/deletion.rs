@@ -1,10 +1,10 @@
 //! What goes waits for what needs it, but never for ever.
 
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use atomix_operator::session::SessionOptions;
+use atomix_operator_tests::frozen::Frozen;
 use atomix_operator_tests::namespace::TestNamespace;
 use atomix_operator_tests::operator_under_test::Settings;
 use atomix_operator_tests::resources::{self, expect_condition};
@@ -56,7 +56,7 @@ async fn live(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
         .await?;
 
     // The Session does not wait for ever for a pod that does not answer, and the Store goes then.
-    let _frozen = freeze(bed, "hive-0").await?;
+    Frozen::stop(bed, "hive-0").await?;
     bed.sessions()
         .delete("bees", &DeleteParams::default())
         .await?;
@@ -107,21 +107,6 @@ async fn another_namespace(bed: &TestBed, operator: &mut Supervised<'_>) -> Resu
             Ok(())
         })
         .await
-}
-
-/// A process that is stopped; killed with its pod.
-async fn freeze(bed: &TestBed, pod: &str) -> Result<u32> {
-    let pod = bed.pods().get(pod).await?;
-    let status = pod.status.context("the pod has no status")?;
-    let sidecar = status.init_container_statuses.iter().flatten().next();
-    let id = sidecar.and_then(|sidecar| sidecar.container_id.as_deref());
-    let id = id.and_then(|id| id.strip_prefix("process://"));
-    let id: u32 = id.context("the sidecar has no process")?.parse()?;
-    let stopped = Command::new("kill")
-        .args(["-STOP", &id.to_string()])
-        .status()?;
-    ensure!(stopped.success(), "the process {id} cannot be stopped");
-    Ok(id)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

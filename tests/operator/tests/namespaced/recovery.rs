@@ -2,7 +2,10 @@
 //! them from the one that is left when a person says so, and makes the other copies again.
 
 use anyhow::{Context as _, Result, ensure};
+use atomix_operator_tests::fault::Disturbance;
+use atomix_operator_tests::frozen::Frozen;
 use atomix_operator_tests::groups;
+use atomix_operator_tests::matrix::disturb_sampled_calls;
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples::StoreSize;
 use atomix_operator_tests::supervised::Supervised;
@@ -19,26 +22,55 @@ const SIZE: StoreSize = StoreSize {
     partitions: 2,
 };
 
+const LOST: [&str; 2] = ["tulip-1", "tulip-2"];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_lost_two_of_three_disks_is_recovered_by_a_persons_word() -> Result<()> {
-    workload::run("recover", None, recover).await?;
+    workload::run("recover", None, async |bed, operator| {
+        recover(bed, operator, None).await
+    })
+    .await?;
     Ok(())
 }
 
-async fn recover(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
-    workload::bootstrap(bed, operator, STORE, SIZE).await?;
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recovery_survives_crash_and_trouble() -> Result<()> {
+    disturb_sampled_calls("a_recovery_survives_crash_and_trouble", |disturbance| {
+        workload::run("recover-crash", None, async move |bed, operator| {
+            recover(bed, operator, disturbance.clone()).await
+        })
+    })
+    .await
+}
+
+/// Both at once: while one of them serves, the groups replace the other's members.
+async fn lose_disks(bed: &TestBed) -> Result<()> {
+    let mut nodes = Vec::new();
+    for pod in LOST {
+        nodes.push(Frozen::stop(bed, pod).await?);
+    }
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(bed.client().clone(), bed.namespace());
     let parameters = DeleteParams::default();
-    for pod in ["tulip-1", "tulip-2"] {
+    for pod in LOST {
         claims.delete(&format!("data-{pod}"), &parameters).await?;
         bed.pods().delete(pod, &parameters).await?;
     }
+    nodes.into_iter().try_for_each(Frozen::kill)
+}
+
+async fn recover(
+    bed: &TestBed,
+    operator: &mut Supervised<'_>,
+    disturbance: Option<Disturbance>,
+) -> Result<()> {
+    workload::bootstrap(bed, operator, STORE, SIZE).await?;
+    lose_disks(bed).await?;
     operator
         .until("the Store to say what is lost", LIMIT, async || {
             let store = bed.stores().get(STORE).await?;
             let ready = expect_condition(&store, "Ready", "False")?;
             ensure!(ready.reason == "QuorumLost", "{ready:?}");
-            for part in ["tulip-1", "tulip-2", "store recover tulip --partition 1"] {
+            for part in LOST.iter().chain(&["store recover tulip --partition 1"]) {
                 ensure!(ready.message.contains(part), "{ready:?}");
             }
             Ok(())
@@ -55,6 +87,7 @@ async fn recover(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
         })
         .collect();
     let former: Vec<u64> = groups.iter().map(|group| group.member_id).collect();
+    operator.arm(disturbance)?;
     let wish = json!({"metadata": {"annotations": wishes}});
     resources::change(&bed.stores(), STORE, wish).await?;
     operator

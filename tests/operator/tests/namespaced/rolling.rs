@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, ensure};
 use atomix_operator_tests::fault::Disturbance;
+use atomix_operator_tests::frozen::Frozen;
 use atomix_operator_tests::groups;
 use atomix_operator_tests::load::Load;
 use atomix_operator_tests::matrix::{Outcome, disturb_sampled_calls};
@@ -13,11 +14,15 @@ use atomix_operator_tests::supervised::Supervised;
 use atomix_operator_tests::test_bed::TestBed;
 use atomix_operator_tests::workload::{self, LIMIT};
 use atomix_proto::multiraft::v1::group_status::Role;
+use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::ListParams;
+use kube::runtime::watcher;
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 const STORE: &str = "tulip";
 const SIZE: StoreSize = StoreSize {
@@ -257,7 +262,49 @@ async fn guard(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
             expect_condition(&store, "Progressing", "False")?;
             Ok(())
         })
+        .await?;
+    // While copies are made again no drain may take the only one.
+    let allowed = follow_what_is_allowed(budgets.clone());
+    let three = json!({"spec": {"multiRaft": {"replicationFactor": 3}}});
+    resources::change(&bed.stores(), STORE, three).await?;
+    operator
+        .until_settled("the budget to allow one", LIMIT * 2, async || {
+            let allowed = allowed.borrow().clone();
+            ensure!(allowed == [Some(0), Some(1)], "{allowed:?}");
+            let store = workload::store_is_ready(bed, STORE).await?;
+            expect_condition(&store, "Progressing", "False")?;
+            workload::groups_have(bed, STORE, SIZE, 3).await
+        })
         .await
+}
+
+/// What the budget allowed, one after the other; `None` = it was deleted.
+fn follow_what_is_allowed(budgets: Api<PodDisruptionBudget>) -> watch::Receiver<Vec<Option<i32>>> {
+    let (sender, receiver) = watch::channel(Vec::new());
+    tokio::spawn(async move {
+        let mut events = watcher(budgets, watcher::Config::default()).boxed();
+        while let Some(event) = events.next().await {
+            let allowed = match event {
+                Ok(watcher::Event::Apply(budget) | watcher::Event::InitApply(budget)) => {
+                    match budget.spec.and_then(|spec| spec.max_unavailable) {
+                        Some(IntOrString::Int(number)) => Some(number),
+                        Some(IntOrString::String(_)) | None => None,
+                    }
+                }
+                Ok(watcher::Event::Delete(_)) => None,
+                Ok(watcher::Event::Init | watcher::Event::InitDone) | Err(_) => continue,
+            };
+            sender.send_modify(|seen: &mut Vec<Option<i32>>| {
+                if seen.last() != Some(&allowed) {
+                    seen.push(allowed);
+                }
+            });
+            if sender.is_closed() {
+                return;
+            }
+        }
+    });
+    receiver
 }
 
 fn gate(pod: &Pod) -> Option<String> {
@@ -371,6 +418,48 @@ async fn stop(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
     ensure!(deleted.len() == 3 && total == 4, "{deleted:?}");
     load.goes_on(20).await?;
     load.check().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_hangs_holds_a_change_up_until_it_answers() -> Result<()> {
+    workload::run("roll-hang", None, hang).await?;
+    Ok(())
+}
+
+async fn hang(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    bootstrap(bed, operator).await?;
+    let frozen = Frozen::stop(bed, "tulip-1").await?;
+    paint(bed, "red").await?;
+    operator
+        .until_settled(
+            "the gate of the hanging node to be shut",
+            LIMIT,
+            async || {
+                for pod in storage_pods(bed).await? {
+                    let expected = if pod.name_any() == "tulip-1" {
+                        "False"
+                    } else {
+                        "True"
+                    };
+                    let gate = gate(&pod);
+                    ensure!(
+                        gate.as_deref() == Some(expected),
+                        "{}: {gate:?}",
+                        pod.name_any()
+                    );
+                }
+                let store = bed.stores().get(STORE).await?;
+                let progressing = expect_condition(&store, "Progressing", "True")?;
+                ensure!(progressing.message.contains("tulip-1"), "{progressing:?}");
+                Ok(())
+            },
+        )
+        .await?;
+    ensure!(deletions(bed).is_empty(), "{:?}", deletions(bed));
+    frozen.go_on()?;
+    until_painted(bed, operator, "red").await?;
+    ensure!(deletions(bed) == each(1), "{:?}", deletions(bed));
     Ok(())
 }
 

@@ -222,12 +222,31 @@ async fn grow_and_shrink_once(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_number_of_copies_grows_and_shrinks() -> Result<()> {
-    workload::run("copies", None, change_copies).await?;
+    workload::run("copies", None, async |bed, operator| {
+        change_copies(bed, operator, None).await
+    })
+    .await?;
     Ok(())
 }
 
-async fn change_copies(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_the_number_of_copies_survives_crash_and_trouble() -> Result<()> {
+    let test = "a_change_of_the_number_of_copies_survives_crash_and_trouble";
+    disturb_sampled_calls(test, |disturbance| {
+        workload::run("copies-crash", None, async move |bed, operator| {
+            change_copies(bed, operator, disturbance.clone()).await
+        })
+    })
+    .await
+}
+
+async fn change_copies(
+    bed: &TestBed,
+    operator: &mut Supervised<'_>,
+    disturbance: Option<Disturbance>,
+) -> Result<()> {
     workload::bootstrap(bed, operator, STORE, size(3)).await?;
+    operator.arm(disturbance)?;
     for copies in [1, 3] {
         let change = json!({"spec": {"multiRaft": {"replicationFactor": copies}}});
         resources::change(&bed.stores(), STORE, change).await?;
