@@ -1,8 +1,10 @@
 //! The registry of kinds.
 
 pub mod counter;
+pub mod lock;
 #[cfg(any(test, feature = "test-kind"))]
 pub mod probe;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -28,7 +30,9 @@ pub struct Kinds {
 impl Kinds {
     /// The kinds of a production node.
     pub fn standard() -> Self {
-        Self::empty().with::<counter::Counter>()
+        Self::empty()
+            .with::<counter::Counter>()
+            .with::<lock::Lock>()
     }
 
     /// No kind at all.

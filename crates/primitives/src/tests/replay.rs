@@ -18,21 +18,7 @@ proptest! {
         log in batches(60),
         restore_at in 0_usize..60,
     ) {
-        let mut steady = StateMachine::new(kinds());
-        let mut restarted = StateMachine::new(kinds());
-        for (position, batch) in log.iter().enumerate() {
-            if position == restore_at {
-                let bytes = snapshot_bytes(&restarted);
-                restarted = StateMachine::restore(kinds(), &mut bytes.as_slice()).unwrap();
-                prop_assert_eq!(&snapshot_bytes(&restarted), &bytes);
-            }
-            let index = position as u64 + 1;
-            prop_assert_eq!(steady.apply(index, batch), restarted.apply(index, batch));
-            prop_assert_eq!(snapshot_bytes(&steady), snapshot_bytes(&restarted));
-            prop_assert_eq!(steady.usage(), restarted.usage());
-            check(&steady);
-            check(&restarted);
-        }
+        replicas_agree(&log, restore_at)?;
     }
 
     #[test]
@@ -186,6 +172,26 @@ proptest! {
         let restored = StateMachine::restore(kinds(), &mut bytes.as_slice()).unwrap();
         prop_assert_eq!(snapshot_bytes(&restored), bytes);
     }
+}
+
+/// Two replicas apply the same log, one of them restored from its own snapshot in the middle.
+pub(crate) fn replicas_agree(log: &[CommandBatch], restore_at: usize) -> Result<(), TestCaseError> {
+    let mut steady = StateMachine::new(kinds());
+    let mut restarted = StateMachine::new(kinds());
+    for (position, batch) in log.iter().enumerate() {
+        if position == restore_at {
+            let bytes = snapshot_bytes(&restarted);
+            restarted = StateMachine::restore(kinds(), &mut bytes.as_slice()).unwrap();
+            prop_assert_eq!(&snapshot_bytes(&restarted), &bytes);
+        }
+        let index = position as u64 + 1;
+        prop_assert_eq!(steady.apply(index, batch), restarted.apply(index, batch));
+        prop_assert_eq!(snapshot_bytes(&steady), snapshot_bytes(&restarted));
+        prop_assert_eq!(steady.usage(), restarted.usage());
+        check(&steady);
+        check(&restarted);
+    }
+    Ok(())
 }
 
 /// What the clients of an entry were told for good. Cancelling may change an answer.
