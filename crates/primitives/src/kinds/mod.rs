@@ -1,6 +1,7 @@
 //! The registry of kinds.
 
 pub mod counter;
+pub mod election;
 pub mod lock;
 #[cfg(any(test, feature = "test-kind"))]
 pub mod probe;
@@ -32,6 +33,7 @@ impl Kinds {
     pub fn standard() -> Self {
         Self::empty()
             .with::<counter::Counter>()
+            .with::<election::Election>()
             .with::<lock::Lock>()
     }
 

@@ -141,7 +141,11 @@ fn every_method_of_every_kind_is_parsed() {
     for kind in kinds.names() {
         for method in kinds.methods(kind) {
             let operation = operation(kind, "p", method.name, 1, &());
-            assert_eq!(kinds.validate(&operation), Ok(()), "{kind} {}", method.name);
+            // An empty request lacks what some methods need, but none is unknown.
+            if let Err(error) = kinds.validate(&operation) {
+                let told = (error.code, error.message);
+                assert_eq!(told.0, ErrorCode::InvalidArgument, "{kind} {}", told.1);
+            }
         }
     }
 }
