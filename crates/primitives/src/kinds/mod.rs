@@ -5,6 +5,7 @@ pub mod election;
 pub mod lock;
 #[cfg(any(test, feature = "test-kind"))]
 pub mod probe;
+pub mod value;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,7 @@ impl Kinds {
             .with::<counter::Counter>()
             .with::<election::Election>()
             .with::<lock::Lock>()
+            .with::<value::Value>()
     }
 
     /// No kind at all.

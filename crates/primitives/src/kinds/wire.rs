@@ -80,6 +80,16 @@ pub(crate) fn length_of_time(
     }
 }
 
+/// A field that says how long data lives: absent and 0 are for ever.
+///
+/// # Errors
+/// As [`length_of_time`].
+pub(crate) fn time_to_live(
+    value: Option<&prost_types::Duration>,
+) -> Result<Option<Duration>, OperationError> {
+    Ok(length_of_time("ttl", value)?.filter(|ttl| !ttl.is_zero()))
+}
+
 /// A timer in a snapshot record.
 #[derive(Clone, Copy, PartialEq, Message)]
 pub(crate) struct TimerRecord {
@@ -135,5 +145,12 @@ mod tests {
             assert_eq!(error.code, ErrorCode::InvalidArgument, "{seconds} {nanos}");
             assert!(error.message.starts_with("timeout: "), "{}", error.message);
         }
+    }
+
+    #[test]
+    fn a_time_to_live_of_0_is_none() {
+        let zero = prost_types::Duration::default();
+        assert_eq!(time_to_live(Some(&zero)), Ok(None));
+        assert_eq!(time_to_live(None), Ok(None));
     }
 }
