@@ -54,6 +54,7 @@ pub use kinds::election;
 pub use kinds::lock;
 #[cfg(any(test, feature = "test-kind"))]
 pub use kinds::probe;
+pub use kinds::topic;
 pub use kinds::value;
 pub use limits::Limits;
 pub use machine::{Admission, Query, SessionStatus, StateMachine, Usage};

@@ -5,6 +5,7 @@ pub mod election;
 pub mod lock;
 #[cfg(any(test, feature = "test-kind"))]
 pub mod probe;
+pub mod topic;
 pub mod value;
 mod wire;
 
@@ -36,6 +37,7 @@ impl Kinds {
             .with::<counter::Counter>()
             .with::<election::Election>()
             .with::<lock::Lock>()
+            .with::<topic::Topic>()
             .with::<value::Value>()
     }
 
