@@ -308,6 +308,16 @@ fn bytes_count_candidates_with_their_names_and_connections() {
     assert_eq!(bytes(&partition.restored()), three);
     partition.one(release_owner(session, 3));
     assert!(bytes(&partition) < three);
+    // Moving takes nothing away, and leaving everything that entering brought.
+    for method in ["Anoint", "Demote", "Promote"] {
+        let before = bytes(&partition);
+        partition.run(session, ask(method, &name, 2)).unwrap();
+        assert_eq!(bytes(&partition), before, "{method}");
+    }
+    partition.run(session, ask("Evict", &name, 1)).unwrap();
+    assert_eq!(bytes(&partition), two);
+    partition.run(session, ask("Withdraw", "a", 1)).unwrap();
+    assert_eq!(bytes(&partition), one + 9);
     partition.one(close(session));
     assert_eq!(bytes(&partition), 0);
 }

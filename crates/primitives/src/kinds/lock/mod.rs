@@ -125,8 +125,7 @@ impl Primitive for Lock {
         let Some(place) = tag.first_chunk().map(|place| u64::from_be_bytes(*place)) else {
             return;
         };
-        if let Some(waiter) = self.line.remove(&place) {
-            self.places.remove(&waiter.operation);
+        if let Some(waiter) = self.take(place) {
             context.complete(waiter.operation, Err(not_free_in_time()));
         }
     }
@@ -235,11 +234,16 @@ impl Lock {
     }
 
     fn leave_line(&mut self, place: u64, context: &mut Context<'_>) -> Option<Waiter> {
-        let waiter = self.line.remove(&place)?;
-        self.places.remove(&waiter.operation);
+        let waiter = self.take(place)?;
         if let Some(timer) = waiter.timer {
             context.clear_timer(timer);
         }
+        Some(waiter)
+    }
+
+    fn take(&mut self, place: u64) -> Option<Waiter> {
+        let waiter = self.line.remove(&place)?;
+        self.places.remove(&waiter.operation);
         Some(waiter)
     }
 }
