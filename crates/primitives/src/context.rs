@@ -7,7 +7,7 @@ use bytes::Bytes;
 use imbl::OrdMap;
 use thiserror::Error;
 
-use crate::error::Reply;
+use crate::error::{OperationError, Reply};
 use crate::events::{Event, EventRing};
 use crate::ids::{
     EventPosition, Key, OperationId, Owner, PrimitiveKey, SessionId, TimerId, duration, nanos,
@@ -98,6 +98,20 @@ impl Context<'_> {
     /// Who asked. `None` in timers, cancels and releases.
     pub fn caller(&self) -> Option<Caller> {
         self.caller
+    }
+
+    /// The operation and the owner of what it creates.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT when the request carried no owner: whoever proposes has to say it.
+    pub fn owning_caller(&self) -> Result<(OperationId, Owner), OperationError> {
+        let caller = self.caller.map(|caller| (caller.operation, caller.owner));
+        match caller {
+            Some((operation, Some(owner))) => Ok((operation, owner)),
+            Some((_, None)) | None => Err(OperationError::invalid(
+                "owner: it is missing; name the connection that owns what the operation creates",
+            )),
+        }
     }
 
     /// Sets a timer. One that is set for now or earlier fires with the next entry.

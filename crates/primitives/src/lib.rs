@@ -50,8 +50,12 @@ pub use ids::{
 pub use kind::{Access, Answer, Method, Primitive, Progress, Released};
 pub use kinds::Kinds;
 pub use kinds::counter;
+pub use kinds::election;
+pub use kinds::lock;
 #[cfg(any(test, feature = "test-kind"))]
 pub use kinds::probe;
+pub use kinds::topic;
+pub use kinds::value;
 pub use limits::Limits;
 pub use machine::{Admission, Query, SessionStatus, StateMachine, Usage};
 pub use output::{Applied, Completed, Outcome};

@@ -1,8 +1,13 @@
 //! The registry of kinds.
 
 pub mod counter;
+pub mod election;
+pub mod lock;
 #[cfg(any(test, feature = "test-kind"))]
 pub mod probe;
+pub mod topic;
+pub mod value;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -28,7 +33,12 @@ pub struct Kinds {
 impl Kinds {
     /// The kinds of a production node.
     pub fn standard() -> Self {
-        Self::empty().with::<counter::Counter>()
+        Self::empty()
+            .with::<counter::Counter>()
+            .with::<election::Election>()
+            .with::<lock::Lock>()
+            .with::<topic::Topic>()
+            .with::<value::Value>()
     }
 
     /// No kind at all.
