@@ -1,8 +1,11 @@
 //! The registry of kinds.
 
 pub mod counter;
+mod keyed;
+pub mod map;
 #[cfg(any(test, feature = "test-kind"))]
 pub mod probe;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -28,7 +31,7 @@ pub struct Kinds {
 impl Kinds {
     /// The kinds of a production node.
     pub fn standard() -> Self {
-        Self::empty().with::<counter::Counter>()
+        Self::empty().with::<counter::Counter>().with::<map::Map>()
     }
 
     /// No kind at all.

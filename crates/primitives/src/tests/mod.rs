@@ -20,3 +20,5 @@ mod snapshots;
 mod support;
 mod timers;
 mod versions;
+
+pub(crate) use consistency::check as check_consistency;
