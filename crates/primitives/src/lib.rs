@@ -50,6 +50,7 @@ pub use ids::{
 pub use kind::{Access, Answer, Method, Primitive, Progress, Released};
 pub use kinds::Kinds;
 pub use kinds::counter;
+pub use kinds::countermap;
 pub use kinds::map;
 #[cfg(any(test, feature = "test-kind"))]
 pub use kinds::probe;

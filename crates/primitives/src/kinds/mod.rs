@@ -1,6 +1,7 @@
 //! The registry of kinds.
 
 pub mod counter;
+pub mod countermap;
 mod keyed;
 pub mod map;
 #[cfg(any(test, feature = "test-kind"))]
@@ -31,7 +32,10 @@ pub struct Kinds {
 impl Kinds {
     /// The kinds of a production node.
     pub fn standard() -> Self {
-        Self::empty().with::<counter::Counter>().with::<map::Map>()
+        Self::empty()
+            .with::<counter::Counter>()
+            .with::<countermap::CounterMap>()
+            .with::<map::Map>()
     }
 
     /// No kind at all.
