@@ -54,6 +54,7 @@ pub use kinds::countermap;
 pub use kinds::map;
 #[cfg(any(test, feature = "test-kind"))]
 pub use kinds::probe;
+pub use kinds::set;
 pub use limits::Limits;
 pub use machine::{Admission, Query, SessionStatus, StateMachine, Usage};
 pub use output::{Applied, Completed, Outcome};

@@ -6,6 +6,7 @@ mod keyed;
 pub mod map;
 #[cfg(any(test, feature = "test-kind"))]
 pub mod probe;
+pub mod set;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ impl Kinds {
             .with::<counter::Counter>()
             .with::<countermap::CounterMap>()
             .with::<map::Map>()
+            .with::<set::Set>()
     }
 
     /// No kind at all.
