@@ -52,6 +52,7 @@ pub use kinds::Kinds;
 pub use kinds::counter;
 pub use kinds::countermap;
 pub use kinds::map;
+pub use kinds::multimap;
 #[cfg(any(test, feature = "test-kind"))]
 pub use kinds::probe;
 pub use kinds::set;

@@ -4,6 +4,7 @@ pub mod counter;
 pub mod countermap;
 mod keyed;
 pub mod map;
+pub mod multimap;
 #[cfg(any(test, feature = "test-kind"))]
 pub mod probe;
 pub mod set;
@@ -37,6 +38,7 @@ impl Kinds {
             .with::<counter::Counter>()
             .with::<countermap::CounterMap>()
             .with::<map::Map>()
+            .with::<multimap::MultiMap>()
             .with::<set::Set>()
     }
 
