@@ -3,6 +3,7 @@
 pub mod counter;
 pub mod countermap;
 mod keyed;
+pub mod list;
 pub mod map;
 pub mod multimap;
 #[cfg(any(test, feature = "test-kind"))]
@@ -37,6 +38,7 @@ impl Kinds {
         Self::empty()
             .with::<counter::Counter>()
             .with::<countermap::CounterMap>()
+            .with::<list::List>()
             .with::<map::Map>()
             .with::<multimap::MultiMap>()
             .with::<set::Set>()
