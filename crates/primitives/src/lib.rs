@@ -51,6 +51,7 @@ pub use kind::{Access, Answer, Method, Primitive, Progress, Released};
 pub use kinds::Kinds;
 pub use kinds::counter;
 pub use kinds::countermap;
+pub use kinds::indexedmap;
 pub use kinds::list;
 pub use kinds::map;
 pub use kinds::multimap;

@@ -2,6 +2,7 @@
 
 pub mod counter;
 pub mod countermap;
+pub mod indexedmap;
 mod keyed;
 pub mod list;
 pub mod map;
@@ -38,6 +39,7 @@ impl Kinds {
         Self::empty()
             .with::<counter::Counter>()
             .with::<countermap::CounterMap>()
+            .with::<indexedmap::IndexedMap>()
             .with::<list::List>()
             .with::<map::Map>()
             .with::<multimap::MultiMap>()
