@@ -80,7 +80,7 @@ pub enum Request {
         keys: OrdSet<Bytes>,
     },
     /// Asks for a page of entries.
-    Entries(PageRequest),
+    Page(PageRequest),
 }
 
 impl Primitive for CounterMap {
@@ -99,7 +99,7 @@ impl Primitive for CounterMap {
         write("Clear"),
         write("Lock"),
         write("Unlock"),
-        read("Entries"),
+        read("Page"),
     ];
     const OWNS: bool = true;
 
@@ -137,7 +137,7 @@ impl Primitive for CounterMap {
                 let keys = locks::keys(unlock.keys)?;
                 Ok(Request::Unlock { keys })
             }
-            "Entries" => decode(request).map(Request::Entries),
+            "Page" => decode(request).map(Request::Page),
             _ => Err(no_method(Self::KIND, method)),
         }
     }
@@ -196,7 +196,7 @@ impl Primitive for CounterMap {
             }
             Request::Lock { keys, timeout } => self.locks.lock(keys, timeout, context),
             Request::Unlock { keys } => self.locks.unlock(&keys, context),
-            Request::Size | Request::Get(_) | Request::Entries(_) => Err(no_write()),
+            Request::Size | Request::Get(_) | Request::Page(_) => Err(no_write()),
         }
     }
 
@@ -209,7 +209,7 @@ impl Primitive for CounterMap {
                 let value = self.get(&key).ok_or_else(|| no_key(&key))?;
                 answer(&GetResponse { value })
             }
-            Request::Entries(request) => {
+            Request::Page(request) => {
                 page::of_keys(self.entries.entries(), &request, view, |key, number| {
                     Entry {
                         key: text(key),

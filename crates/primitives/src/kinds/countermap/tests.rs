@@ -185,7 +185,7 @@ fn clear_and_pages_go_in_the_order_of_the_keys() {
         run(&mut map, key, Write::Set(value)).unwrap();
     }
     map.restore();
-    let entries = map.pages::<Entry>("Entries", 1);
+    let entries = map.pages::<Entry>("Page", 1);
     assert_eq!(entries.len(), 3);
     let entries: Vec<_> = entries.into_iter().flatten().collect();
     let entry = |key: &str, value| Entry {
@@ -264,7 +264,7 @@ fn requests() -> impl Strategy<Value = (&'static str, Vec<u8>)> {
         8 => (key(), a_write()).prop_map(|(key, write)| write.request(key)),
         1 => Just(("Clear", Vec::new())),
         1 => Just(("Size", Vec::new())),
-        1 => Just(("Entries", Vec::new())),
+        1 => Just(("Page", Vec::new())),
         3 => lock.prop_map(|lock| ("Lock", lock.encode_to_vec())),
         2 => keys().prop_map(|keys| ("Unlock", UnlockRequest { id: None, keys }.encode_to_vec())),
     ]
@@ -298,7 +298,7 @@ proptest! {
             }
             prop_assert_eq!(get(&map, key).ok(), model.get(key).copied());
         }
-        let entries: Vec<_> = map.all::<Entry>("Entries");
+        let entries: Vec<_> = map.all::<Entry>("Page");
         let entries: Vec<_> = entries.iter().map(|entry| (&*entry.key, entry.value)).collect();
         prop_assert_eq!(entries, model.into_iter().collect::<Vec<_>>());
     }

@@ -91,7 +91,7 @@ impl Primitive for IndexedMap {
         read("NextEntry"),
         write("Remove"),
         write("Clear"),
-        read("Entries"),
+        read("Page"),
     ];
     const OWNS: bool = false;
 
@@ -142,7 +142,7 @@ impl Primitive for IndexedMap {
             | Request::Last
             | Request::Before(_)
             | Request::After(_)
-            | Request::Entries(_) => Err(no_write()),
+            | Request::Page(_) => Err(no_write()),
         }
     }
 
@@ -176,7 +176,7 @@ impl Primitive for IndexedMap {
                 let entry = told(found, "no entry is after the index")?;
                 answer(&NextEntryResponse { entry })
             }
-            Request::Entries(request) => self.page(&request, view),
+            Request::Page(request) => self.page(&request, view),
             Request::Append { .. }
             | Request::Update { .. }
             | Request::Remove { .. }

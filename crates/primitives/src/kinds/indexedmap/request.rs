@@ -53,7 +53,7 @@ pub enum Request {
     },
     Clear,
     /// Asks for a page of entries.
-    Entries(PageRequest),
+    Page(PageRequest),
 }
 
 impl Request {
@@ -100,7 +100,7 @@ impl Request {
                 })
             }
             "Clear" => decode(request).map(|_: ClearRequest| Request::Clear),
-            "Entries" => decode(request).map(Request::Entries),
+            "Page" => decode(request).map(Request::Page),
             _ => Err(no_method("indexedmap", method)),
         }
     }

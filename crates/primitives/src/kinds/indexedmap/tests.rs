@@ -73,7 +73,7 @@ fn remove(map: &mut Fixture, key: &str, index: u64, prev: u64) -> Result<Entry, 
 }
 
 fn keys(map: &Fixture) -> Vec<String> {
-    let entries = map.all::<Entry>("Entries").into_iter();
+    let entries = map.all::<Entry>("Page").into_iter();
     entries.map(|entry| entry.key).collect()
 }
 
@@ -181,9 +181,9 @@ fn a_snapshot_has_every_entry_in_its_place() {
     for key in ["c", "a", "b"] {
         append(&mut map, key);
     }
-    let before = map.all::<Entry>("Entries");
+    let before = map.all::<Entry>("Page");
     map.restore();
-    assert_eq!(map.all::<Entry>("Entries"), before);
+    assert_eq!(map.all::<Entry>("Page"), before);
     assert_eq!(keys(&map), ["c", "a", "b"]);
     assert_eq!(get(&map, "a", 2).unwrap().index, 2);
 }
@@ -277,7 +277,7 @@ fn pages_and_clear_go_in_the_order_of_the_indexes() {
         append(&mut map, key);
     }
     for max_bytes in [0, 1, 20] {
-        let pages = map.pages::<Entry>("Entries", max_bytes);
+        let pages = map.pages::<Entry>("Page", max_bytes);
         let indexes: Vec<_> = pages
             .into_iter()
             .flatten()
@@ -309,7 +309,7 @@ fn bad_requests_are_refused_before_the_proposal_naming_the_field() {
         max_bytes: 0,
     };
     assert_eq!(
-        map.ask::<EntriesResponse>("Entries", &page),
+        map.ask::<EntriesResponse>("Page", &page),
         Err(ErrorCode::InvalidArgument)
     );
     for (refused, field) in [
@@ -354,7 +354,7 @@ fn requests() -> impl Strategy<Value = (&'static str, Vec<u8>)> {
         4 => update.prop_map(|update| ("Update", update.encode_to_vec())),
         3 => remove.prop_map(|remove| ("Remove", remove.encode_to_vec())),
         1 => next.prop_map(|next| ("NextEntry", next.encode_to_vec())),
-        2 => select(vec!["Clear", "Size", "FirstEntry", "LastEntry", "PrevEntry", "Entries"])
+        2 => select(vec!["Clear", "Size", "FirstEntry", "LastEntry", "PrevEntry", "Page"])
             .prop_map(|method| (method, Vec::new())),
     ]
 }

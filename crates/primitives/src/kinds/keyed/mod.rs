@@ -87,6 +87,7 @@ pub(crate) fn changed(key: &[u8], present: u64, expected: u64) -> OperationError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Kinds;
 
     #[test]
     fn a_timer_s_tag_says_what_it_is_for_and_a_foreign_one_nothing() {
@@ -100,6 +101,26 @@ mod tests {
         }
         for foreign in [&b""[..], &[TAG_LOCK, 1, 2], &[9, 9]] {
             assert_eq!(Due::from_tag(&foreign.into()), None);
+        }
+    }
+
+    /// A runtime reads them with pages and events; an RPC that came here as it is would be answered
+    /// with something else.
+    #[test]
+    fn the_streams_of_the_application_api_are_no_operations() {
+        let kinds = Kinds::standard();
+        for kind in ["countermap", "indexedmap", "list", "map", "multimap", "set"] {
+            for (method, code) in [
+                ("Entries", Some(ErrorCode::Unimplemented)),
+                ("Elements", Some(ErrorCode::Unimplemented)),
+                ("Items", Some(ErrorCode::Unimplemented)),
+                ("Events", Some(ErrorCode::Unimplemented)),
+                ("Page", None),
+            ] {
+                let operation = testing::operation(kind, method, 0, &());
+                let refused = kinds.validate(&operation).err();
+                assert_eq!(refused.map(|error| error.code), code, "{kind} {method}");
+            }
         }
     }
 }

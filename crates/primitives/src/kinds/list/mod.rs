@@ -63,7 +63,7 @@ pub enum Request {
     /// Takes all items out.
     Clear,
     /// Asks for a page of items.
-    Items(PageRequest),
+    Page(PageRequest),
 }
 
 /// The first record of a snapshot section, version 1; the items follow.
@@ -91,7 +91,7 @@ impl Primitive for List {
         write("Set"),
         write("Remove"),
         write("Clear"),
-        read("Items"),
+        read("Page"),
     ];
     const OWNS: bool = false;
 
@@ -113,7 +113,7 @@ impl Primitive for List {
             }
             "Remove" => decode(request).map(|remove: RemoveRequest| Request::Remove(remove.index)),
             "Clear" => decode(request).map(|_: ClearRequest| Request::Clear),
-            "Items" => decode(request).map(Request::Items),
+            "Page" => decode(request).map(Request::Page),
             _ => Err(no_method(Self::KIND, method)),
         }
     }
@@ -170,7 +170,7 @@ impl Primitive for List {
                 }
                 done(&ClearResponse {})
             }
-            Request::Size | Request::Get(_) | Request::Items(_) => Err(no_write()),
+            Request::Size | Request::Get(_) | Request::Page(_) => Err(no_write()),
         }
     }
 
@@ -183,7 +183,7 @@ impl Primitive for List {
                     item: Some(item(index, value)),
                 })
             }
-            Request::Items(request) => self.page(&request, view),
+            Request::Page(request) => self.page(&request, view),
             Request::Append(_)
             | Request::Insert(..)
             | Request::Set(..)

@@ -97,7 +97,7 @@ fn text(value: Option<Value>) -> String {
 }
 
 fn texts(list: &Fixture) -> Vec<String> {
-    let items = list.all::<Item>("Items");
+    let items = list.all::<Item>("Page");
     for (place, item) in items.iter().enumerate() {
         assert_eq!(item.index as usize, place);
     }
@@ -192,10 +192,10 @@ fn get_answers_within_the_list_and_an_empty_list_does_not_exist() {
 #[test]
 fn pages_are_of_one_state_of_the_list() {
     let mut list = fixture(&["a", "b", "c"]);
-    assert_eq!(list.pages::<Item>("Items", 1).len(), 3);
+    assert_eq!(list.pages::<Item>("Page", 1).len(), 3);
     let page = |list: &Fixture, after| {
         let max_bytes = 1;
-        list.ask::<Page>("Items", &PageRequest { after, max_bytes })
+        list.ask::<Page>("Page", &PageRequest { after, max_bytes })
     };
     let next = page(&list, None).unwrap().next;
     // A change of another primitive, or a snapshot, is none of this list.
@@ -232,7 +232,7 @@ proptest! {
     #[test]
     fn replicas_agree_whatever_they_are_asked(steps in steps("list", prop_oneof![
         8 => change().prop_map(|change| change.request()),
-        1 => proptest::sample::select(vec!["Size", "Get", "Items"])
+        1 => proptest::sample::select(vec!["Size", "Get", "Page"])
             .prop_map(|method| (method, Vec::new())),
     ])) {
         replicas_agree(&steps);

@@ -83,7 +83,7 @@ impl Primitive for Map {
         write("Clear"),
         write("Lock"),
         write("Unlock"),
-        read("Entries"),
+        read("Page"),
         write("Commit"),
     ];
     const OWNS: bool = true;
@@ -106,7 +106,7 @@ impl Primitive for Map {
             },
             Request::Lock { keys, timeout } => self.locks.lock(keys, timeout, context),
             Request::Unlock { keys } => self.locks.unlock(&keys, context),
-            Request::Size | Request::Get(_) | Request::Entries(_) => Err(no_write()),
+            Request::Size | Request::Get(_) | Request::Page(_) => Err(no_write()),
         }
     }
 
@@ -125,7 +125,7 @@ impl Primitive for Map {
                     value: Some(stored.message()),
                 })
             }
-            Request::Entries(request) => {
+            Request::Page(request) => {
                 page::of_keys(self.entries.entries(), &request, view, |key, stored| {
                     Entry {
                         key: text(key),

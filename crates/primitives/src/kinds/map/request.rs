@@ -38,7 +38,7 @@ pub enum Request {
         keys: OrdSet<Bytes>,
     },
     /// Asks for a page of entries.
-    Entries(PageRequest),
+    Page(PageRequest),
     /// Makes all of these changes or none.
     Commit(Vec<Change>),
 }
@@ -134,7 +134,7 @@ impl Request {
                 let keys = locks::keys(unlock.keys)?;
                 Ok(Request::Unlock { keys })
             }
-            "Entries" => decode(request).map(Request::Entries),
+            "Page" => decode(request).map(Request::Page),
             "Commit" => {
                 let commit: CommitRequest = decode(request)?;
                 let operations = commit.operations.into_iter().enumerate();

@@ -9,15 +9,13 @@ use std::time::Duration;
 
 use atomix_proto::multiraft::v1::PageRequest;
 use atomix_proto::runtime::map::v1::*;
-use proptest::prelude::*;
-use proptest::sample::select;
-use prost::Message;
 
-use crate::kinds::keyed::testing::{Fixture, replicas_agree, seconds, steps};
+use crate::kinds::keyed::testing::{Fixture, seconds};
 use crate::{ErrorCode, Outcome};
 
 mod commit;
 mod locks;
+mod random;
 
 fn fixture() -> Fixture {
     Fixture::new("map")
@@ -54,6 +52,7 @@ fn size(map: &Fixture) -> u32 {
     reply.size
 }
 
+/// Among them a defect of the original: removals could not be told in Set and Map watches.
 #[test]
 fn each_write_keeps_its_precondition_or_changes_nothing() {
     // What the key has before ("" = it does not exist), the method, how far prev_version is from the
@@ -274,12 +273,12 @@ fn clear_removes_everything_in_the_order_of_the_keys() {
 #[test]
 fn pages_have_every_entry_once_in_the_order_of_the_keys() {
     let mut map = fixture();
-    assert_eq!(map.all::<Entry>("Entries"), vec![]);
+    assert_eq!(map.all::<Entry>("Page"), vec![]);
     for key in ["b", "", "a", "\u{fc}", "aa"] {
         put(&mut map, key, "0123456789");
     }
     for max_bytes in [0, 1, 30, 40, u32::MAX] {
-        let pages = map.pages::<Entry>("Entries", max_bytes);
+        let pages = map.pages::<Entry>("Page", max_bytes);
         assert!(pages.iter().all(|page| !page.is_empty()));
         if max_bytes == 1 {
             assert_eq!(pages.len(), 5);
@@ -299,7 +298,7 @@ fn a_page_says_which_events_it_has() {
     put(&mut map, "k", "v");
     let request = PageRequest::default();
     let ask = |map: &Fixture| {
-        map.ask::<atomix_proto::multiraft::v1::Page>("Entries", &request)
+        map.ask::<atomix_proto::multiraft::v1::Page>("Page", &request)
             .unwrap()
             .operation
     };
@@ -335,7 +334,7 @@ fn whoever_meets_a_key_with_an_intent_waits_for_it() {
         (page(Some("m"), 0), false),
         (page(Some("z"), 0), false),
     ] {
-        let waited = map.waits_for("Entries", &request);
+        let waited = map.waits_for("Page", &request);
         assert_eq!(waited.is_some(), waits, "{request:?}");
     }
     let waiting = [
@@ -385,68 +384,4 @@ fn bad_requests_are_refused_before_the_proposal_naming_the_field() {
     }
     let created = map.refused("Create", &CreateRequest::default());
     assert_eq!(created.0, ErrorCode::Unimplemented);
-}
-
-fn requests() -> impl Strategy<Value = (&'static str, Vec<u8>)> {
-    let key = || select(vec!["", "a", "b", "c"]).prop_map(str::to_owned);
-    let keys = || proptest::collection::vec(key(), 0..4);
-    let value = || proptest::collection::vec(any::<u8>(), 0..5).prop_map(bytes::Bytes::from);
-    let ttl = || {
-        let seconds = prop_oneof![0_i64..4, Just(i64::MAX), Just(-1)];
-        let duration = (seconds, 0_i32..1_000_000_000)
-            .prop_map(|(seconds, nanos)| prost_types::Duration { seconds, nanos });
-        proptest::option::of(duration)
-    };
-    let version = || prop_oneof![2 => Just(0_u64), 1 => 0_u64..80];
-    let put =
-        (key(), value(), ttl(), version()).prop_map(|(key, value, ttl, prev_version)| PutRequest {
-            id: None,
-            key,
-            value,
-            ttl,
-            prev_version,
-        });
-    let update = (key(), value(), ttl(), version()).prop_map(|(key, value, ttl, prev_version)| {
-        UpdateRequest {
-            id: None,
-            key,
-            value,
-            ttl,
-            prev_version,
-        }
-    });
-    let insert = (key(), value(), ttl()).prop_map(|(key, value, ttl)| InsertRequest {
-        id: None,
-        key,
-        value,
-        ttl,
-    });
-    let lock = (keys(), ttl()).prop_map(|(keys, timeout)| LockRequest {
-        id: None,
-        keys,
-        timeout,
-    });
-    prop_oneof![
-        4 => put.prop_map(|put| ("Put", put.encode_to_vec())),
-        2 => update.prop_map(|update| ("Update", update.encode_to_vec())),
-        2 => insert.prop_map(|insert| ("Insert", insert.encode_to_vec())),
-        2 => (key(), version()).prop_map(|(key, version)| {
-            ("Remove", remove(&key, version).encode_to_vec())
-        }),
-        1 => key().prop_map(|key| ("Get", GetRequest { id: None, key }.encode_to_vec())),
-        1 => Just(("Clear", Vec::new())),
-        1 => Just(("Size", Vec::new())),
-        1 => Just(("Entries", Vec::new())),
-        4 => lock.prop_map(|lock| ("Lock", lock.encode_to_vec())),
-        3 => keys().prop_map(|keys| ("Unlock", UnlockRequest { id: None, keys }.encode_to_vec())),
-        2 => commit::random(key(), value(), ttl(), version())
-            .prop_map(|commit| ("Commit", commit.encode_to_vec())),
-    ]
-}
-
-proptest! {
-    #[test]
-    fn replicas_agree_whatever_they_are_asked(steps in steps("map", requests())) {
-        replicas_agree(&steps);
-    }
 }

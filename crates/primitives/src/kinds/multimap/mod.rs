@@ -68,7 +68,7 @@ impl Primitive for MultiMap {
         write("RemoveAll"),
         write("RemoveEntries"),
         write("Clear"),
-        read("Entries"),
+        read("Page"),
     ];
     const OWNS: bool = false;
 
@@ -130,7 +130,7 @@ impl Primitive for MultiMap {
                 }
                 done(&ClearResponse {})
             }
-            Request::Size | Request::Contains(..) | Request::Get(_) | Request::Entries(_) => {
+            Request::Size | Request::Contains(..) | Request::Get(_) | Request::Page(_) => {
                 Err(no_write())
             }
         }
@@ -150,7 +150,7 @@ impl Primitive for MultiMap {
                 let values = self.entries.get(&key).map(texts).unwrap_or_default();
                 answer(&GetResponse { values })
             }
-            Request::Entries(request) => {
+            Request::Page(request) => {
                 page::of_keys(&self.entries, &request, view, |key, values| Entry {
                     key: text(key),
                     values: texts(values),

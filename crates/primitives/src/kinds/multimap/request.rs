@@ -37,7 +37,7 @@ pub enum Request {
     /// Removes all keys.
     Clear,
     /// Asks for a page of keys with their values.
-    Entries(PageRequest),
+    Page(PageRequest),
 }
 
 impl Request {
@@ -67,7 +67,7 @@ impl Request {
                 Request::RemoveEntries(entries(remove.entries))
             }),
             "Clear" => decode(request).map(|_: ClearRequest| Request::Clear),
-            "Entries" => decode(request).map(Request::Entries),
+            "Page" => decode(request).map(Request::Page),
             _ => Err(no_method("multimap", method)),
         }
     }

@@ -173,7 +173,7 @@ fn a_replace_with_nothing_removes_the_key() {
     map.run::<ReplaceResponse>("Replace", &replace("k"))
         .unwrap();
     assert_eq!(size(&map), 1);
-    assert_eq!(map.all::<Entry>("Entries"), [entry("l", &["a"])]);
+    assert_eq!(map.all::<Entry>("Page"), [entry("l", &["a"])]);
 }
 
 /// Defect of the original: hash-map iteration order reached replies and snapshots.
@@ -185,7 +185,7 @@ fn pages_and_clear_go_in_the_order_of_keys_and_values() {
     }
     map.restore();
     for max_bytes in [0, 1, 8] {
-        let pages = map.pages::<Entry>("Entries", max_bytes);
+        let pages = map.pages::<Entry>("Page", max_bytes);
         let entries: Vec<_> = pages.into_iter().flatten().collect();
         let expected = [
             entry("", &["z"]),
@@ -287,7 +287,7 @@ fn requests() -> impl Strategy<Value = (&'static str, Vec<u8>)> {
                 RemoveEntriesRequest { id: None, entries }.encode_to_vec(),
             )
         }),
-        select(vec!["Clear", "Size", "Get", "Contains", "Entries"])
+        select(vec!["Clear", "Size", "Get", "Contains", "Page"])
             .prop_map(|method| (method, Vec::new())),
     ]
 }
@@ -335,7 +335,7 @@ proptest! {
                     values: values.iter().cloned().collect(),
                 })
                 .collect();
-            prop_assert_eq!(map.all::<Entry>("Entries"), expected);
+            prop_assert_eq!(map.all::<Entry>("Page"), expected);
             prop_assert_eq!(size(&map) as usize, model.len());
         }
     }

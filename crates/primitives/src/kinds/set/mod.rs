@@ -63,7 +63,7 @@ pub enum Request {
     /// Takes all elements out.
     Clear,
     /// Asks for a page of elements.
-    Elements(PageRequest),
+    Page(PageRequest),
 }
 
 /// One record of a snapshot section, version 1.
@@ -85,7 +85,7 @@ impl Primitive for Set {
         write("Add"),
         write("Remove"),
         write("Clear"),
-        read("Elements"),
+        read("Page"),
     ];
     const OWNS: bool = false;
 
@@ -106,7 +106,7 @@ impl Primitive for Set {
                 element(remove.element).map(Request::Remove)
             }
             "Clear" => decode(request).map(|_: ClearRequest| Request::Clear),
-            "Elements" => decode(request).map(Request::Elements),
+            "Page" => decode(request).map(Request::Page),
             _ => Err(no_method(Self::KIND, method)),
         }
     }
@@ -141,7 +141,7 @@ impl Primitive for Set {
                 }
                 done(&ClearResponse {})
             }
-            Request::Size | Request::Contains(_) | Request::Elements(_) => Err(no_write()),
+            Request::Size | Request::Contains(_) | Request::Page(_) => Err(no_write()),
         }
     }
 
@@ -153,7 +153,7 @@ impl Primitive for Set {
             Request::Contains(element) => answer(&ContainsResponse {
                 contains: self.elements.get(&element).is_some(),
             }),
-            Request::Elements(request) => {
+            Request::Page(request) => {
                 page::of_keys(self.elements.entries(), &request, view, |element, _| {
                     message(element)
                 })

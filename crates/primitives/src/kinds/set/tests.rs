@@ -52,7 +52,7 @@ fn contains(set: &Fixture, value: &str) -> bool {
 }
 
 fn elements(set: &Fixture) -> Vec<String> {
-    let elements = set.all::<Element>("Elements").into_iter();
+    let elements = set.all::<Element>("Page").into_iter();
     elements.map(|element| element.value).collect()
 }
 
@@ -72,6 +72,7 @@ fn removed(value: &str, expired: bool) -> Event {
     }
 }
 
+/// Among it a defect of the original: removals could not be told in Set and Map watches.
 #[test]
 fn an_element_is_added_once_and_removed_once() {
     let mut set = fixture();
@@ -134,7 +135,7 @@ fn pages_and_clear_go_in_the_order_of_the_elements() {
         set.run::<AddResponse>("Add", &request).unwrap();
     }
     for max_bytes in [0, 1, 4] {
-        let pages = set.pages::<Element>("Elements", max_bytes);
+        let pages = set.pages::<Element>("Page", max_bytes);
         let values: Vec<_> = pages
             .into_iter()
             .flatten()
@@ -192,7 +193,7 @@ fn requests() -> impl Strategy<Value = (&'static str, Vec<u8>)> {
         3 => remove.prop_map(|remove| ("Remove", remove.encode_to_vec())),
         1 => Just(("Clear", Vec::new())),
         1 => Just(("Size", Vec::new())),
-        1 => Just(("Elements", Vec::new())),
+        1 => Just(("Page", Vec::new())),
     ]
 }
 

@@ -34,7 +34,7 @@ proptest! {
                 model.retain(|entry| !is_meant(entry));
                 prop_assert_eq!(remove(&mut map, key, index, 0).is_ok(), there);
             }
-            let entries = map.all::<Entry>("Entries");
+            let entries = map.all::<Entry>("Page");
             let entries: Vec<_> = entries.iter().map(|entry| (entry.index, &*entry.key)).collect();
             prop_assert_eq!(&entries, &model);
         }

@@ -165,6 +165,7 @@ fn two_connections_of_one_session_are_two_owners() {
     assert_eq!(map.completed(third), Some(Ok(())));
 }
 
+/// Defect of the original: a dead client left its locks behind.
 #[test]
 fn the_end_of_a_session_frees_all_its_keys_for_those_who_wait() {
     let mut map = fixture();
