@@ -54,9 +54,12 @@ pub(super) fn read(section: &mut SectionReader<'_>) -> Result<CounterMap, Snapsh
     while let Some(Record { content }) = section.record()? {
         match content {
             Some(Content::Entry(entry)) => {
-                map.entries.insert(entry.key, Number(entry.value));
+                let number = Number(entry.value);
+                if map.entries.insert(entry.key, number).is_some() {
+                    return Err(SnapshotError::damaged("a countermap has a key twice"));
+                }
             }
-            Some(Content::Locks(locks)) => map.locks.restore(locks),
+            Some(Content::Locks(locks)) => map.locks.restore(locks)?,
             None => return Err(SnapshotError::damaged("a record of a countermap is empty")),
         }
     }

@@ -66,9 +66,11 @@ pub(super) fn read(section: &mut SectionReader<'_>) -> Result<Map, SnapshotError
                     version: entry.version,
                     timer: entry.timer.map(Into::into),
                 };
-                map.entries.insert(entry.key, stored);
+                if map.entries.insert(entry.key, stored).is_some() {
+                    return Err(SnapshotError::damaged("a map has a key twice"));
+                }
             }
-            Some(Content::Locks(locks)) => map.locks.restore(locks),
+            Some(Content::Locks(locks)) => map.locks.restore(locks)?,
             None => return Err(SnapshotError::damaged("a record of a map is empty")),
         }
     }

@@ -190,7 +190,9 @@ impl Primitive for MultiMap {
     fn read(_version: u32, section: &mut SectionReader<'_>) -> Result<Self, SnapshotError> {
         let mut map = Self::default();
         while let Some(Record { key, value }) = section.record()? {
-            map.insert(&key, &value);
+            if !map.insert(&key, &value) {
+                return Err(SnapshotError::damaged("a multimap has a value twice"));
+            }
         }
         Ok(map)
     }

@@ -196,7 +196,9 @@ impl Primitive for Set {
         let mut set = Self::default();
         while let Some(Record { element, timer }) = section.record()? {
             let timer = timer.map(Into::into);
-            set.elements.insert(element, Member { timer });
+            if set.elements.insert(element, Member { timer }).is_some() {
+                return Err(SnapshotError::damaged("a set has an element twice"));
+            }
         }
         Ok(set)
     }

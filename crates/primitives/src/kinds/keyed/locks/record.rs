@@ -3,8 +3,10 @@
 use std::io;
 
 use bytes::Bytes;
+use imbl::OrdSet;
 use prost::Message;
 
+use crate::error::SnapshotError;
 use crate::ids::{OperationId, Owner, OwnerNumber, Sequence, SessionId};
 use crate::kinds::wire::TimerRecord;
 
@@ -66,7 +68,10 @@ impl KeyLocks {
     }
 
     /// Takes one of those records back in.
-    pub(crate) fn restore(&mut self, record: LocksRecord) {
+    ///
+    /// # Errors
+    /// Damage: it contradicts an earlier one or names no key.
+    pub(crate) fn restore(&mut self, record: LocksRecord) -> Result<(), SnapshotError> {
         let session = SessionId(record.session);
         let operation = OperationId {
             session,
@@ -76,10 +81,20 @@ impl KeyLocks {
             session,
             number: OwnerNumber(record.owner),
         };
-        let keys = record.keys.into_iter().collect();
+        let keys: OrdSet<Bytes> = record.keys.into_iter().collect();
+        let is_held = |key: &Bytes| self.held.contains_key(key);
+        let is_damaged = match record.number {
+            0 => keys.iter().any(is_held),
+            number => self.line.contains_key(&number) || self.numbers.contains_key(&operation),
+        };
+        if is_damaged || keys.is_empty() {
+            return Err(SnapshotError::damaged(
+                "the locks of keys contradict each other",
+            ));
+        }
         if record.number == 0 {
             self.take(&keys, Hold { operation, owner });
-            return;
+            return Ok(());
         }
         let waiter = Waiter {
             operation,
@@ -88,5 +103,55 @@ impl KeyLocks {
             timer: record.timer.map(Into::into),
         };
         self.join_line(record.number, waiter);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use super::*;
+
+    fn record(number: u64, sequence: u64, keys: &[&'static str]) -> LocksRecord {
+        LocksRecord {
+            number,
+            session: 1,
+            sequence,
+            owner: 1,
+            keys: keys.iter().map(|key| Bytes::from(*key)).collect(),
+            timer: None,
+        }
+    }
+
+    #[test]
+    fn records_that_contradict_each_other_are_damage() {
+        let mut locks = KeyLocks::default();
+        locks.restore(record(0, 1, &["a"])).unwrap();
+        locks.restore(record(7, 2, &["a", "b"])).unwrap();
+        let mut written = Vec::new();
+        locks
+            .write(|record| {
+                written.push(record);
+                Ok(())
+            })
+            .unwrap();
+        let expected = [record(0, 1, &["a"]), record(7, 2, &["a", "b"])];
+        assert_eq!(written, expected);
+        for damaged in [
+            record(0, 3, &["a"]),
+            record(7, 3, &["c"]),
+            record(8, 2, &["c"]),
+            record(0, 3, &[]),
+            record(8, 3, &[]),
+        ] {
+            let before = locks.clone();
+            let error = locks.restore(damaged.clone());
+            assert!(
+                matches!(error, Err(SnapshotError::Damaged(_))),
+                "{damaged:?}"
+            );
+            assert_eq!(locks, before, "{damaged:?}");
+        }
     }
 }
