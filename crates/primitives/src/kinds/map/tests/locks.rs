@@ -59,6 +59,23 @@ fn keys_are_locked_together_and_in_the_order_of_arrival() {
 }
 
 #[test]
+fn nobody_overtakes_by_a_key_that_is_free_but_wanted() {
+    let mut map = fixture();
+    lock(&mut map, 1, &["a"]);
+    lock(&mut map, 2, &["c"]);
+    // `b` is free, and the one that came first waits for it together with `c`.
+    let first = wait(&mut map, 3, &["b", "c"]);
+    let second = wait(&mut map, 4, &["a", "b"]);
+    unlock(&mut map, 1, &["a"]).unwrap();
+    assert_eq!(map.completed(second), None);
+    unlock(&mut map, 2, &["c"]).unwrap();
+    assert_eq!(map.completed(first), Some(Ok(())));
+    assert_eq!(map.completed(second), None);
+    unlock(&mut map, 3, &["c", "b"]).unwrap();
+    assert_eq!(map.completed(second), Some(Ok(())));
+}
+
+#[test]
 fn locks_exclude_other_locks_and_nothing_else() {
     let mut map = fixture();
     lock(&mut map, 1, &["k"]);
