@@ -1,6 +1,7 @@
 //! What a primitive sees of the partition while one of its methods runs.
 
 use std::collections::VecDeque;
+use std::ops::Bound;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -164,6 +165,12 @@ impl Context<'_> {
         self.intents.get(key)
     }
 
+    /// The first key that has an intent, for what concerns all keys.
+    pub fn first_intent(&self) -> Option<&Bytes> {
+        let all = Bound::Unbounded;
+        self.intents.first_between(all, all)
+    }
+
     /// Places an intent on a key. Placing it again for the same transaction replaces its payload.
     ///
     /// # Errors
@@ -198,6 +205,7 @@ impl Context<'_> {
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     pub(crate) now: Duration,
+    pub(crate) operation: u64,
     pub(crate) intents: Option<&'a Intents>,
 }
 
@@ -207,9 +215,19 @@ impl View<'_> {
         self.now
     }
 
+    /// Where the operation counter stands: the read sees every event with a position up to it.
+    pub fn operation(&self) -> u64 {
+        self.operation
+    }
+
     /// The intent on a key, if there is one.
     pub fn intent(&self, key: &[u8]) -> Option<&Intent> {
         self.intents?.get(key)
+    }
+
+    /// The first key in this range that has an intent, for reads that concern several keys.
+    pub fn first_intent_between(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Option<&Bytes> {
+        self.intents?.first_between(from, to)
     }
 }
 

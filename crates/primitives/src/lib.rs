@@ -50,10 +50,16 @@ pub use ids::{
 pub use kind::{Access, Answer, Method, Primitive, Progress, Released};
 pub use kinds::Kinds;
 pub use kinds::counter;
+pub use kinds::countermap;
 pub use kinds::election;
+pub use kinds::indexedmap;
+pub use kinds::list;
 pub use kinds::lock;
+pub use kinds::map;
+pub use kinds::multimap;
 #[cfg(any(test, feature = "test-kind"))]
 pub use kinds::probe;
+pub use kinds::set;
 pub use kinds::topic;
 pub use kinds::value;
 pub use limits::Limits;

@@ -1,10 +1,17 @@
 //! The registry of kinds.
 
 pub mod counter;
+pub mod countermap;
 pub mod election;
+pub mod indexedmap;
+mod keyed;
+pub mod list;
 pub mod lock;
+pub mod map;
+pub mod multimap;
 #[cfg(any(test, feature = "test-kind"))]
 pub mod probe;
+pub mod set;
 pub mod topic;
 pub mod value;
 mod wire;
@@ -35,8 +42,14 @@ impl Kinds {
     pub fn standard() -> Self {
         Self::empty()
             .with::<counter::Counter>()
+            .with::<countermap::CounterMap>()
             .with::<election::Election>()
+            .with::<indexedmap::IndexedMap>()
+            .with::<list::List>()
             .with::<lock::Lock>()
+            .with::<map::Map>()
+            .with::<multimap::MultiMap>()
+            .with::<set::Set>()
             .with::<topic::Topic>()
             .with::<value::Value>()
     }

@@ -21,3 +21,5 @@ mod snapshots;
 pub(crate) mod support;
 mod timers;
 mod versions;
+
+pub(crate) use consistency::check as check_consistency;
