@@ -24,6 +24,7 @@
 mod context;
 mod error;
 mod events;
+mod follow;
 mod ids;
 mod instance;
 mod intents;
@@ -44,6 +45,7 @@ mod tests;
 pub use context::{Busy, Caller, Context, Intent, Transaction, View};
 pub use error::{ErrorCode, EventsLost, OperationError, Reply, SnapshotError, Stop};
 pub use events::Event;
+pub use follow::{EventFilter, EventsRead, FollowerId, Followers};
 pub use ids::{
     EventPosition, OperationId, Owner, OwnerNumber, PrimitiveKey, Sequence, SessionId, TimerId,
 };

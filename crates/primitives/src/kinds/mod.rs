@@ -126,17 +126,27 @@ impl Kinds {
         self.version_needed(operation).map(|_| ())
     }
 
-    /// Checks an operation and tells the active version from which it can be applied.
-    pub(crate) fn version_needed(&self, operation: &Operation) -> Result<u32, OperationError> {
-        self.access(operation)?;
-        if operation.primitive.is_empty() {
+    /// Checks what names a primitive.
+    ///
+    /// # Errors
+    /// UNIMPLEMENTED for a kind that is not here; INVALID_ARGUMENT for a name that is empty or long.
+    pub fn validate_primitive(&self, kind: &str, name: &str) -> Result<(), OperationError> {
+        self.get(kind)?;
+        if name.is_empty() {
             return Err(OperationError::invalid("primitive: the name is empty"));
         }
-        if operation.primitive.len() > MAX_NAME_BYTES {
+        if name.len() > MAX_NAME_BYTES {
             return Err(OperationError::invalid(format!(
                 "primitive: the name is longer than {MAX_NAME_BYTES} bytes"
             )));
         }
+        Ok(())
+    }
+
+    /// Checks an operation and tells the active version from which it can be applied.
+    pub(crate) fn version_needed(&self, operation: &Operation) -> Result<u32, OperationError> {
+        self.access(operation)?;
+        self.validate_primitive(&operation.kind, &operation.primitive)?;
         self.get(&operation.kind)?
             .version_needed(&operation.method, &operation.request)
     }

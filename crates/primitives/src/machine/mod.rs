@@ -301,6 +301,10 @@ impl StateMachine {
         self.state.events.after(position)
     }
 
+    pub(crate) fn kinds(&self) -> &Kinds {
+        &self.kinds
+    }
+
     /// The state as of the last applied entry, in constant time.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::new(self.state.clone())

@@ -13,7 +13,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use prost::Message;
 
-use crate::kinds::keyed::testing::{Fixture, replicas_agree, seconds, steps};
+use crate::kinds::keyed::testing::{
+    Fixture, edits, forged_snapshots_never_panic, replicas_agree, seconds, steps,
+};
 use crate::{ErrorCode, Outcome};
 
 /// A write of one key: what it needs and does.
@@ -274,6 +276,11 @@ proptest! {
     #[test]
     fn replicas_agree_whatever_they_are_asked(steps in steps("countermap", requests())) {
         replicas_agree(&steps);
+    }
+
+    #[test]
+    fn a_forged_section_never_panics(steps in steps("countermap", requests()), edits in edits()) {
+        forged_snapshots_never_panic(&steps, &edits)?;
     }
 
     #[test]

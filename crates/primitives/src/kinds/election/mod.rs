@@ -10,13 +10,15 @@
 //!
 //! The payload of an event is the encoded `Term` after the change: of the leader or of the line.
 //!
-//! `Create`, `Close` and `Watch` are the sidecar's business and no methods here.
+//! `Create`, `Close` and `Watch` are the sidecar's business and no methods here; a page has the
+//! present `Term`.
 
 mod line;
 mod section;
 
 use std::io;
 
+use atomix_proto::multiraft::v1::PageRequest;
 use atomix_proto::runtime::election::v1::{
     AnointRequest, AnointResponse, DemoteRequest, DemoteResponse, EnterRequest, EnterResponse,
     EvictRequest, EvictResponse, GetTermRequest, GetTermResponse, PromoteRequest, PromoteResponse,
@@ -31,6 +33,7 @@ use crate::ids::OperationId;
 use crate::kind::{Answer, Method, Primitive, Progress, Released};
 use crate::section::{SectionReader, SectionWriter};
 
+use super::keyed::page::Filling;
 use super::wire::{answer, decode, done, no_method, no_read, no_write, read, write};
 use line::Line;
 
@@ -46,7 +49,7 @@ pub struct Election {
 }
 
 /// A decoded request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Request {
     /// Puts a candidate at the end of the line.
     Enter(String),
@@ -62,6 +65,8 @@ pub enum Request {
     Evict(String),
     /// Asks for the term.
     GetTerm,
+    /// Asks for the term and of which point it is.
+    Page(PageRequest),
 }
 
 impl Primitive for Election {
@@ -76,6 +81,7 @@ impl Primitive for Election {
         write("Demote"),
         write("Evict"),
         read("GetTerm"),
+        read("Page"),
     ];
     const OWNS: bool = true;
 
@@ -106,6 +112,7 @@ impl Primitive for Election {
                 named(evict.candidate).map(Request::Evict)
             }
             "GetTerm" => decode(request).map(|_: GetTermRequest| Request::GetTerm),
+            "Page" => decode(request).map(Request::Page),
             _ => Err(no_method(Self::KIND, method)),
         }
     }
@@ -141,15 +148,20 @@ impl Primitive for Election {
                 let term = self.change(context, |line| line.remove(&candidate));
                 done(&EvictResponse { term })
             }
-            Request::GetTerm => Err(no_write()),
+            Request::GetTerm | Request::Page(_) => Err(no_write()),
         }
     }
 
-    fn query(&self, request: Request, _view: &View<'_>) -> Result<Answer, OperationError> {
+    fn query(&self, request: Request, view: &View<'_>) -> Result<Answer, OperationError> {
         match request {
             Request::GetTerm => answer(&GetTermResponse {
                 term: Some(self.present_term()),
             }),
+            Request::Page(request) => {
+                let mut page = Filling::new(&request, view);
+                page.push(&self.present_term());
+                page.end(None)
+            }
             Request::Enter(_)
             | Request::Withdraw(_)
             | Request::Anoint(_)

@@ -14,7 +14,9 @@ use proptest::sample::select;
 use prost::Message;
 
 use crate::ErrorCode;
-use crate::kinds::keyed::testing::{Fixture, replicas_agree, seconds, steps};
+use crate::kinds::keyed::testing::{
+    Fixture, edits, forged_snapshots_never_panic, replicas_agree, seconds, steps,
+};
 
 mod model;
 
@@ -363,5 +365,10 @@ proptest! {
     #[test]
     fn replicas_agree_whatever_they_are_asked(steps in steps("indexedmap", requests())) {
         replicas_agree(&steps);
+    }
+
+    #[test]
+    fn a_forged_section_never_panics(steps in steps("indexedmap", requests()), edits in edits()) {
+        forged_snapshots_never_panic(&steps, &edits)?;
     }
 }

@@ -18,6 +18,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use prost::Message;
 
+use crate::tests::rules::Edit;
+pub(crate) use crate::tests::rules::edits;
+
 use crate::{
     Admission, Applied, ErrorCode, Kinds, OperationId, Outcome, PrimitiveKey, Query, Reply,
     Sequence, SessionId, StateMachine, Transaction,
@@ -368,4 +371,20 @@ pub(crate) fn replicas_agree(steps: &[Step]) {
         assert_eq!(snapshot(&restored), snapshot(&one));
         assert_eq!(restored.usage(), one.usage());
     }
+}
+
+/// Damaged snapshots of a random run with right checksums: whatever they hold, nothing panics.
+pub(crate) fn forged_snapshots_never_panic(
+    steps: &[Step],
+    edits: &[Edit],
+) -> Result<(), TestCaseError> {
+    let mut time = Duration::ZERO;
+    let log: Vec<CommandBatch> = steps
+        .iter()
+        .map(|(later, command)| {
+            time += Duration::from_millis(*later);
+            entry(time, command.clone())
+        })
+        .collect();
+    crate::tests::rules::forged_snapshots_never_panic(&log, edits)
 }

@@ -11,7 +11,9 @@ use proptest::prelude::*;
 use prost::Message;
 
 use crate::ErrorCode;
-use crate::kinds::keyed::testing::{Fixture, replicas_agree, steps};
+use crate::kinds::keyed::testing::{
+    Fixture, edits, forged_snapshots_never_panic, replicas_agree, steps,
+};
 
 /// One change, as the tests name them.
 #[derive(Clone, Debug)]
@@ -236,6 +238,15 @@ proptest! {
             .prop_map(|method| (method, Vec::new())),
     ])) {
         replicas_agree(&steps);
+    }
+
+    #[test]
+    fn a_forged_section_never_panics(steps in steps("list", prop_oneof![
+        8 => change().prop_map(|change| change.request()),
+        1 => proptest::sample::select(vec!["Size", "Get", "Page"])
+            .prop_map(|method| (method, Vec::new())),
+    ]), edits in edits()) {
+        forged_snapshots_never_panic(&steps, &edits)?;
     }
 
     #[test]

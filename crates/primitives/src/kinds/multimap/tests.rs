@@ -13,7 +13,9 @@ use proptest::sample::select;
 use prost::Message;
 
 use crate::ErrorCode;
-use crate::kinds::keyed::testing::{Fixture, replicas_agree, steps};
+use crate::kinds::keyed::testing::{
+    Fixture, edits, forged_snapshots_never_panic, replicas_agree, steps,
+};
 
 fn fixture() -> Fixture {
     Fixture::new("multimap")
@@ -296,6 +298,11 @@ proptest! {
     #[test]
     fn replicas_agree_whatever_they_are_asked(steps in steps("multimap", requests())) {
         replicas_agree(&steps);
+    }
+
+    #[test]
+    fn a_forged_section_never_panics(steps in steps("multimap", requests()), edits in edits()) {
+        forged_snapshots_never_panic(&steps, &edits)?;
     }
 
     #[test]

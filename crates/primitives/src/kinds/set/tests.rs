@@ -14,7 +14,9 @@ use proptest::sample::select;
 use prost::Message;
 
 use crate::ErrorCode;
-use crate::kinds::keyed::testing::{Fixture, replicas_agree, seconds, steps};
+use crate::kinds::keyed::testing::{
+    Fixture, edits, forged_snapshots_never_panic, replicas_agree, seconds, steps,
+};
 
 fn fixture() -> Fixture {
     Fixture::new("set")
@@ -201,6 +203,11 @@ proptest! {
     #[test]
     fn replicas_agree_whatever_they_are_asked(steps in steps("set", requests())) {
         replicas_agree(&steps);
+    }
+
+    #[test]
+    fn a_forged_section_never_panics(steps in steps("set", requests()), edits in edits()) {
+        forged_snapshots_never_panic(&steps, &edits)?;
     }
 
     #[test]

@@ -6,13 +6,15 @@
 //!
 //! The payload of an event is the encoded `Event`.
 //!
-//! `Create`, `Close`, `Watch` and `Events` are the sidecar's business and no methods here.
+//! `Create`, `Close`, `Watch` and `Events` are the sidecar's business and no methods here; a page has
+//! the value, if there is one, as a `VersionedValue`.
 
 mod section;
 
 use std::io;
 use std::time::Duration;
 
+use atomix_proto::multiraft::v1::PageRequest;
 use atomix_proto::runtime::value::v1::{
     DeleteRequest, DeleteResponse, Event, GetRequest, GetResponse, InsertRequest, InsertResponse,
     SetRequest, SetResponse, UpdateRequest, UpdateResponse, VersionedValue, event,
@@ -26,6 +28,7 @@ use crate::ids::TimerId;
 use crate::kind::{Answer, Method, Primitive, Progress};
 use crate::section::{SectionReader, SectionWriter};
 
+use super::keyed::page::Filling;
 use super::wire::{answer, decode, done, no_method, no_read, no_write, read, time_to_live, write};
 
 #[cfg(test)]
@@ -55,7 +58,7 @@ pub struct Write {
 }
 
 /// A decoded request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Request {
     /// Stores it, whatever is there.
     Set(Write),
@@ -75,6 +78,8 @@ pub enum Request {
         /// The version that it must have; 0 = any.
         prev_version: u64,
     },
+    /// Asks for the value, if there is one, and of which point it is.
+    Page(PageRequest),
 }
 
 impl Primitive for Value {
@@ -87,6 +92,7 @@ impl Primitive for Value {
         write("Update"),
         read("Get"),
         write("Delete"),
+        read("Page"),
     ];
     const OWNS: bool = false;
 
@@ -117,6 +123,7 @@ impl Primitive for Value {
             "Delete" => decode(request).map(|delete: DeleteRequest| Request::Delete {
                 prev_version: delete.prev_version,
             }),
+            "Page" => decode(request).map(Request::Page),
             _ => Err(no_method(Self::KIND, method)),
         }
     }
@@ -162,15 +169,22 @@ impl Primitive for Value {
                 let value = self.remove(false, context);
                 done(&DeleteResponse { value })
             }
-            Request::Get => Err(no_write()),
+            Request::Get | Request::Page(_) => Err(no_write()),
         }
     }
 
-    fn query(&self, request: Request, _view: &View<'_>) -> Result<Answer, OperationError> {
+    fn query(&self, request: Request, view: &View<'_>) -> Result<Answer, OperationError> {
         match request {
             Request::Get => {
                 let value = self.present().ok_or_else(missing)?;
                 answer(&GetResponse { value: Some(value) })
+            }
+            Request::Page(request) => {
+                let mut page = Filling::new(&request, view);
+                if let Some(value) = self.present() {
+                    page.push(&value);
+                }
+                page.end(None)
             }
             Request::Set(_)
             | Request::Insert(_)

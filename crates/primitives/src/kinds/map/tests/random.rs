@@ -6,7 +6,7 @@ use proptest::sample::select;
 use prost::Message;
 
 use super::{commit, remove};
-use crate::kinds::keyed::testing::{replicas_agree, steps};
+use crate::kinds::keyed::testing::{edits, forged_snapshots_never_panic, replicas_agree, steps};
 
 fn requests() -> impl Strategy<Value = (&'static str, Vec<u8>)> {
     let key = || select(vec!["", "a", "b", "c"]).prop_map(str::to_owned);
@@ -69,5 +69,10 @@ proptest! {
     #[test]
     fn replicas_agree_whatever_they_are_asked(steps in steps("map", requests())) {
         replicas_agree(&steps);
+    }
+
+    #[test]
+    fn a_forged_section_never_panics(steps in steps("map", requests()), edits in edits()) {
+        forged_snapshots_never_panic(&steps, &edits)?;
     }
 }
