@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atomix_proto::multiraft::v1::{Failure, PartitionLeader, failure, request, response};
+use atomix_proto::multiraft::v1::{Events, Failure, PartitionLeader, failure, request, response};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::link::{LinkError, jittered};
 use super::nodes::Nodes;
-use super::routing::PartitionId;
 use crate::error::{DriverError, ErrorKind};
+use crate::spread::PartitionId;
 
 const MIN_BACKOFF: Duration = Duration::from_millis(20);
 const MAX_BACKOFF: Duration = Duration::from_millis(250);
@@ -27,6 +27,8 @@ const MAX_BACKOFF: Duration = Duration::from_millis(250);
 pub(crate) enum Answer {
     /// The reply of an operation or query.
     Reply(Bytes),
+    /// What happened to a primitive.
+    Events(Events),
     /// The id of the session that was opened.
     Session(u64),
     /// Done, without a reply.
@@ -246,7 +248,7 @@ impl Partition {
         let Some(link) = self.nodes.link(target) else {
             return Step::Answered(Answer::Closed);
         };
-        let patience = self.nodes.timeouts().election;
+        let patience = self.nodes.timeouts().election + waits(&body);
         let give_up = search.deadline.min(Instant::now() + patience);
         let answered = tokio::select! {
             answered = tokio::time::timeout_at(give_up, link.request(self.id.0, body)) => answered,
@@ -288,6 +290,7 @@ impl Partition {
             }
             response::Outcome::Session(id) => Answer::Session(id),
             response::Outcome::Reply(reply) => Answer::Reply(reply),
+            response::Outcome::Events(events) => Answer::Events(events),
             response::Outcome::Done(_) => Answer::Done,
         };
         self.set_leader(target);
@@ -364,5 +367,18 @@ impl Partition {
         if leader != target && !still_silent {
             self.set_leader(leader);
         }
+    }
+}
+
+/// How long a node that is well may take because it was asked to wait.
+fn waits(body: &request::Body) -> Duration {
+    match body {
+        request::Body::FollowEvents(asked) => Duration::from_nanos(asked.wait_nanos),
+        request::Body::OpenSession(_)
+        | request::Body::CloseSession(_)
+        | request::Body::Operate(_)
+        | request::Body::Query(_)
+        | request::Body::Cancel(_)
+        | request::Body::ReleaseOwner(_) => Duration::ZERO,
     }
 }

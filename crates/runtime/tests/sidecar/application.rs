@@ -5,10 +5,6 @@ use std::time::Duration;
 use atomix_proto::runtime::counter::v1::{
     CacheConfig, CloseRequest, Config, CreateRequest, GetRequest, IncrementRequest,
 };
-use atomix_proto::runtime::map::v1::PutRequest;
-use atomix_proto::runtime::map::v1::map_client::MapClient;
-use atomix_proto::runtime::topic::v1::SubscribeRequest;
-use atomix_proto::runtime::topic::v1::topic_client::TopicClient;
 use atomix_proto::runtime::v1::{DisconnectRequest, ListSessionsRequest, Route};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -21,6 +17,7 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
+use crate::conformance::Suite;
 use crate::harness::{
     TestSidecar, channel, id, memory_store, program, route, store, until, within,
 };
@@ -154,37 +151,6 @@ async fn an_open_primitive_follows_its_route_to_another_store() {
     control.disconnect(disconnect).await.unwrap();
     let status = counter.get(get("visits")).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
-    sidecar.stop().await;
-}
-
-#[tokio::test]
-async fn kinds_that_no_driver_serves_answer_unimplemented_and_say_why() {
-    let sidecar = TestSidecar::with_memory_store().await;
-    let application = sidecar.application().await;
-    let put = PutRequest {
-        id: id("table"),
-        ..PutRequest::default()
-    };
-    let status = MapClient::new(application.clone())
-        .put(put)
-        .await
-        .unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
-    assert!(
-        status.message().contains("kind map is not served"),
-        "{status}"
-    );
-
-    let subscribe = SubscribeRequest { id: id("news") };
-    let status = TopicClient::new(application)
-        .subscribe(subscribe)
-        .await
-        .unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
-    assert!(
-        status.message().contains("kind topic is not served"),
-        "{status}"
-    );
     sidecar.stop().await;
 }
 
@@ -357,8 +323,12 @@ async fn metrics_count_calls_by_kind_and_code() {
 }
 
 #[tokio::test]
-async fn a_counter_of_the_memory_driver_conforms() {
+async fn every_kind_of_the_memory_driver_conforms() {
     let sidecar = TestSidecar::with_memory_store().await;
-    crate::counter_conformance::run(sidecar.counter().await, "memory").await;
+    let suite = Suite {
+        sidecar: &sidecar,
+        partitions: 1,
+    };
+    suite.run().await;
     sidecar.stop().await;
 }
