@@ -255,11 +255,11 @@ mod tests {
         let session = partition.open();
         let start = partition.machine.event_position();
         let published = 3 * LOOKED_AT / 2;
-        for number in 0..published {
+        for number in 0..published as u64 {
             let name = if number % 2 == 0 { "even" } else { "odd" };
             let publish = atomix_proto::runtime::topic::v1::PublishRequest::default();
             let operation = operation("topic", name, "Publish", 0, &publish);
-            partition.run(session, operation).unwrap();
+            partition.one(operate(session, number + 1, number, operation));
         }
         let machine = &partition.machine;
         assert_eq!(machine.event_filter("sundial", "s", None), None);

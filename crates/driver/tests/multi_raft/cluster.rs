@@ -386,7 +386,7 @@ fn outcome(outcome: Outcome) -> response::Outcome {
         Outcome::Reply(reply) => replied(reply),
         Outcome::Done => response::Outcome::Done(Done {}),
         Outcome::SessionLost => response::Outcome::Failure(failure(Reason::SessionLost)),
-        Outcome::Pending => panic!("a counter does not wait"),
+        Outcome::Pending => panic!("nothing that is asked here waits"),
     }
 }
 

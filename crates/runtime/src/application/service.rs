@@ -32,6 +32,9 @@ use crate::streams::interrupted_by;
 /// The largest request that an application may send.
 pub(crate) const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
 
+/// As good as without an end, and far from what the clock can hold.
+const ENDLESS: Duration = Duration::from_hours(24 * 365);
+
 /// The application API.
 #[derive(Clone)]
 pub(crate) struct ApplicationService {
@@ -152,6 +155,15 @@ impl ApplicationService {
         Ok(Bytes::new())
     }
 
+    /// How long a call may take whose caller sets no deadline. One that locks waits as long as its
+    /// caller does, or as its own field `timeout` says.
+    fn patience(&self, method: &str) -> Duration {
+        match method {
+            "Lock" => ENDLESS,
+            _ => self.default_deadline,
+        }
+    }
+
     /// What a call asks for, and the caller's own deadline.
     fn invocation(
         &self,
@@ -171,7 +183,7 @@ impl ApplicationService {
             primitive: key.name,
             method: method.to_owned(),
             owner: connection.owner(),
-            deadline: callers.unwrap_or_else(|| Instant::now() + self.default_deadline),
+            deadline: callers.unwrap_or_else(|| Instant::now() + self.patience(method)),
             request: request.into_inner(),
         };
         Ok((invocation, callers))

@@ -5,6 +5,8 @@ use std::time::Duration;
 use atomix_proto::runtime::counter::v1::{
     CacheConfig, CloseRequest, Config, CreateRequest, GetRequest, IncrementRequest,
 };
+use atomix_proto::runtime::lock::v1::lock_client::LockClient;
+use atomix_proto::runtime::lock::v1::{LockRequest, UnlockRequest};
 use atomix_proto::runtime::v1::{DisconnectRequest, ListSessionsRequest, Route};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -225,6 +227,31 @@ async fn a_deadline_is_honoured_while_the_store_cannot_be_reached() {
             "{elapsed:?} for {expected:?}"
         );
     }
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn a_lock_without_a_deadline_waits_longer_than_other_calls_may() {
+    let sidecar = TestSidecar::start(&["--default-deadline=1"]).await;
+    let mut control = sidecar.control().await;
+    control.connect(memory_store("store-a")).await.unwrap();
+    let routes = program(vec![route("store-a", "*")]);
+    control.program(routes).await.unwrap();
+    let mut ann = LockClient::new(sidecar.application().await);
+    let mut bob = LockClient::new(sidecar.application().await);
+    let lock = |timeout: Option<Duration>| LockRequest {
+        id: id("door"),
+        timeout: timeout.map(|timeout| timeout.try_into().unwrap()),
+    };
+    ann.lock(lock(None)).await.unwrap();
+    let waiting = tokio::spawn(async move { bob.lock(lock(None)).await.map(|_| bob) });
+    let started = Instant::now();
+    let refused = ann.lock(lock(Some(Duration::from_millis(1_500)))).await;
+    assert_eq!(refused.unwrap_err().code(), Code::Aborted);
+    assert!(started.elapsed() >= Duration::from_millis(1_400));
+    let unlock = UnlockRequest { id: id("door") };
+    ann.unlock(unlock).await.unwrap();
+    within("the lock", waiting).await.unwrap().unwrap();
     sidecar.stop().await;
 }
 
