@@ -1,13 +1,15 @@
 //! The interface that every driver implements, built-in or not.
 //!
-//! One generic [`Connection::invoke`] serves all kinds of primitives: requests and replies are the
-//! encoded messages of the primitive's own RPC. So a new kind changes no driver interface.
+//! One generic [`Connection::invoke`] and one [`Connection::subscribe`] serve all kinds of
+//! primitives: requests and replies are the encoded messages of the primitive's own RPC. So a new
+//! kind changes no driver interface.
 
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -66,6 +68,12 @@ pub struct Invocation {
     pub deadline: Instant,
 }
 
+/// The encoded reply messages of a streaming RPC. It is read as fast as it is polled. After an error
+/// it ends; once it is there it never fails with [`ErrorKind::Unavailable`](crate::ErrorKind), which
+/// existing clients take for leave to begin again unseen: what cannot go on without a loss is
+/// [`ErrorKind::DataLoss`](crate::ErrorKind).
+pub type ReplyStream = BoxStream<'static, Result<Bytes, DriverError>>;
+
 /// Whether operations on a connection can succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConnectionState {
@@ -120,6 +128,14 @@ pub trait Connection: Send + Sync + 'static {
     /// # Errors
     /// The operation's own error, or why it could not be carried out.
     async fn invoke(&self, invocation: Invocation) -> Result<Bytes, DriverError>;
+
+    /// Begins a streaming operation: `Events`, `Entries`, `Watch` … It returns when the stream's
+    /// position is taken: everything that happens afterwards is in the stream. The invocation's
+    /// deadline is for that alone. Dropping the stream ends it.
+    ///
+    /// # Errors
+    /// Why the stream could not be begun.
+    async fn subscribe(&self, invocation: Invocation) -> Result<ReplyStream, DriverError>;
 
     /// Releases what an owner holds. The owner's number is not used again.
     ///

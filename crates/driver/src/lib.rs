@@ -1,5 +1,5 @@
 //! Drivers: how the runtime reaches a store. The [`Driver`] trait, and the built-in `multi-raft` and
-//! `memory` drivers.
+//! `memory` drivers, which spread primitives over the partitions of a store in the same way.
 //!
 //! Not for routing primitives to stores, and not for the application API: those are the runtime's.
 
@@ -8,8 +8,11 @@ pub mod error;
 pub mod memory;
 pub mod multiraft;
 pub mod resolver;
+mod spread;
 
-pub use driver::{Connection, ConnectionState, Description, Driver, Invocation, Owner, StoreId};
+pub use driver::{
+    Connection, ConnectionState, Description, Driver, Invocation, Owner, ReplyStream, StoreId,
+};
 pub use error::{DriverError, ErrorKind};
 pub use memory::MemoryDriver;
 pub use multiraft::MultiRaftDriver;

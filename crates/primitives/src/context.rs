@@ -1,13 +1,14 @@
 //! What a primitive sees of the partition while one of its methods runs.
 
 use std::collections::VecDeque;
+use std::ops::Bound;
 use std::time::Duration;
 
 use bytes::Bytes;
 use imbl::OrdMap;
 use thiserror::Error;
 
-use crate::error::Reply;
+use crate::error::{OperationError, Reply};
 use crate::events::{Event, EventRing};
 use crate::ids::{
     EventPosition, Key, OperationId, Owner, PrimitiveKey, SessionId, TimerId, duration, nanos,
@@ -100,6 +101,20 @@ impl Context<'_> {
         self.caller
     }
 
+    /// The operation and the owner of what it creates.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT when the request carried no owner: whoever proposes has to say it.
+    pub fn owning_caller(&self) -> Result<(OperationId, Owner), OperationError> {
+        let caller = self.caller.map(|caller| (caller.operation, caller.owner));
+        match caller {
+            Some((operation, Some(owner))) => Ok((operation, owner)),
+            Some((_, None)) | None => Err(OperationError::invalid(
+                "owner: it is missing; name the connection that owns what the operation creates",
+            )),
+        }
+    }
+
     /// Sets a timer. One that is set for now or earlier fires with the next entry.
     pub fn set_timer(&mut self, delay: Duration, tag: Bytes) -> TimerId {
         let deadline = duration(nanos(self.now.saturating_add(delay)));
@@ -150,6 +165,12 @@ impl Context<'_> {
         self.intents.get(key)
     }
 
+    /// The first key that has an intent, for what concerns all keys.
+    pub fn first_intent(&self) -> Option<&Bytes> {
+        let all = Bound::Unbounded;
+        self.intents.first_between(all, all)
+    }
+
     /// Places an intent on a key. Placing it again for the same transaction replaces its payload.
     ///
     /// # Errors
@@ -184,6 +205,7 @@ impl Context<'_> {
 #[derive(Clone, Copy)]
 pub struct View<'a> {
     pub(crate) now: Duration,
+    pub(crate) operation: u64,
     pub(crate) intents: Option<&'a Intents>,
 }
 
@@ -193,9 +215,19 @@ impl View<'_> {
         self.now
     }
 
+    /// Where the operation counter stands: the read sees every event with a position up to it.
+    pub fn operation(&self) -> u64 {
+        self.operation
+    }
+
     /// The intent on a key, if there is one.
     pub fn intent(&self, key: &[u8]) -> Option<&Intent> {
         self.intents?.get(key)
+    }
+
+    /// The first key in this range that has an intent, for reads that concern several keys.
+    pub fn first_intent_between(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Option<&Bytes> {
+        self.intents?.first_between(from, to)
     }
 }
 

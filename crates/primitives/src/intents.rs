@@ -1,5 +1,6 @@
 //! The intents of one primitive: which transaction claims which key.
 
+use std::ops::Bound;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +21,12 @@ pub(crate) struct Intents {
 impl Intents {
     pub(crate) fn get(&self, key: &[u8]) -> Option<&Intent> {
         self.by_key.get(key)
+    }
+
+    /// The first key with an intent in this range.
+    pub(crate) fn first_between(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Option<&Key> {
+        let range = self.by_key.range::<_, [u8]>((from, to));
+        range.map(|(key, _)| key).next()
     }
 
     pub(crate) fn place(
@@ -73,4 +80,43 @@ impl Intents {
 
 fn cost(key: &Key, intent: &Intent) -> u64 {
     INTENT_OVERHEAD + (key.len() + intent.payload.len()) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+    use std::ops::Bound::{Excluded, Included, Unbounded};
+
+    use super::*;
+    use crate::ids::{OperationId, Sequence, SessionId};
+
+    #[test]
+    fn the_first_intent_of_a_range_of_keys_is_found() {
+        let mut intents = Intents::default();
+        let transaction = Transaction {
+            coordinator: 1,
+            operation: OperationId {
+                session: SessionId(1),
+                sequence: Sequence(1),
+            },
+        };
+        for key in ["m", "c"] {
+            intents
+                .place(key.into(), transaction, Bytes::new(), Duration::ZERO)
+                .unwrap();
+        }
+        for (from, to, found) in [
+            (Unbounded, Unbounded, Some("c")),
+            (Excluded("c"), Unbounded, Some("m")),
+            (Excluded("c"), Included("l"), None),
+            (Unbounded, Included("c"), Some("c")),
+            (Excluded("m"), Unbounded, None),
+            (Unbounded, Included(""), None),
+        ] {
+            let (from, to) = (from.map(str::as_bytes), to.map(str::as_bytes));
+            let first = intents.first_between(from, to);
+            assert_eq!(first.map(|key| &**key), found.map(str::as_bytes));
+        }
+    }
 }

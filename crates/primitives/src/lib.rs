@@ -24,6 +24,7 @@
 mod context;
 mod error;
 mod events;
+mod follow;
 mod ids;
 mod instance;
 mod intents;
@@ -44,14 +45,25 @@ mod tests;
 pub use context::{Busy, Caller, Context, Intent, Transaction, View};
 pub use error::{ErrorCode, EventsLost, OperationError, Reply, SnapshotError, Stop};
 pub use events::Event;
+pub use follow::{EventFilter, EventsRead, FollowerId, Followers};
 pub use ids::{
     EventPosition, OperationId, Owner, OwnerNumber, PrimitiveKey, Sequence, SessionId, TimerId,
 };
 pub use kind::{Access, Answer, Method, Primitive, Progress, Released};
 pub use kinds::Kinds;
 pub use kinds::counter;
+pub use kinds::countermap;
+pub use kinds::election;
+pub use kinds::indexedmap;
+pub use kinds::list;
+pub use kinds::lock;
+pub use kinds::map;
+pub use kinds::multimap;
 #[cfg(any(test, feature = "test-kind"))]
 pub use kinds::probe;
+pub use kinds::set;
+pub use kinds::topic;
+pub use kinds::value;
 pub use limits::Limits;
 pub use machine::{Admission, Query, SessionStatus, StateMachine, Usage};
 pub use output::{Applied, Completed, Outcome};

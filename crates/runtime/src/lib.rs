@@ -14,6 +14,7 @@ pub mod sessions;
 pub mod sidecar;
 pub mod state_file;
 pub mod stores;
+mod streams;
 
 pub use options::Options;
 pub use sidecar::{Addresses, Sidecar, StartError, built_in_drivers};

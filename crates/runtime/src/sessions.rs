@@ -167,6 +167,13 @@ impl OpenPrimitives {
         Ok(destination)
     }
 
+    /// The store of an open primitive, or why it has none; `None` when it is not open.
+    pub(crate) fn store_of(&self, key: &PrimitiveKey) -> Option<Result<StoreId, RouteError>> {
+        let inner = self.inner.lock();
+        let route = inner.primitives.get(key)?.route.clone();
+        Some(route.map(|destination| destination.store))
+    }
+
     fn open(
         &self,
         inner: &mut Inner,

@@ -170,8 +170,12 @@ impl Sidecar {
                 serving.clone(),
             ),
         );
-        let service =
-            ApplicationService::new(Arc::clone(&stores), metrics, options.default_deadline);
+        let service = ApplicationService::new(
+            Arc::clone(&stores),
+            metrics,
+            options.default_deadline,
+            shutdown.clone(),
+        );
         let application = application_routes(service).await?;
         for bound in application_listeners {
             let connections = application::accept(bound.listener, owners.clone());

@@ -6,6 +6,7 @@ use atomix_primitives::probe::{AcquireReply, AcquireRequest, UnlockRequest};
 use prost::Message as _;
 
 use super::*;
+use crate::error::ErrorKind;
 
 const LONG: Duration = Duration::from_secs(20);
 

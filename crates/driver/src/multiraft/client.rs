@@ -11,7 +11,8 @@
 use std::sync::Arc;
 
 use atomix_proto::multiraft::v1::{
-    Cancel, CloseSession, OpenSession, Operate, Operation, Query, ReleaseOwner, request,
+    Cancel, CloseSession, FollowEvents, OpenSession, Operate, Operation, Query, ReleaseOwner,
+    request,
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -20,10 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::nodes::Nodes;
 use super::partition::{Answer, Opened, Outcome, Partition};
-use super::routing::PartitionId;
 use super::session::{Session, Ticket};
 use crate::driver::Owner;
 use crate::error::{DriverError, ErrorKind};
+use crate::spread::{Grant, Happened, PartitionId};
 
 /// One partition and the session with it.
 pub(crate) struct PartitionClient {
@@ -78,15 +79,41 @@ impl PartitionClient {
             Answer::Failed(error) => Err(error),
             Answer::Expired(reason) => Err(expired(&reason)),
             Answer::Closed => Err(closed(false)),
-            Answer::Session(_) | Answer::Done | Answer::SessionLost => Err(unexpected_answer()),
+            Answer::Events(_) | Answer::Session(_) | Answer::Done | Answer::SessionLost => {
+                Err(unexpected_answer())
+            }
         }
     }
 
+    /// What happens after a position of this incarnation, or the present position. Asking again is
+    /// always safe.
+    pub(super) async fn events(
+        &self,
+        asked: FollowEvents,
+        incarnation: u64,
+        deadline: Instant,
+    ) -> Result<Happened, DriverError> {
+        let body = || request::Body::FollowEvents(asked.clone());
+        let answered = self.partition.call(body, incarnation, deadline);
+        match answered.await.answer {
+            Answer::Events(happened) => Ok(happened),
+            Answer::SessionLost => Err(DriverError::new(
+                ErrorKind::DataLoss,
+                "the store has begun again, without what was told so far: read again",
+            )),
+            Answer::Failed(error) => Err(error),
+            Answer::Expired(reason) => Err(expired(&reason)),
+            Answer::Closed => Err(closed(false)),
+            Answer::Reply(_) | Answer::Session(_) | Answer::Done => Err(unexpected_answer()),
+        }
+    }
+
+    /// Carries out a mutation whose effect the caller may give back.
     pub(super) async fn write(
         self: &Arc<Self>,
         operation: Operation,
         deadline: Instant,
-    ) -> Result<Bytes, DriverError> {
+    ) -> Result<Granted, DriverError> {
         loop {
             let session = self.session(deadline).await?;
             let Ok(ticket) = tokio::time::timeout_at(deadline, session.begin()).await else {
@@ -108,10 +135,7 @@ impl PartitionClient {
             let answered = self.partition.call(body, session.incarnation(), deadline);
             let Outcome { answer, uncertain } = answered.await;
             match answer {
-                Answer::Reply(reply) => {
-                    withdrawal.not_needed();
-                    return Ok(reply);
-                }
+                Answer::Reply(reply) => return Ok(Granted { reply, withdrawal }),
                 Answer::Failed(error) => {
                     withdrawal.not_needed();
                     return Err(error);
@@ -137,7 +161,9 @@ impl PartitionClient {
                     withdrawal.not_needed();
                     return Err(closed(uncertain));
                 }
-                Answer::Session(_) | Answer::Done => return Err(unexpected_answer()),
+                Answer::Events(_) | Answer::Session(_) | Answer::Done => {
+                    return Err(unexpected_answer());
+                }
             }
         }
     }
@@ -178,7 +204,9 @@ impl PartitionClient {
             Answer::Failed(error) => Err(error),
             Answer::Expired(reason) => Err(expired(&reason)),
             Answer::Closed => Err(closed(false)),
-            Answer::Reply(_) | Answer::Done | Answer::SessionLost => Err(unexpected_answer()),
+            Answer::Reply(_) | Answer::Events(_) | Answer::Done | Answer::SessionLost => {
+                Err(unexpected_answer())
+            }
         }
     }
 
@@ -213,7 +241,11 @@ impl PartitionClient {
             Answer::Failed(error) => Err(error),
             Answer::Expired(reason) => Err(expired(&reason)),
             Answer::Closed => Err(closed(false)),
-            Answer::Done | Answer::SessionLost | Answer::Reply(_) | Answer::Session(_) => Ok(()),
+            Answer::Done
+            | Answer::SessionLost
+            | Answer::Reply(_)
+            | Answer::Events(_)
+            | Answer::Session(_) => Ok(()),
         }
     }
 
@@ -253,23 +285,37 @@ impl PartitionClient {
                 | Answer::Closed
                 | Answer::Failed(_)
                 | Answer::Reply(_)
+                | Answer::Events(_)
                 | Answer::Session(_) => return,
             }
         }
     }
 }
 
+/// The reply of a mutation. What it granted is given back when this is dropped.
+pub(super) struct Granted {
+    reply: Bytes,
+    withdrawal: Withdrawal,
+}
+
+impl Grant for Granted {
+    fn keep(self) -> Bytes {
+        self.withdrawal.not_needed();
+        self.reply
+    }
+}
+
 /// Withdraws an operation when it is dropped, unless its answer is known. The sequence stays open
 /// until the partition knows, so that it does not forget the operation too early.
-struct Withdrawal<'a> {
-    client: &'a Arc<PartitionClient>,
+struct Withdrawal {
+    client: Arc<PartitionClient>,
     ticket: Option<Ticket>,
 }
 
-impl<'a> Withdrawal<'a> {
-    fn of(client: &'a Arc<PartitionClient>, ticket: Ticket) -> Self {
+impl Withdrawal {
+    fn of(client: &Arc<PartitionClient>, ticket: Ticket) -> Self {
         Self {
-            client,
+            client: Arc::clone(client),
             ticket: Some(ticket),
         }
     }
@@ -283,13 +329,13 @@ impl<'a> Withdrawal<'a> {
     }
 }
 
-impl Drop for Withdrawal<'_> {
+impl Drop for Withdrawal {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket.take() else {
             return;
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let client = Arc::clone(self.client);
+            let client = Arc::clone(&self.client);
             runtime.spawn(async move { client.withdraw(ticket).await });
         }
     }

@@ -1,41 +1,45 @@
-//! A connection to one multi-raft store: sends each operation to its partition.
+//! A connection to one multi-raft store: all of its partitions.
 //!
-//! Not for sessions and what is sent again (modules `client` and `partition`).
+//! Not for what goes to which partition (module `spread`), nor for sessions and what is sent again
+//! (modules `client` and `partition`).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use atomix_primitives::{Access, Kinds};
-use atomix_proto::multiraft::v1::Operation;
+use atomix_primitives::Kinds;
+use atomix_proto::multiraft::v1::{FollowEvents, Operation};
 use bytes::Bytes;
 use futures::future::join_all;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::client::PartitionClient;
+use super::client::{Granted, PartitionClient};
 use super::config::Config;
 use super::keep_alive;
 use super::nodes::Nodes;
-use super::routing::{PartitionId, partition_of_operation};
 use super::{NO_CREDENTIALS, Security};
-use crate::driver::{Connection, ConnectionState, Invocation, Owner, StoreId};
+use crate::driver::{Connection, ConnectionState, Invocation, Owner, ReplyStream, StoreId};
 use crate::error::{DriverError, ErrorKind};
 use crate::resolver::Resolver;
+use crate::spread::{Happened, PartitionId, Partitions, Spread};
 
 /// How long `disconnect` spends on closing sessions; what it cannot close expires by itself.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A connection to a multi-raft store.
 pub(crate) struct MultiRaftConnection {
-    kinds: Arc<Kinds>,
     nodes: Arc<Nodes>,
-    partitions: Vec<Arc<PartitionClient>>,
+    partitions: Arc<AllPartitions>,
+    spread: Spread<AllPartitions>,
     closed: CancellationToken,
     /// Ends the background tasks also when the connection is dropped without a disconnect.
     _close_on_drop: DropGuard,
 }
+
+/// The clients of the partitions, in their order: partition 1 is the first.
+struct AllPartitions(Vec<Arc<PartitionClient>>);
 
 impl MultiRaftConnection {
     pub(crate) fn start(
@@ -76,21 +80,60 @@ impl MultiRaftConnection {
                 () = background => {}
             }
         });
+        let partitions = Arc::new(AllPartitions(partitions));
         Ok(Self {
-            kinds,
             nodes,
+            spread: Spread::new(kinds, Arc::clone(&partitions)),
             partitions,
             closed: closed.clone(),
             _close_on_drop: closed.drop_guard(),
         })
     }
+}
 
-    fn partition_of(&self, operation: &Operation) -> Result<&Arc<PartitionClient>, DriverError> {
-        let count = u32::try_from(self.partitions.len()).unwrap_or(u32::MAX);
-        let PartitionId(id) = partition_of_operation(operation, count);
-        self.partitions
-            .get(id as usize - 1)
-            .ok_or_else(|| DriverError::new(ErrorKind::Internal, "the store has no partitions"))
+impl Partitions for AllPartitions {
+    type Grant = Granted;
+
+    fn count(&self) -> u32 {
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+    }
+
+    async fn read(
+        &self,
+        partition: PartitionId,
+        operation: Operation,
+        deadline: Instant,
+    ) -> Result<Bytes, DriverError> {
+        self.get(partition)?.read(operation, deadline).await
+    }
+
+    async fn write(
+        &self,
+        partition: PartitionId,
+        operation: Operation,
+        deadline: Instant,
+    ) -> Result<Granted, DriverError> {
+        self.get(partition)?.write(operation, deadline).await
+    }
+
+    async fn events(
+        &self,
+        partition: PartitionId,
+        asked: FollowEvents,
+        incarnation: u64,
+        deadline: Instant,
+    ) -> Result<Happened, DriverError> {
+        let partition = self.get(partition)?;
+        partition.events(asked, incarnation, deadline).await
+    }
+}
+
+impl AllPartitions {
+    fn get(&self, PartitionId(id): PartitionId) -> Result<&Arc<PartitionClient>, DriverError> {
+        let index = (id as usize).checked_sub(1);
+        index
+            .and_then(|index| self.0.get(index))
+            .ok_or_else(|| DriverError::new(ErrorKind::Internal, "the store has no such partition"))
     }
 }
 
@@ -98,45 +141,29 @@ impl MultiRaftConnection {
 impl Connection for MultiRaftConnection {
     async fn configure(&self, config: &[u8]) -> Result<(), DriverError> {
         let config = Config::parse(config)?;
-        if config.partitions as usize != self.partitions.len() {
+        if config.partitions as usize != self.partitions.0.len() {
             return Err(DriverError::invalid(format!(
                 "config field partitions cannot change: it is {}",
-                self.partitions.len()
+                self.partitions.0.len()
             )));
         }
         self.nodes.configure(&config)?;
-        for client in &self.partitions {
+        for client in &self.partitions.0 {
             client.partition.forget_any_leader();
         }
         Ok(())
     }
 
     async fn invoke(&self, invocation: Invocation) -> Result<Bytes, DriverError> {
-        let Invocation {
-            kind,
-            primitive,
-            method,
-            request,
-            owner,
-            deadline,
-        } = invocation;
-        let operation = Operation {
-            kind,
-            primitive,
-            method,
-            request,
-            owner: owner.0,
-        };
-        self.kinds.validate(&operation).map_err(operation_error)?;
-        let client = self.partition_of(&operation)?;
-        match self.kinds.access(&operation).map_err(operation_error)? {
-            Access::Read => client.read(operation, deadline).await,
-            Access::Write => client.write(operation, deadline).await,
-        }
+        self.spread.invoke(invocation).await
+    }
+
+    async fn subscribe(&self, invocation: Invocation) -> Result<ReplyStream, DriverError> {
+        self.spread.subscribe(invocation).await
     }
 
     async fn release_owner(&self, owner: Owner, deadline: Instant) -> Result<(), DriverError> {
-        let clients = self.partitions.iter();
+        let clients = self.partitions.0.iter();
         let released = clients.map(|client| client.release_owner(owner, deadline));
         join_all(released).await.into_iter().collect()
     }
@@ -149,13 +176,15 @@ impl Connection for MultiRaftConnection {
         let deadline = Instant::now() + CLOSE_PATIENCE;
         let reached = *self.nodes.state().borrow() == ConnectionState::Connected;
         if reached && !self.closed.is_cancelled() {
-            join_all(self.partitions.iter().map(|client| client.close(deadline))).await;
+            join_all(
+                self.partitions
+                    .0
+                    .iter()
+                    .map(|client| client.close(deadline)),
+            )
+            .await;
         }
         self.closed.cancel();
         self.nodes.close();
     }
-}
-
-fn operation_error(error: atomix_primitives::OperationError) -> DriverError {
-    DriverError::new(ErrorKind::from_code(error.code.to_i32()), error.message)
 }

@@ -7,7 +7,6 @@ mod keep_alive;
 mod link;
 mod nodes;
 mod partition;
-mod routing;
 mod session;
 
 use std::sync::Arc;
@@ -18,10 +17,10 @@ use atomix_tls::{Credentials, Identity};
 
 pub use self::config::{Config, DEFAULT_NODE_PORT, Timeouts};
 use self::connection::MultiRaftConnection;
-pub use self::routing::{PartitionId, partition_of};
 use crate::driver::{Connection, Description, Driver, StoreId};
 use crate::error::DriverError;
 use crate::resolver::Resolver;
+pub use crate::spread::{PartitionId, partition_of, partition_of_key};
 
 /// Connects to stores of `atomix-node` processes.
 pub struct MultiRaftDriver {

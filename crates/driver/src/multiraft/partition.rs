@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::link::{Answered, LinkError, jittered};
 use super::nodes::Nodes;
-use super::routing::PartitionId;
 use crate::error::{DriverError, ErrorKind};
+use crate::spread::{Happened, PartitionId};
 
 const MIN_BACKOFF: Duration = Duration::from_millis(20);
 const MAX_BACKOFF: Duration = Duration::from_millis(250);
@@ -27,6 +27,8 @@ const MAX_BACKOFF: Duration = Duration::from_millis(250);
 pub(crate) enum Answer {
     /// The reply of an operation or query.
     Reply(Bytes),
+    /// What happened to a primitive, and in which incarnation of the store's data.
+    Events(Happened),
     /// The session that was opened.
     Session(Opened),
     /// Done, without a reply.
@@ -257,7 +259,7 @@ impl Partition {
         let Some(link) = self.nodes.link(target) else {
             return Step::Answered(Answer::Closed);
         };
-        let patience = self.nodes.timeouts().election;
+        let patience = self.nodes.timeouts().election + waits(&body);
         let give_up = search.deadline.min(Instant::now() + patience);
         let request = link.request(self.id.0, body, session_of);
         let answered = tokio::select! {
@@ -301,6 +303,10 @@ impl Partition {
             }
             response::Outcome::Session(id) => Answer::Session(Opened { id, incarnation }),
             response::Outcome::Reply(reply) => Answer::Reply(reply),
+            response::Outcome::Events(events) => Answer::Events(Happened {
+                events,
+                incarnation,
+            }),
             response::Outcome::Done(_) => Answer::Done,
         };
         self.set_leader(target);
@@ -377,5 +383,18 @@ impl Partition {
         if leader != target && !still_silent {
             self.set_leader(leader);
         }
+    }
+}
+
+/// How long a node that is well may take because it was asked to wait.
+fn waits(body: &request::Body) -> Duration {
+    match body {
+        request::Body::FollowEvents(asked) => Duration::from_nanos(asked.wait_nanos),
+        request::Body::OpenSession(_)
+        | request::Body::CloseSession(_)
+        | request::Body::Operate(_)
+        | request::Body::Query(_)
+        | request::Body::Cancel(_)
+        | request::Body::ReleaseOwner(_) => Duration::ZERO,
     }
 }

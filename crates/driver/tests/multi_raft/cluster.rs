@@ -5,13 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atomix_primitives::{Access, Kinds, OperationError, Outcome, StateMachine};
+use atomix_primitives::{Access, EventPosition, Kinds, OperationError, Outcome, StateMachine};
+use atomix_proto::multiraft::v1 as proto;
 use atomix_proto::multiraft::v1::command::Command as CommandKind;
 use atomix_proto::multiraft::v1::failure::Reason;
 use atomix_proto::multiraft::v1::partitions_server::{Partitions, PartitionsServer};
 use atomix_proto::multiraft::v1::{
-    Command, CommandBatch, Done, DriverMessage, ExpireSessions, Failure, KeepAliveResponse,
-    NodeHello, NodeMessage, PartitionLeader, Request, Response, request, response,
+    Command, CommandBatch, Done, DriverMessage, Events, ExpireSessions, Failure, FollowEvents,
+    KeepAliveResponse, NodeHello, NodeMessage, PartitionLeader, Request, Response, request,
+    response,
 };
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -261,6 +263,10 @@ impl Node {
                 let reply = shared.machines[&partition].1.query(&operation);
                 return Reaction::Answer(replied(reply));
             }
+            request::Body::FollowEvents(asked) => {
+                let machine = &shared.machines[&partition].1;
+                return Reaction::Answer(response::Outcome::Events(events(machine, asked)));
+            }
             request::Body::OpenSession(open) => {
                 shared.opened += 1;
                 CommandKind::OpenSession(open)
@@ -418,7 +424,31 @@ fn outcome(outcome: Outcome) -> response::Outcome {
         Outcome::Reply(reply) => replied(reply),
         Outcome::Done => response::Outcome::Done(Done {}),
         Outcome::SessionLost => response::Outcome::Failure(failure(Reason::SessionLost)),
-        Outcome::Pending => panic!("a counter does not wait"),
+        Outcome::Pending => panic!("nothing that is asked here waits"),
+    }
+}
+
+/// At once, whether there are any or not.
+fn events(machine: &StateMachine, asked: FollowEvents) -> Events {
+    let position = |position: EventPosition| proto::EventPosition {
+        operation: position.operation,
+        ordinal: position.ordinal,
+    };
+    let filter = machine.event_filter(&asked.kind, &asked.primitive, asked.key);
+    let after = asked.after.map(|after| EventPosition {
+        operation: after.operation,
+        ordinal: after.ordinal,
+    });
+    let after = after.unwrap_or_else(|| machine.event_position());
+    let read = machine.read_events(&filter.unwrap(), after).unwrap();
+    let told = read.events.into_iter().map(|event| proto::Event {
+        position: Some(position(event.position)),
+        key: event.key,
+        payload: event.payload,
+    });
+    Events {
+        events: told.collect(),
+        position: Some(position(read.through)),
     }
 }
 

@@ -12,6 +12,7 @@
 #![allow(missing_docs, unreachable_pub, reason = "tests")]
 
 mod cluster;
+mod spread;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -5,11 +5,13 @@ use std::io::{self, BufReader, Read, Write};
 use std::sync::Arc;
 
 use atomix_primitives::{
-    Applied, Kinds, OperationId, Outcome, Reply, Sequence, SessionId, Snapshot, StateMachine,
+    Applied, EventFilter, EventPosition, EventsLost, EventsRead, FollowerId, Followers, Kinds,
+    OperationId, Outcome, Reply, Sequence, SessionId, Snapshot, StateMachine,
 };
 use atomix_proto::multiraft::v1::{Command, CommandBatch, command};
 use atomix_raft::{Machine, PartitionId};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::oneshot;
 
@@ -35,6 +37,21 @@ pub(crate) enum CommandOutcome {
     Done,
 }
 
+/// What following events from a position comes to.
+pub(crate) enum Following {
+    /// Events, or none among as many as are looked at in one step.
+    Read(EventsRead),
+    /// There is none yet.
+    Waits {
+        /// To leave.
+        id: FollowerId,
+        /// There is none up to here.
+        through: EventPosition,
+        /// Gets a position before the first event; dropped when a snapshot takes the state's place.
+        call: oneshot::Receiver<EventPosition>,
+    },
+}
+
 /// The replicated state, and who on this node waits for deferred replies of it.
 pub(crate) struct PartitionMachine {
     partition: PartitionId,
@@ -43,6 +60,9 @@ pub(crate) struct PartitionMachine {
     /// Not replicated. A receiver is registered while its entry is applied, so no completion can
     /// come before it.
     waiting: HashMap<OperationId, Vec<oneshot::Sender<Reply>>>,
+    /// Not replicated. Locked while the state is read or changed, so nothing comes between the
+    /// reading and the waiting.
+    followers: Mutex<Followers<oneshot::Sender<EventPosition>>>,
     faults: Faults,
 }
 
@@ -53,6 +73,7 @@ impl PartitionMachine {
             state: StateMachine::new(Arc::clone(&kinds)),
             kinds,
             waiting: HashMap::new(),
+            followers: Mutex::default(),
             faults,
         }
     }
@@ -61,12 +82,36 @@ impl PartitionMachine {
         &self.state
     }
 
+    /// Reads events after a position, or waits for the next when there is none.
+    ///
+    /// # Errors
+    /// The ring no longer has all of them.
+    pub(crate) fn follow(
+        &self,
+        filter: &EventFilter,
+        after: EventPosition,
+    ) -> Result<Following, EventsLost> {
+        let read = self.state.read_events(filter, after)?;
+        if !read.events.is_empty() || !read.is_all {
+            return Ok(Following::Read(read));
+        }
+        let (caller, call) = oneshot::channel();
+        let through = read.through;
+        let id = self.followers.lock().add(filter.clone(), through, caller);
+        Ok(Following::Waits { id, through, call })
+    }
+
+    /// Ends a wait for events. False = it was called before.
+    pub(crate) fn leave(&self, follower: &FollowerId) -> bool {
+        self.followers.lock().remove(follower)
+    }
+
     fn output(&mut self, batch: &CommandBatch, applied: Applied) -> Output {
         let Applied {
             outcomes,
             completed,
             ended_sessions,
-            events: _,
+            events,
             freed_keys: _,
             stop: _,
         } = applied;
@@ -84,6 +129,10 @@ impl PartitionMachine {
                 Outcome::Done => CommandOutcome::Done,
             })
             .collect();
+        for (caller, before) in self.followers.get_mut().called_by(&events) {
+            // It may have left.
+            let _ = caller.send(before);
+        }
         for done in completed {
             let id = OperationId {
                 session: done.session,
@@ -159,6 +208,7 @@ impl Machine for PartitionMachine {
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         // Their completions may be among the entries that the snapshot stands for.
         self.waiting.clear();
+        self.followers.get_mut().clear();
         Ok(())
     }
 }

@@ -6,6 +6,7 @@
 mod answers;
 mod clock;
 mod deadlines;
+mod events;
 mod leadership;
 mod machine;
 mod proposer;

@@ -41,13 +41,15 @@ pub(super) enum Read {
         session: SessionId,
         ticket: KeepAliveTicket,
     },
+    /// Where the events of the partition stand.
+    Position { ticket: Ticket },
 }
 
 impl Read {
     fn size(&self) -> usize {
         match self {
             Self::Query { operation, .. } => operation.encoded_len(),
-            Self::KeepAlive { .. } => 64,
+            Self::KeepAlive { .. } | Self::Position { .. } => 64,
         }
     }
 }
@@ -113,7 +115,7 @@ impl Queue<Read> {
         let size = read.size();
         match self.try_push(read, size) {
             Ok(()) => {}
-            Err(Read::Query { ticket, .. }) => ticket.fail(no_room()),
+            Err(Read::Query { ticket, .. } | Read::Position { ticket }) => ticket.fail(no_room()),
             Err(Read::KeepAlive { ticket, .. }) => ticket.answer(Some(no_room())),
         }
     }

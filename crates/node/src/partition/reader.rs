@@ -1,4 +1,4 @@
-//! Answers what needs a confirmed leader but no log entry: queries and keep-alives.
+//! Answers what needs a confirmed leader but no log entry: queries, keep-alives and positions of events.
 //!
 //! At most one round is under way; whatever arrives meanwhile shares the next.
 
@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atomix_primitives::SessionId;
-use atomix_proto::multiraft::v1::{Failure, Operation};
+use atomix_proto::multiraft::v1::{Failure, Operation, response};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Inner;
 use super::answers;
+use super::events;
 use super::queues::{Queued, Read};
 use crate::exchange::{KeepAliveTicket, Ticket};
 
@@ -34,10 +35,12 @@ async fn answer(inner: &Arc<Inner>, round: Vec<Queued<Read>>) {
     };
     let mut queries = Vec::new();
     let mut keep_alives = Vec::new();
+    let mut positions = Vec::new();
     for read in round {
         match read.item {
             Read::Query { operation, ticket } => queries.push((operation, ticket)),
             Read::KeepAlive { session, ticket } => keep_alives.push((session, ticket)),
+            Read::Position { ticket } => positions.push(ticket),
         }
     }
     inner.metrics.count_reads(queries.len());
@@ -45,6 +48,7 @@ async fn answer(inner: &Arc<Inner>, round: Vec<Queued<Read>>) {
         Ok(()) => {
             answer_queries(inner, queries);
             answer_keep_alives(inner, keep_alives);
+            answer_positions(inner, positions);
         }
         Err(failure) => {
             for (_, ticket) in queries {
@@ -52,6 +56,9 @@ async fn answer(inner: &Arc<Inner>, round: Vec<Queued<Read>>) {
             }
             for (_, ticket) in keep_alives {
                 ticket.answer(Some(failure.clone()));
+            }
+            for ticket in positions {
+                ticket.fail(failure.clone());
             }
         }
     }
@@ -111,5 +118,17 @@ fn answer_keep_alives(inner: &Arc<Inner>, keep_alives: Vec<(SessionId, KeepAlive
     });
     for ((_, ticket), is_alive) in keep_alives.into_iter().zip(alive) {
         ticket.answer((!is_alive).then(answers::session_lost));
+    }
+}
+
+fn answer_positions(inner: &Arc<Inner>, positions: Vec<Ticket>) {
+    if positions.is_empty() {
+        return;
+    }
+    let position = inner
+        .group
+        .with_machine(|machine| machine.state().event_position());
+    for ticket in positions {
+        ticket.answer(response::Outcome::Events(events::none(position)));
     }
 }

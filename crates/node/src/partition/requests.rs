@@ -29,6 +29,7 @@ impl Partition {
         };
         let command = match body {
             request::Body::Query(query) => return self.query(query.operation, ticket),
+            request::Body::FollowEvents(asked) => return self.follow_events(asked, ticket),
             request::Body::Operate(operate) => {
                 if let Err(failure) = self.check_operate(&operate) {
                     return ticket.fail(failure);

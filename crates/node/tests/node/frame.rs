@@ -12,8 +12,10 @@ use atomix_process::logging::LogFormat;
 use atomix_proto::multiraft::v1::failure::Reason;
 use atomix_proto::multiraft::v1::node_client::NodeClient;
 use atomix_proto::multiraft::v1::{
-    BootstrapRequest, Operate, Operation, PartitionConfig, Query, RaftTimings, request, response,
+    BootstrapRequest, EventPosition, Events, FollowEvents, Operate, Operation, PartitionConfig,
+    Query, RaftTimings, request, response,
 };
+use atomix_proto::runtime::topic::v1::{PublishRequest, SubscribeResponse};
 use prost::Message;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -123,6 +125,63 @@ impl Single {
     }
 }
 
+impl Single {
+    async fn publish(&self, sequence: u64, payload: Vec<u8>) {
+        let publish = PublishRequest {
+            id: None,
+            payload: payload.into(),
+        };
+        let operate = Operate {
+            session: self.session,
+            sequence,
+            acknowledged: sequence - 1,
+            operation: Some(Operation {
+                kind: "topic".to_owned(),
+                primitive: "news".to_owned(),
+                method: "Publish".to_owned(),
+                request: publish.encode_to_vec().into(),
+                owner: 0,
+            }),
+            ..Operate::default()
+        };
+        let answer = self.stream.call(1, request::Body::Operate(operate)).await;
+        answer.unwrap();
+    }
+
+    async fn follow(
+        &self,
+        kind: &str,
+        after: Option<EventPosition>,
+        wait: Duration,
+    ) -> Result<Events, NoReply> {
+        let follow = FollowEvents {
+            kind: kind.to_owned(),
+            primitive: "news".to_owned(),
+            key: None,
+            after,
+            wait_nanos: u64::try_from(wait.as_nanos()).unwrap(),
+        };
+        match self
+            .stream
+            .call(1, request::Body::FollowEvents(follow))
+            .await?
+        {
+            response::Outcome::Events(events) => Ok(events),
+            other => panic!("FollowEvents was answered {other:?}"),
+        }
+    }
+}
+
+fn operation(events: &Events) -> u64 {
+    events.position.unwrap().operation
+}
+
+fn offsets(events: &Events) -> Vec<u64> {
+    let offset = |payload| SubscribeResponse::decode(payload).unwrap().offset;
+    let events = events.events.iter();
+    events.map(|event| offset(event.payload.clone())).collect()
+}
+
 fn probe(method: &str, owner: u64, request: &impl Message) -> Operation {
     Operation {
         kind: "probe".to_owned(),
@@ -215,5 +274,48 @@ async fn an_operation_that_waits_is_answered_when_a_later_one_completes_it() {
     let (left, right) = (left.unwrap(), right.unwrap());
     assert_eq!(left.token, right.token);
     assert!(left.token > first.token);
+    single.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happens_is_told_at_once_or_when_it_happens_until_it_is_forgotten() {
+    let single = Single::start().await;
+    let short = Duration::from_millis(50);
+    let long = Duration::from_secs(2);
+    let unknown = single.follow("sundial", None, short).await.unwrap_err();
+    assert_eq!(
+        code(&unknown),
+        (Some(Reason::Operation), Code::Unimplemented)
+    );
+
+    let start = single.follow("topic", None, long).await.unwrap();
+    assert_eq!(start.events, []);
+    let nothing = single.follow("topic", start.position, short).await.unwrap();
+    assert_eq!(nothing.events, []);
+    // Somebody waits, and something else happens first.
+    let (told, ()) = tokio::join!(single.follow("topic", nothing.position, long), async {
+        let put = PutRequest::default();
+        single.operate::<Item>(1, 0, "Put", put).await.unwrap();
+        single.publish(2, b"one".to_vec()).await;
+    });
+    let told = told.unwrap();
+    assert_eq!(offsets(&told), [1]);
+    single.publish(3, b"two".to_vec()).await;
+    let after_one = single.follow("topic", told.position, long).await.unwrap();
+    assert_eq!(offsets(&after_one), [2]);
+    let all = single.follow("topic", start.position, long).await.unwrap();
+    assert_eq!(offsets(&all), [1, 2]);
+    let none = single.follow("topic", all.position, short).await.unwrap();
+    assert!(none.events.is_empty() && operation(&none) >= operation(&all));
+
+    // More than the ring holds.
+    for sequence in 4..24 {
+        single.publish(sequence, vec![0; 1_000_000]).await;
+    }
+    let lost = single
+        .follow("topic", start.position, long)
+        .await
+        .unwrap_err();
+    assert_eq!(code(&lost), (Some(Reason::Operation), Code::DataLoss));
     single.stop().await;
 }

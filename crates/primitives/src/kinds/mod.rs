@@ -1,8 +1,20 @@
 //! The registry of kinds.
 
 pub mod counter;
+pub mod countermap;
+pub mod election;
+pub mod indexedmap;
+mod keyed;
+pub mod list;
+pub mod lock;
+pub mod map;
+pub mod multimap;
 #[cfg(any(test, feature = "test-kind"))]
 pub mod probe;
+pub mod set;
+pub mod topic;
+pub mod value;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -28,7 +40,18 @@ pub struct Kinds {
 impl Kinds {
     /// The kinds of a production node.
     pub fn standard() -> Self {
-        Self::empty().with::<counter::Counter>()
+        Self::empty()
+            .with::<counter::Counter>()
+            .with::<countermap::CounterMap>()
+            .with::<election::Election>()
+            .with::<indexedmap::IndexedMap>()
+            .with::<list::List>()
+            .with::<lock::Lock>()
+            .with::<map::Map>()
+            .with::<multimap::MultiMap>()
+            .with::<set::Set>()
+            .with::<topic::Topic>()
+            .with::<value::Value>()
     }
 
     /// No kind at all.
@@ -103,17 +126,27 @@ impl Kinds {
         self.version_needed(operation).map(|_| ())
     }
 
-    /// Checks an operation and tells the active version from which it can be applied.
-    pub(crate) fn version_needed(&self, operation: &Operation) -> Result<u32, OperationError> {
-        self.access(operation)?;
-        if operation.primitive.is_empty() {
+    /// Checks what names a primitive.
+    ///
+    /// # Errors
+    /// UNIMPLEMENTED for a kind that is not here; INVALID_ARGUMENT for a name that is empty or long.
+    pub fn validate_primitive(&self, kind: &str, name: &str) -> Result<(), OperationError> {
+        self.get(kind)?;
+        if name.is_empty() {
             return Err(OperationError::invalid("primitive: the name is empty"));
         }
-        if operation.primitive.len() > MAX_NAME_BYTES {
+        if name.len() > MAX_NAME_BYTES {
             return Err(OperationError::invalid(format!(
                 "primitive: the name is longer than {MAX_NAME_BYTES} bytes"
             )));
         }
+        Ok(())
+    }
+
+    /// Checks an operation and tells the active version from which it can be applied.
+    pub(crate) fn version_needed(&self, operation: &Operation) -> Result<u32, OperationError> {
+        self.access(operation)?;
+        self.validate_primitive(&operation.kind, &operation.primitive)?;
         self.get(&operation.kind)?
             .version_needed(&operation.method, &operation.request)
     }

@@ -301,9 +301,25 @@ impl StateMachine {
         self.state.events.after(position)
     }
 
+    pub(crate) fn kinds(&self) -> &Kinds {
+        &self.kinds
+    }
+
     /// The state as of the last applied entry, in constant time.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::new(self.state.clone())
+    }
+
+    /// A copy as of the last applied entry, in constant time: whoever reads a primitive page by page
+    /// asks it, so that all pages are of one point of the log. A page that waits for a key waits in
+    /// it for ever: wait for the key at the original and read from a new copy.
+    #[must_use]
+    pub fn frozen(&self) -> Self {
+        Self {
+            kinds: self.kinds.clone(),
+            state: self.state.clone(),
+            stopped: self.stopped.clone(),
+        }
     }
 
     /// The state machine that a snapshot was taken of. The reader should be buffered; nothing behind

@@ -272,15 +272,24 @@ pub(super) fn read(
 ) -> Result<Answer, OperationError> {
     let now = state.time;
     let (method, request) = (&operation.method, &operation.request);
+    let operation = state.counter;
     match state.primitives.get(key) {
         Some(instance) => {
             let intents = Some(&instance.intents);
-            let view = View { now, intents };
+            let view = View {
+                now,
+                operation,
+                intents,
+            };
             instance.primitive().query(method, request, &view)
         }
         None => {
             let (_, absent) = kinds.create(key.kind).ok_or_else(|| no_kind(key.kind))?;
-            let view = View { now, intents: None };
+            let view = View {
+                now,
+                operation,
+                intents: None,
+            };
             absent.query(method, request, &view)
         }
     }

@@ -6,7 +6,7 @@ use crate::session::Entry;
 use crate::{OperationId, PrimitiveKey, SessionId, StateMachine};
 
 /// Panics with what disagrees.
-pub(super) fn check(machine: &StateMachine) {
+pub(crate) fn check(machine: &StateMachine) {
     let state = &machine.state;
 
     let mut touched: BTreeSet<(SessionId, PrimitiveKey)> = BTreeSet::new();

@@ -15,8 +15,11 @@ mod intents;
 mod ownership;
 mod random;
 mod replay;
+pub(crate) mod rules;
 mod sessions;
 mod snapshots;
-mod support;
+pub(crate) mod support;
 mod timers;
 mod versions;
+
+pub(crate) use consistency::check as check_consistency;

@@ -10,7 +10,15 @@ use super::support::*;
 use crate::SessionId;
 
 pub(super) fn batches(count: usize) -> impl Strategy<Value = Vec<CommandBatch>> {
-    proptest::collection::vec(entry(), 1..count).prop_map(|entries| {
+    batches_of(count, an_operation().boxed())
+}
+
+/// The same with other operations.
+pub(super) fn batches_of(
+    count: usize,
+    operation: BoxedStrategy<Operation>,
+) -> impl Strategy<Value = Vec<CommandBatch>> {
+    proptest::collection::vec(entry(operation), 1..count).prop_map(|entries| {
         let mut time = Duration::ZERO;
         let mut batches = Vec::new();
         for (later, commands) in entries {
@@ -21,8 +29,13 @@ pub(super) fn batches(count: usize) -> impl Strategy<Value = Vec<CommandBatch>> 
     })
 }
 
-fn entry() -> impl Strategy<Value = (u64, Vec<command::Command>)> {
-    (0_u64..400, proptest::collection::vec(command(), 0..5))
+fn entry(
+    operation: BoxedStrategy<Operation>,
+) -> impl Strategy<Value = (u64, Vec<command::Command>)> {
+    (
+        0_u64..400,
+        proptest::collection::vec(command(operation), 0..5),
+    )
 }
 
 /// Ids of sessions are numbers of the operation counter: small ones are likely to have been given.
@@ -30,12 +43,12 @@ fn session() -> impl Strategy<Value = SessionId> {
     (0_u64..6).prop_map(SessionId)
 }
 
-fn command() -> impl Strategy<Value = command::Command> {
+fn command(operation: BoxedStrategy<Operation>) -> impl Strategy<Value = command::Command> {
     prop_oneof![
         3 => Just(open_session()),
         1 => session().prop_map(close),
         1 => proptest::collection::vec(session(), 0..3).prop_map(|ids| expire(&ids)),
-        30 => operating(),
+        30 => operating(operation),
         3 => (session(), 0_u64..24).prop_map(|(id, sequence)| cancel(id, sequence)),
         2 => (session(), 0_u64..4).prop_map(|(id, owner)| release_owner(id, owner)),
         1 => Just(command::Command::Tick(Tick {})),
@@ -43,10 +56,10 @@ fn command() -> impl Strategy<Value = command::Command> {
     ]
 }
 
-fn operating() -> impl Strategy<Value = command::Command> {
+fn operating(operation: BoxedStrategy<Operation>) -> impl Strategy<Value = command::Command> {
     let acknowledged = prop_oneof![4 => Just(0_u64), 1 => 0_u64..12, 1 => any::<u64>()];
     let open = proptest::collection::vec(0_u64..24, 0..4);
-    let operation = proptest::option::weighted(0.98, an_operation());
+    let operation = proptest::option::weighted(0.98, owned_or_damaged(operation));
     (session(), 0_u64..24, acknowledged, open, operation).prop_map(
         |(session, sequence, acknowledged, open, operation)| {
             command::Command::Operate(Operate {
@@ -65,7 +78,7 @@ fn an_operation() -> impl Strategy<Value = Operation> {
     let keys = || proptest::collection::vec(key(), 0..3);
     let delta = prop_oneof![-3_i64..4, any::<i64>()];
     let ttl = prop_oneof![Just(0_u64), 1_u64..2_000, Just(u64::MAX / 1_000_000)];
-    let well_formed = prop_oneof![
+    prop_oneof![
         (select(vec!["one", "two"]), delta).prop_map(|(name, delta)| increment(name, delta)),
         (key(), ttl).prop_map(|(key, ttl)| put_with_ttl(key, "v", Duration::from_millis(ttl))),
         key().prop_map(get),
@@ -79,10 +92,14 @@ fn an_operation() -> impl Strategy<Value = Operation> {
             &keys,
             commit
         )),
-    ];
+    ]
+}
+
+/// Adds an owner to those that have none, and makes the request of a few arbitrary bytes.
+fn owned_or_damaged(operation: BoxedStrategy<Operation>) -> impl Strategy<Value = Operation> {
     let garbage = proptest::collection::vec(any::<u8>(), 0..20);
     (
-        well_formed,
+        operation,
         0_u64..4,
         proptest::option::weighted(0.05, garbage),
     )

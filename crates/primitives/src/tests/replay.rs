@@ -14,25 +14,11 @@ use crate::{Applied, OperationId, Outcome, Reply, Sequence, SessionId, StateMach
 
 proptest! {
     #[test]
-    fn replicas_agree_at_every_entry_also_one_restored_in_the_middle(
+    fn replicas_agree_at_every_entry_also_one_that_is_restored_now_and_then(
         log in batches(60),
         restore_at in 0_usize..60,
     ) {
-        let mut steady = StateMachine::new(kinds());
-        let mut restarted = StateMachine::new(kinds());
-        for (position, batch) in log.iter().enumerate() {
-            if position == restore_at {
-                let bytes = snapshot_bytes(&restarted);
-                restarted = StateMachine::restore(kinds(), &mut bytes.as_slice()).unwrap();
-                prop_assert_eq!(&snapshot_bytes(&restarted), &bytes);
-            }
-            let index = position as u64 + 1;
-            prop_assert_eq!(steady.apply(index, batch), restarted.apply(index, batch));
-            prop_assert_eq!(snapshot_bytes(&steady), snapshot_bytes(&restarted));
-            prop_assert_eq!(steady.usage(), restarted.usage());
-            check(&steady);
-            check(&restarted);
-        }
+        replicas_agree(&log, restore_at)?;
     }
 
     #[test]
@@ -186,6 +172,27 @@ proptest! {
         let restored = StateMachine::restore(kinds(), &mut bytes.as_slice()).unwrap();
         prop_assert_eq!(snapshot_bytes(&restored), bytes);
     }
+}
+
+/// Two replicas apply the same log, one of them restored from its own snapshot at this entry and
+/// again every eight entries.
+pub(crate) fn replicas_agree(log: &[CommandBatch], restore_at: usize) -> Result<(), TestCaseError> {
+    let mut steady = StateMachine::new(kinds());
+    let mut restarted = StateMachine::new(kinds());
+    for (position, batch) in log.iter().enumerate() {
+        if position >= restore_at && (position - restore_at).is_multiple_of(8) {
+            let bytes = snapshot_bytes(&restarted);
+            restarted = StateMachine::restore(kinds(), &mut bytes.as_slice()).unwrap();
+            prop_assert_eq!(&snapshot_bytes(&restarted), &bytes);
+        }
+        let index = position as u64 + 1;
+        prop_assert_eq!(steady.apply(index, batch), restarted.apply(index, batch));
+        prop_assert_eq!(snapshot_bytes(&steady), snapshot_bytes(&restarted));
+        prop_assert_eq!(steady.usage(), restarted.usage());
+        check(&steady);
+        check(&restarted);
+    }
+    Ok(())
 }
 
 /// What the clients of an entry were told for good. Cancelling may change an answer.

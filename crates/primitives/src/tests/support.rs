@@ -18,19 +18,19 @@ use crate::{
     StateMachine,
 };
 
-pub(super) struct Partition {
-    pub(super) machine: StateMachine,
-    pub(super) index: u64,
-    pub(super) time: Duration,
-    pub(super) next_sequence: u64,
+pub(crate) struct Partition {
+    pub(crate) machine: StateMachine,
+    pub(crate) index: u64,
+    pub(crate) time: Duration,
+    pub(crate) next_sequence: u64,
 }
 
-pub(super) fn kinds() -> Arc<Kinds> {
+pub(crate) fn kinds() -> Arc<Kinds> {
     Arc::new(Kinds::with_test_kind())
 }
 
 impl Partition {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             machine: StateMachine::new(kinds()),
             index: 0,
@@ -40,30 +40,30 @@ impl Partition {
     }
 
     /// The same partition, restored from its own snapshot.
-    pub(super) fn restored(&self) -> Self {
+    pub(crate) fn restored(&self) -> Self {
         Self {
             machine: StateMachine::restore(kinds(), &mut self.bytes().as_slice()).unwrap(),
             ..*self
         }
     }
 
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         snapshot_bytes(&self.machine)
     }
 
-    pub(super) fn apply(&mut self, commands: Vec<command::Command>) -> Applied {
+    pub(crate) fn apply(&mut self, commands: Vec<command::Command>) -> Applied {
         self.index += 1;
         self.machine.apply(self.index, &batch(self.time, commands))
     }
 
-    pub(super) fn one(&mut self, command: command::Command) -> Outcome {
+    pub(crate) fn one(&mut self, command: command::Command) -> Outcome {
         let mut applied = self.apply(vec![command]);
         assert_eq!(applied.stop, None);
         assert_eq!(applied.outcomes.len(), 1);
         applied.outcomes.remove(0)
     }
 
-    pub(super) fn open(&mut self) -> SessionId {
+    pub(crate) fn open(&mut self) -> SessionId {
         match self.one(open_session()) {
             Outcome::Session(session) => session,
             other => panic!("opening a session came out as {other:?}"),
@@ -71,32 +71,32 @@ impl Partition {
     }
 
     /// Runs an operation under a sequence that nobody else uses.
-    pub(super) fn run(&mut self, session: SessionId, operation: Operation) -> Reply {
+    pub(crate) fn run(&mut self, session: SessionId, operation: Operation) -> Reply {
         match self.try_run(session, operation) {
             Outcome::Reply(reply) => reply,
             other => panic!("the operation came out as {other:?}"),
         }
     }
 
-    pub(super) fn try_run(&mut self, session: SessionId, operation: Operation) -> Outcome {
+    pub(crate) fn try_run(&mut self, session: SessionId, operation: Operation) -> Outcome {
         self.next_sequence += 1;
         let sequence = self.next_sequence;
         self.one(operate(session, sequence, 0, operation))
     }
 
-    pub(super) fn tick(&mut self, after: Duration) -> Applied {
+    pub(crate) fn tick(&mut self, after: Duration) -> Applied {
         self.time += after;
         self.apply(vec![command::Command::Tick(Tick {})])
     }
 }
 
-pub(super) fn snapshot_bytes(machine: &StateMachine) -> Vec<u8> {
+pub(crate) fn snapshot_bytes(machine: &StateMachine) -> Vec<u8> {
     let mut bytes = Vec::new();
     machine.snapshot().write(&mut bytes).unwrap();
     bytes
 }
 
-pub(super) fn batch(time: Duration, commands: Vec<command::Command>) -> CommandBatch {
+pub(crate) fn batch(time: Duration, commands: Vec<command::Command>) -> CommandBatch {
     CommandBatch {
         time_nanos: time.as_nanos() as u64,
         wall_time_millis: 1_700_000_000_000,
@@ -109,23 +109,23 @@ pub(super) fn batch(time: Duration, commands: Vec<command::Command>) -> CommandB
     }
 }
 
-pub(super) fn open_session() -> command::Command {
+pub(crate) fn open_session() -> command::Command {
     command::Command::OpenSession(OpenSession {
         timeout_nanos: 30_000_000_000,
         client: "a test".to_owned(),
     })
 }
 
-pub(super) fn close(session: SessionId) -> command::Command {
+pub(crate) fn close(session: SessionId) -> command::Command {
     command::Command::CloseSession(CloseSession { session: session.0 })
 }
 
-pub(super) fn expire(sessions: &[SessionId]) -> command::Command {
+pub(crate) fn expire(sessions: &[SessionId]) -> command::Command {
     let sessions = sessions.iter().map(|session| session.0).collect();
     command::Command::ExpireSessions(ExpireSessions { sessions })
 }
 
-pub(super) fn operate(
+pub(crate) fn operate(
     session: SessionId,
     sequence: u64,
     acknowledged: u64,
@@ -134,7 +134,7 @@ pub(super) fn operate(
     operate_with_open(session, sequence, acknowledged, &[], operation)
 }
 
-pub(super) fn operate_with_open(
+pub(crate) fn operate_with_open(
     session: SessionId,
     sequence: u64,
     acknowledged: u64,
@@ -150,25 +150,25 @@ pub(super) fn operate_with_open(
     })
 }
 
-pub(super) fn cancel(session: SessionId, sequence: u64) -> command::Command {
+pub(crate) fn cancel(session: SessionId, sequence: u64) -> command::Command {
     command::Command::Cancel(Cancel {
         session: session.0,
         sequence,
     })
 }
 
-pub(super) fn release_owner(session: SessionId, owner: u64) -> command::Command {
+pub(crate) fn release_owner(session: SessionId, owner: u64) -> command::Command {
     command::Command::ReleaseOwner(ReleaseOwner {
         session: session.0,
         owner,
     })
 }
 
-pub(super) fn set_limits(limits: SetLimits) -> command::Command {
+pub(crate) fn set_limits(limits: SetLimits) -> command::Command {
     command::Command::SetLimits(limits)
 }
 
-pub(super) fn operation(
+pub(crate) fn operation(
     kind: &str,
     primitive: &str,
     method: &str,
@@ -184,23 +184,23 @@ pub(super) fn operation(
     }
 }
 
-pub(super) fn increment(name: &str, delta: i64) -> Operation {
+pub(crate) fn increment(name: &str, delta: i64) -> Operation {
     let request = IncrementRequest { id: None, delta };
     operation("counter", name, "Increment", 0, &request)
 }
 
-pub(super) fn counter_value(machine: &StateMachine, name: &str) -> i64 {
+pub(crate) fn counter_value(machine: &StateMachine, name: &str) -> i64 {
     let get = operation("counter", name, "Get", 0, &GetRequest { id: None });
     GetResponse::decode(machine.query(&get).unwrap())
         .unwrap()
         .value
 }
 
-pub(super) fn put(key: &str, value: &str) -> Operation {
+pub(crate) fn put(key: &str, value: &str) -> Operation {
     put_with_ttl(key, value, Duration::ZERO)
 }
 
-pub(super) fn put_with_ttl(key: &str, value: &str, ttl: Duration) -> Operation {
+pub(crate) fn put_with_ttl(key: &str, value: &str, ttl: Duration) -> Operation {
     let request = PutRequest {
         key: key.to_owned().into(),
         value: value.to_owned().into(),
@@ -209,21 +209,21 @@ pub(super) fn put_with_ttl(key: &str, value: &str, ttl: Duration) -> Operation {
     operation("probe", "p", "Put", 0, &request)
 }
 
-pub(super) fn get(key: &str) -> Operation {
+pub(crate) fn get(key: &str) -> Operation {
     let key = key.to_owned().into();
     operation("probe", "p", "Get", 0, &KeyRequest { key })
 }
 
-pub(super) fn remove(key: &str) -> Operation {
+pub(crate) fn remove(key: &str) -> Operation {
     let key = key.to_owned().into();
     operation("probe", "p", "Remove", 0, &KeyRequest { key })
 }
 
-pub(super) fn acquire(owner: u64) -> Operation {
+pub(crate) fn acquire(owner: u64) -> Operation {
     acquire_within(owner, Duration::ZERO)
 }
 
-pub(super) fn acquire_within(owner: u64, timeout: Duration) -> Operation {
+pub(crate) fn acquire_within(owner: u64, timeout: Duration) -> Operation {
     let timeout_nanos = timeout.as_nanos() as u64;
     operation(
         "probe",
@@ -234,15 +234,15 @@ pub(super) fn acquire_within(owner: u64, timeout: Duration) -> Operation {
     )
 }
 
-pub(super) fn unlock(owner: u64) -> Operation {
+pub(crate) fn unlock(owner: u64) -> Operation {
     operation("probe", "p", "Unlock", owner, &UnlockRequest {})
 }
 
-pub(super) fn prepare(transaction: u64, keys: &[&str], value: &str) -> Operation {
+pub(crate) fn prepare(transaction: u64, keys: &[&str], value: &str) -> Operation {
     transaction_step("Prepare", transaction, keys, value, false)
 }
 
-pub(super) fn finish(transaction: u64, keys: &[&str], commit: bool) -> Operation {
+pub(crate) fn finish(transaction: u64, keys: &[&str], commit: bool) -> Operation {
     transaction_step("Finish", transaction, keys, "", commit)
 }
 
@@ -264,22 +264,22 @@ fn transaction_step(
     operation("probe", "p", method, 0, &request)
 }
 
-pub(super) fn item(reply: Reply) -> Item {
+pub(crate) fn item(reply: Reply) -> Item {
     Item::decode(reply.unwrap()).unwrap()
 }
 
-pub(super) fn token(reply: Reply) -> u64 {
+pub(crate) fn token(reply: Reply) -> u64 {
     AcquireReply::decode(reply.unwrap()).unwrap().token
 }
 
-pub(super) fn code(reply: &Reply) -> Option<ErrorCode> {
+pub(crate) fn code(reply: &Reply) -> Option<ErrorCode> {
     reply
         .as_ref()
         .err()
         .map(|error: &OperationError| error.code)
 }
 
-pub(super) fn completed(applied: &Applied, session: SessionId, sequence: u64) -> Option<Reply> {
+pub(crate) fn completed(applied: &Applied, session: SessionId, sequence: u64) -> Option<Reply> {
     applied
         .completed
         .iter()

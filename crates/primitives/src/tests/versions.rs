@@ -141,7 +141,10 @@ fn every_method_of_every_kind_is_parsed() {
     for kind in kinds.names() {
         for method in kinds.methods(kind) {
             let operation = operation(kind, "p", method.name, 1, &());
-            assert_eq!(kinds.validate(&operation), Ok(()), "{kind} {}", method.name);
+            // An empty request lacks what some methods need; none may be unknown.
+            let refused = kinds.validate(&operation).err().map(|error| error.code);
+            let allowed = matches!(refused, None | Some(ErrorCode::InvalidArgument));
+            assert!(allowed, "{kind} {}: {refused:?}", method.name);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The kinds of primitives in the application API: how their services are called, and what their
-//! configuration looks like on the wire. A new kind is one line here.
+//! configuration looks like on the wire. What is not named here does not exist: what runtimes ask
+//! storage nodes for beside it is no method of the application API.
 
 /// What a kind's `Config` message holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,10 @@ pub(crate) struct Kind {
     /// The service that creates and closes primitives.
     pub(crate) plural: &'static str,
     pub(crate) config: ConfigShape,
+    /// Its methods that are answered once, but for Create and Close.
+    methods: &'static [&'static str],
+    /// Its methods that are answered with a stream.
+    streams: &'static [&'static str],
     /// The methods whose effect belongs to the application connection that called them.
     pub(crate) owning: &'static [&'static str],
 }
@@ -30,74 +35,163 @@ const KEY_LOCKS: &[&str] = &["Lock", "Unlock"];
 const CANDIDACIES: &[&str] = &["Enter", "Withdraw"];
 
 pub(crate) const KINDS: &[Kind] = &[
-    kind("counter", "Counter", "Counters", ConfigShape::Cache, &[]),
-    kind(
-        "countermap",
-        "CounterMap",
-        "CounterMaps",
-        ConfigShape::SizedCache,
-        KEY_LOCKS,
-    ),
-    kind(
-        "election",
-        "LeaderElection",
-        "LeaderElections",
-        ConfigShape::Cache,
-        CANDIDACIES,
-    ),
-    kind(
-        "indexedmap",
-        "IndexedMap",
-        "IndexedMaps",
-        ConfigShape::SizedCache,
-        &[],
-    ),
-    kind("list", "List", "Lists", ConfigShape::SizedCache, &[]),
-    kind("lock", "Lock", "Locks", ConfigShape::Empty, KEY_LOCKS),
-    kind("map", "Map", "Maps", ConfigShape::SizedCache, KEY_LOCKS),
-    kind(
-        "multimap",
-        "MultiMap",
-        "MultiMaps",
-        ConfigShape::SizedCache,
-        &[],
-    ),
-    kind("set", "Set", "Sets", ConfigShape::SizedCache, &[]),
-    kind("topic", "Topic", "Topics", ConfigShape::Empty, &[]),
-    kind("value", "Value", "Values", ConfigShape::Cache, &[]),
-];
-
-const fn kind(
-    name: &'static str,
-    singular: &'static str,
-    plural: &'static str,
-    config: ConfigShape,
-    owning: &'static [&'static str],
-) -> Kind {
     Kind {
-        name,
-        singular,
-        plural,
-        config,
-        owning,
-    }
-}
+        name: "counter",
+        singular: "Counter",
+        plural: "Counters",
+        config: ConfigShape::Cache,
+        methods: &["Set", "Update", "Get", "Increment", "Decrement"],
+        streams: &[],
+        owning: &[],
+    },
+    Kind {
+        name: "countermap",
+        singular: "CounterMap",
+        plural: "CounterMaps",
+        config: ConfigShape::SizedCache,
+        methods: &[
+            "Size",
+            "Set",
+            "Insert",
+            "Update",
+            "Increment",
+            "Decrement",
+            "Get",
+            "Remove",
+            "Clear",
+            "Lock",
+            "Unlock",
+        ],
+        streams: &["Events", "Entries"],
+        owning: KEY_LOCKS,
+    },
+    Kind {
+        name: "election",
+        singular: "LeaderElection",
+        plural: "LeaderElections",
+        config: ConfigShape::Cache,
+        methods: &[
+            "Enter", "Withdraw", "Anoint", "Promote", "Demote", "Evict", "GetTerm",
+        ],
+        streams: &["Watch"],
+        owning: CANDIDACIES,
+    },
+    Kind {
+        name: "indexedmap",
+        singular: "IndexedMap",
+        plural: "IndexedMaps",
+        config: ConfigShape::SizedCache,
+        methods: &[
+            "Size",
+            "Append",
+            "Update",
+            "Get",
+            "FirstEntry",
+            "LastEntry",
+            "PrevEntry",
+            "NextEntry",
+            "Remove",
+            "Clear",
+        ],
+        streams: &["Events", "Entries"],
+        owning: &[],
+    },
+    Kind {
+        name: "list",
+        singular: "List",
+        plural: "Lists",
+        config: ConfigShape::SizedCache,
+        methods: &["Size", "Append", "Insert", "Get", "Set", "Remove", "Clear"],
+        streams: &["Events", "Items"],
+        owning: &[],
+    },
+    Kind {
+        name: "lock",
+        singular: "Lock",
+        plural: "Locks",
+        config: ConfigShape::Empty,
+        methods: &["Lock", "Unlock", "GetLock"],
+        streams: &[],
+        owning: KEY_LOCKS,
+    },
+    Kind {
+        name: "map",
+        singular: "Map",
+        plural: "Maps",
+        config: ConfigShape::SizedCache,
+        methods: &[
+            "Size", "Put", "Insert", "Update", "Get", "Remove", "Clear", "Lock", "Unlock", "Commit",
+        ],
+        streams: &["Events", "Entries"],
+        owning: KEY_LOCKS,
+    },
+    Kind {
+        name: "multimap",
+        singular: "MultiMap",
+        plural: "MultiMaps",
+        config: ConfigShape::SizedCache,
+        methods: &[
+            "Size",
+            "Put",
+            "PutAll",
+            "PutEntries",
+            "Replace",
+            "Contains",
+            "Get",
+            "Remove",
+            "RemoveAll",
+            "RemoveEntries",
+            "Clear",
+        ],
+        streams: &["Events", "Entries"],
+        owning: &[],
+    },
+    Kind {
+        name: "set",
+        singular: "Set",
+        plural: "Sets",
+        config: ConfigShape::SizedCache,
+        methods: &["Size", "Contains", "Add", "Remove", "Clear"],
+        streams: &["Events", "Elements"],
+        owning: &[],
+    },
+    Kind {
+        name: "topic",
+        singular: "Topic",
+        plural: "Topics",
+        config: ConfigShape::Empty,
+        methods: &["Publish"],
+        streams: &["Subscribe"],
+        owning: &[],
+    },
+    Kind {
+        name: "value",
+        singular: "Value",
+        plural: "Values",
+        config: ConfigShape::Cache,
+        methods: &["Set", "Insert", "Update", "Get", "Delete"],
+        streams: &["Watch", "Events"],
+        owning: &[],
+    },
+];
 
 /// What a call is about.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Call<'a> {
+pub(crate) enum Call {
     /// Opens a primitive.
     Create(&'static Kind),
     /// Ends the caller's use of a primitive.
     Close(&'static Kind),
     /// An operation on a primitive.
-    Operation(&'static Kind, &'a str),
+    Operation(&'static Kind, &'static str),
+    /// An operation on a primitive that is answered with a stream.
+    Stream(&'static Kind, &'static str),
 }
 
-impl<'a> Call<'a> {
+impl Call {
     /// Reads the path of an HTTP request: `/atomix.runtime.counter.v1.Counter/Increment`. `None` =
     /// no such service or method.
-    pub(crate) fn parse(path: &'a str) -> Option<Self> {
+    pub(crate) fn parse(path: &str) -> Option<Self> {
         let (service, method) = path.strip_prefix('/')?.split_once('/')?;
         let (package, service) = service
             .strip_prefix("atomix.runtime.")?
@@ -110,8 +204,12 @@ impl<'a> Call<'a> {
             ("Close", service) if service == kind.singular || service == kind.plural => {
                 Some(Self::Close(kind))
             }
-            (method, service) if service == kind.singular && !method.is_empty() => {
-                Some(Self::Operation(kind, method))
+            (method, service) if service == kind.singular => {
+                let named = |known: &&&'static str| **known == method;
+                let operation = kind.methods.iter().find(named);
+                let operation = operation.map(|method| Self::Operation(kind, method));
+                let stream = || kind.streams.iter().find(named);
+                operation.or_else(|| stream().map(|method| Self::Stream(kind, method)))
             }
             _ => None,
         }
@@ -119,7 +217,10 @@ impl<'a> Call<'a> {
 
     pub(crate) fn kind(&self) -> &'static Kind {
         match self {
-            Self::Create(kind) | Self::Close(kind) | Self::Operation(kind, _) => kind,
+            Self::Create(kind)
+            | Self::Close(kind)
+            | Self::Operation(kind, _)
+            | Self::Stream(kind, _) => kind,
         }
     }
 }
@@ -142,25 +243,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_names_exactly_the_services_of_the_protocol() {
+    fn the_table_names_exactly_the_methods_of_the_protocol() {
         let set = FileDescriptorSet::decode(atomix_proto::FILE_DESCRIPTOR_SET).unwrap();
-        let mut specified: Vec<String> = set
-            .file
-            .iter()
-            .flat_map(|file| {
-                file.service
-                    .iter()
-                    .map(move |service| format!("{}.{}", file.package(), service.name()))
-            })
-            .filter(|name| {
-                name.starts_with("atomix.runtime.") && !name.starts_with("atomix.runtime.v1.")
-            })
-            .collect();
-        let mut served: Vec<String> = service_names().collect();
+        let mut specified = Vec::new();
+        for file in &set.file {
+            let package = file.package();
+            if !package.starts_with("atomix.runtime.") || package == "atomix.runtime.v1" {
+                continue;
+            }
+            for service in &file.service {
+                for method in &service.method {
+                    let path = format!("/{package}.{}/{}", service.name(), method.name());
+                    specified.push((path, method.server_streaming()));
+                }
+            }
+        }
+        let mut served = Vec::new();
+        for kind in KINDS {
+            let path =
+                |service, method| format!("/atomix.runtime.{}.v1.{service}/{method}", kind.name);
+            for service in [kind.singular, kind.plural] {
+                served.push((path(service, "Create"), false));
+                served.push((path(service, "Close"), false));
+            }
+            let once = kind.methods.iter();
+            served.extend(once.map(|method| (path(kind.singular, method), false)));
+            let streams = kind.streams.iter();
+            served.extend(streams.map(|method| (path(kind.singular, method), true)));
+        }
         specified.sort();
         served.sort();
         assert_eq!(served, specified);
-        assert_eq!(served.len(), 22);
+        assert_eq!(service_names().count(), 22);
+        for (path, streams) in &served {
+            let is_stream = matches!(Call::parse(path), Some(Call::Stream(..)));
+            assert!(
+                Call::parse(path).is_some() && is_stream == *streams,
+                "{path}"
+            );
+        }
     }
 
     #[test]
@@ -185,6 +306,10 @@ mod tests {
             ("/atomix.runtime.counter.v1.Counters/Increment", ""),
             ("/atomix.runtime.counter.v1.Map/Increment", ""),
             ("/atomix.runtime.counter.v1.Counter/", ""),
+            ("/atomix.runtime.map.v1.Map/Entries", "stream map Entries"),
+            // What runtimes read streams with.
+            ("/atomix.runtime.map.v1.Map/Page", ""),
+            ("/atomix.runtime.counter.v1.Counter/Square", ""),
             ("/atomix.runtime.counter.v2.Counter/Get", ""),
             ("/atomix.runtime.v1.Runtime/Connect", ""),
             ("/", ""),
@@ -196,6 +321,7 @@ mod tests {
                 Some(Call::Create(kind)) => format!("create {}", kind.name),
                 Some(Call::Close(kind)) => format!("close {}", kind.name),
                 Some(Call::Operation(kind, method)) => format!("operation {} {method}", kind.name),
+                Some(Call::Stream(kind, method)) => format!("stream {} {method}", kind.name),
             };
             assert_eq!(read, expected, "{path}");
         }

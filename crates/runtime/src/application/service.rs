@@ -11,11 +11,14 @@ use atomix_driver::{Invocation, Owner};
 use atomix_process::grpc::deadline;
 use atomix_proto::runtime::v1::PrimitiveId;
 use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use prost::Message as _;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::{Body as HttpBody, Service, StdError};
-use tonic::server::{Grpc, UnaryService};
+use tonic::server::{Grpc, ServerStreamingService, UnaryService};
 use tonic::{Request, Response, Status};
 
 use super::codec::BytesCodec;
@@ -24,9 +27,13 @@ use super::kinds::{Call, ConfigShape, Kind};
 use crate::metrics::Metrics;
 use crate::sessions::PrimitiveKey;
 use crate::stores::{Stores, open_error};
+use crate::streams::interrupted_by;
 
 /// The largest request that an application may send.
 pub(crate) const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
+
+/// As good as without an end, and far from what the clock can hold.
+const ENDLESS: Duration = Duration::from_hours(24 * 365);
 
 /// The application API.
 #[derive(Clone)]
@@ -34,21 +41,29 @@ pub(crate) struct ApplicationService {
     stores: Arc<Stores>,
     metrics: Metrics,
     default_deadline: Duration,
+    shutdown: CancellationToken,
 }
 
+/// The messages of a streaming call.
+type Messages = BoxStream<'static, Result<Bytes, Status>>;
+
 impl ApplicationService {
-    /// Calls without a deadline of their own get `default_deadline`.
-    pub(crate) fn new(stores: Arc<Stores>, metrics: Metrics, default_deadline: Duration) -> Self {
+    /// Calls without a deadline of their own get `default_deadline`; streams end at the shutdown.
+    pub(crate) fn new(
+        stores: Arc<Stores>,
+        metrics: Metrics,
+        default_deadline: Duration,
+        shutdown: CancellationToken,
+    ) -> Self {
         Self {
             stores,
             metrics,
             default_deadline,
+            shutdown,
         }
     }
 
-    async fn call(&self, path: &str, request: Request<Bytes>) -> Result<Bytes, Status> {
-        let call = Call::parse(path)
-            .ok_or_else(|| Status::unimplemented(format!("method {path} does not exist")))?;
+    async fn call(&self, call: Call, request: Request<Bytes>) -> Result<Bytes, Status> {
         let started = Instant::now();
         let result = self.dispatch(call, request).await;
         let code = result.as_ref().err().map_or(tonic::Code::Ok, Status::code);
@@ -57,19 +72,64 @@ impl ApplicationService {
         result
     }
 
-    async fn dispatch(&self, call: Call<'_>, request: Request<Bytes>) -> Result<Bytes, Status> {
-        let kind = call.kind();
-        if !self.stores.is_served(kind.name) {
-            return Err(Status::unimplemented(format!(
-                "kind {} is not served: no driver of this runtime supports it",
-                kind.name
-            )));
-        }
+    async fn dispatch(&self, call: Call, request: Request<Bytes>) -> Result<Bytes, Status> {
+        self.check_served(call.kind())?;
         match call {
             Call::Create(kind) => self.create(kind, &request),
             Call::Close(kind) => self.close(kind, &request),
-            Call::Operation(kind, method) => self.operate(kind, method, request).await,
+            Call::Operation(kind, method) => {
+                let (invocation, _) = self.invocation(kind, method, request)?;
+                Ok(self.stores.invoke(invocation).await?)
+            }
+            Call::Stream(_, method) => Err(Status::internal(format!(
+                "{method} streams and was called as if it did not"
+            ))),
         }
+    }
+
+    /// A stream is counted, with its code, when it has begun.
+    async fn stream(
+        &self,
+        kind: &'static Kind,
+        method: &'static str,
+        request: Request<Bytes>,
+    ) -> Result<Messages, Status> {
+        let started = Instant::now();
+        let result = self.subscribe(kind, method, request).await;
+        let code = result.as_ref().err().map_or(tonic::Code::Ok, Status::code);
+        self.metrics
+            .application_call(kind.name, code, started.elapsed());
+        result
+    }
+
+    async fn subscribe(
+        &self,
+        kind: &Kind,
+        method: &str,
+        request: Request<Bytes>,
+    ) -> Result<Messages, Status> {
+        self.check_served(kind)?;
+        let (invocation, until) = self.invocation(kind, method, request)?;
+        let messages = self.stores.subscribe(invocation).await?;
+        let shutdown = self.shutdown.clone();
+        let end = async move {
+            tokio::select! {
+                () = shutdown.cancelled() => Status::data_loss("the runtime shuts down, read again"),
+                () = passed(until) => Status::deadline_exceeded("the stream's deadline has passed"),
+            }
+        };
+        let messages = messages.map(|message| message.map_err(Status::from));
+        Ok(interrupted_by(messages.boxed(), end))
+    }
+
+    fn check_served(&self, kind: &Kind) -> Result<(), Status> {
+        if self.stores.is_served(kind.name) {
+            return Ok(());
+        }
+        Err(Status::unimplemented(format!(
+            "kind {} is not served: no driver of this runtime supports it",
+            kind.name
+        )))
     }
 
     fn create(&self, kind: &Kind, request: &Request<Bytes>) -> Result<Bytes, Status> {
@@ -95,16 +155,25 @@ impl ApplicationService {
         Ok(Bytes::new())
     }
 
-    async fn operate(
+    /// How long a call may take whose caller sets no deadline. One that locks waits as long as its
+    /// caller does, or as its own field `timeout` says.
+    fn patience(&self, method: &str) -> Duration {
+        match method {
+            "Lock" => ENDLESS,
+            _ => self.default_deadline,
+        }
+    }
+
+    /// What a call asks for, and the caller's own deadline.
+    fn invocation(
         &self,
         kind: &Kind,
         method: &str,
         request: Request<Bytes>,
-    ) -> Result<Bytes, Status> {
+    ) -> Result<(Invocation, Option<Instant>), Status> {
         let addressed: Addressed = decode(request.get_ref())?;
         let key = primitive_key(kind, addressed.id)?;
-        let deadline = deadline::of(request.metadata())?
-            .unwrap_or_else(|| Instant::now() + self.default_deadline);
+        let callers = deadline::of(request.metadata())?;
         let connection = connection(&request)?;
         if kind.owning.contains(&method) {
             connection.will_own();
@@ -114,10 +183,17 @@ impl ApplicationService {
             primitive: key.name,
             method: method.to_owned(),
             owner: connection.owner(),
-            deadline,
+            deadline: callers.unwrap_or_else(|| Instant::now() + self.patience(method)),
             request: request.into_inner(),
         };
-        Ok(self.stores.invoke(invocation).await?)
+        Ok((invocation, callers))
+    }
+}
+
+async fn passed(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -136,13 +212,27 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let handler = Handler {
-            service: self.clone(),
-            path: request.uri().path().to_owned(),
-        };
+        let service = self.clone();
         Box::pin(async move {
+            let path = request.uri().path();
             let mut grpc = Grpc::new(BytesCodec).max_decoding_message_size(MAX_REQUEST_BYTES);
-            Ok(grpc.unary(handler, request).await)
+            let Some(call) = Call::parse(path) else {
+                let message = format!("method {path} does not exist");
+                return Ok(Status::unimplemented(message).into_http());
+            };
+            Ok(match call {
+                Call::Stream(kind, method) => {
+                    let handler = StreamHandler {
+                        service,
+                        kind,
+                        method,
+                    };
+                    grpc.server_streaming(handler, request).await
+                }
+                Call::Create(_) | Call::Close(_) | Call::Operation(..) => {
+                    grpc.unary(Handler { service, call }, request).await
+                }
+            })
         })
     }
 }
@@ -150,7 +240,7 @@ where
 /// One call.
 struct Handler {
     service: ApplicationService,
-    path: String,
+    call: Call,
 }
 
 impl UnaryService<Bytes> for Handler {
@@ -159,8 +249,30 @@ impl UnaryService<Bytes> for Handler {
 
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
         let service = self.service.clone();
-        let path = std::mem::take(&mut self.path);
-        Box::pin(async move { service.call(&path, request).await.map(Response::new) })
+        let call = self.call;
+        Box::pin(async move { service.call(call, request).await.map(Response::new) })
+    }
+}
+
+/// One call that is answered with a stream.
+struct StreamHandler {
+    service: ApplicationService,
+    kind: &'static Kind,
+    method: &'static str,
+}
+
+impl ServerStreamingService<Bytes> for StreamHandler {
+    type Response = Bytes;
+    type ResponseStream = Messages;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Messages>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
+        let service = self.service.clone();
+        let (kind, method) = (self.kind, self.method);
+        Box::pin(async move {
+            let messages = service.stream(kind, method, request).await?;
+            Ok(Response::new(messages))
+        })
     }
 }
 

@@ -3,16 +3,35 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use atomix_driver::{Connection, DriverError, ErrorKind, Invocation, Owner};
+use atomix_driver::{Connection, DriverError, ErrorKind, Invocation, Owner, ReplyStream, StoreId};
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Stores;
 use super::error::open_error;
 use crate::sessions::PrimitiveKey;
+use crate::streams::interrupted_by;
 
 /// How long releasing what a closed application connection owned may take, per store.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(30);
+
+fn key_of(invocation: &Invocation) -> PrimitiveKey {
+    PrimitiveKey {
+        kind: invocation.kind.clone(),
+        name: invocation.primitive.clone(),
+    }
+}
+
+/// Existing clients take UNAVAILABLE for leave to begin the stream again unseen.
+fn moved_away(key: &PrimitiveKey, why: &str) -> DriverError {
+    DriverError::new(
+        ErrorKind::DataLoss,
+        format!(
+            "{} {:?} is not where this stream reads: {why}; read again",
+            key.kind, key.name
+        ),
+    )
+}
 
 impl Stores {
     /// Carries out an operation on an open primitive, or on one that only one store can have.
@@ -20,37 +39,65 @@ impl Stores {
     /// # Errors
     /// The operation's own error, or why it could not be carried out.
     pub async fn invoke(&self, invocation: Invocation) -> Result<Bytes, DriverError> {
-        let key = PrimitiveKey {
-            kind: invocation.kind.clone(),
-            name: invocation.primitive.clone(),
+        let (_, connection) = self.connection_for(&invocation)?;
+        connection.invoke(invocation).await
+    }
+
+    /// Begins a streaming operation on an open primitive, or on one that only one store can have.
+    /// The stream ends with DATA_LOSS when the primitive's route moves to another store.
+    ///
+    /// # Errors
+    /// Why it could not be begun.
+    pub async fn subscribe(&self, invocation: Invocation) -> Result<ReplyStream, DriverError> {
+        let mut changes = self.open.changes();
+        let (store, connection) = self.connection_for(&invocation)?;
+        let key = key_of(&invocation);
+        let messages = connection.subscribe(invocation).await?;
+        let open = Arc::clone(&self.open);
+        let moved = async move {
+            while changes.changed().await.is_ok() {
+                match open.store_of(&key) {
+                    Some(Ok(now)) if now != store => {
+                        return moved_away(&key, &format!("it is routed to store {now} now"));
+                    }
+                    Some(Err(error)) => return moved_away(&key, &error.to_string()),
+                    Some(Ok(_)) | None => {}
+                }
+            }
+            moved_away(&key, "the runtime ends")
         };
+        Ok(interrupted_by(messages, moved))
+    }
+
+    /// Where an invocation goes.
+    fn connection_for(
+        &self,
+        invocation: &Invocation,
+    ) -> Result<(StoreId, Arc<dyn Connection>), DriverError> {
         let destination = self
             .open
-            .destination(&key, invocation.owner)
+            .destination(&key_of(invocation), invocation.owner)
             .map_err(open_error)?;
-        let connection = {
-            let view = self.view.read();
-            let connected = view.connections.get(&destination.store).ok_or_else(|| {
-                DriverError::new(
-                    ErrorKind::Unavailable,
-                    format!("store {} is not connected", destination.store),
-                )
-            })?;
-            if !connected.kinds.contains(&invocation.kind) {
-                return Err(DriverError::new(
-                    ErrorKind::Unsupported,
-                    format!(
-                        "driver {} of store {} does not serve kind {}; it serves {}",
-                        connected.driver.name,
-                        destination.store,
-                        invocation.kind,
-                        connected.kinds.join(", ")
-                    ),
-                ));
-            }
-            Arc::clone(&connected.connection)
-        };
-        connection.invoke(invocation).await
+        let view = self.view.read();
+        let connected = view.connections.get(&destination.store).ok_or_else(|| {
+            DriverError::new(
+                ErrorKind::Unavailable,
+                format!("store {} is not connected", destination.store),
+            )
+        })?;
+        if !connected.kinds.contains(&invocation.kind) {
+            return Err(DriverError::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "driver {} of store {} does not serve kind {}; it serves {}",
+                    connected.driver.name,
+                    destination.store,
+                    invocation.kind,
+                    connected.kinds.join(", ")
+                ),
+            ));
+        }
+        Ok((destination.store, Arc::clone(&connected.connection)))
     }
 
     /// Ends what a closed application connection used and owned.

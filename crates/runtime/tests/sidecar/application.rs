@@ -5,10 +5,8 @@ use std::time::Duration;
 use atomix_proto::runtime::counter::v1::{
     CacheConfig, CloseRequest, Config, CreateRequest, GetRequest, IncrementRequest,
 };
-use atomix_proto::runtime::map::v1::PutRequest;
-use atomix_proto::runtime::map::v1::map_client::MapClient;
-use atomix_proto::runtime::topic::v1::SubscribeRequest;
-use atomix_proto::runtime::topic::v1::topic_client::TopicClient;
+use atomix_proto::runtime::lock::v1::lock_client::LockClient;
+use atomix_proto::runtime::lock::v1::{LockRequest, UnlockRequest};
 use atomix_proto::runtime::v1::{DisconnectRequest, ListSessionsRequest, Route};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -21,6 +19,7 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
+use crate::conformance::Suite;
 use crate::harness::{
     TestSidecar, channel, id, memory_store, program, route, store, until, within,
 };
@@ -158,37 +157,6 @@ async fn an_open_primitive_follows_its_route_to_another_store() {
 }
 
 #[tokio::test]
-async fn kinds_that_no_driver_serves_answer_unimplemented_and_say_why() {
-    let sidecar = TestSidecar::with_memory_store().await;
-    let application = sidecar.application().await;
-    let put = PutRequest {
-        id: id("table"),
-        ..PutRequest::default()
-    };
-    let status = MapClient::new(application.clone())
-        .put(put)
-        .await
-        .unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
-    assert!(
-        status.message().contains("kind map is not served"),
-        "{status}"
-    );
-
-    let subscribe = SubscribeRequest { id: id("news") };
-    let status = TopicClient::new(application)
-        .subscribe(subscribe)
-        .await
-        .unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
-    assert!(
-        status.message().contains("kind topic is not served"),
-        "{status}"
-    );
-    sidecar.stop().await;
-}
-
-#[tokio::test]
 async fn bad_requests_name_the_field() {
     let sidecar = TestSidecar::with_memory_store().await;
     let mut counter = sidecar.counter().await;
@@ -259,6 +227,31 @@ async fn a_deadline_is_honoured_while_the_store_cannot_be_reached() {
             "{elapsed:?} for {expected:?}"
         );
     }
+    sidecar.stop().await;
+}
+
+#[tokio::test]
+async fn a_lock_without_a_deadline_waits_longer_than_other_calls_may() {
+    let sidecar = TestSidecar::start(&["--default-deadline=1"]).await;
+    let mut control = sidecar.control().await;
+    control.connect(memory_store("store-a")).await.unwrap();
+    let routes = program(vec![route("store-a", "*")]);
+    control.program(routes).await.unwrap();
+    let mut ann = LockClient::new(sidecar.application().await);
+    let mut bob = LockClient::new(sidecar.application().await);
+    let lock = |timeout: Option<Duration>| LockRequest {
+        id: id("door"),
+        timeout: timeout.map(|timeout| timeout.try_into().unwrap()),
+    };
+    ann.lock(lock(None)).await.unwrap();
+    let waiting = tokio::spawn(async move { bob.lock(lock(None)).await.map(|_| bob) });
+    let started = Instant::now();
+    let refused = ann.lock(lock(Some(Duration::from_millis(1_500)))).await;
+    assert_eq!(refused.unwrap_err().code(), Code::Aborted);
+    assert!(started.elapsed() >= Duration::from_millis(1_400));
+    let unlock = UnlockRequest { id: id("door") };
+    ann.unlock(unlock).await.unwrap();
+    within("the lock", waiting).await.unwrap().unwrap();
     sidecar.stop().await;
 }
 
@@ -357,8 +350,12 @@ async fn metrics_count_calls_by_kind_and_code() {
 }
 
 #[tokio::test]
-async fn a_counter_of_the_memory_driver_conforms() {
+async fn every_kind_of_the_memory_driver_conforms() {
     let sidecar = TestSidecar::with_memory_store().await;
-    crate::counter_conformance::run(sidecar.counter().await, "memory").await;
+    let suite = Suite {
+        sidecar: &sidecar,
+        partitions: 1,
+    };
+    suite.run().await;
     sidecar.stop().await;
 }

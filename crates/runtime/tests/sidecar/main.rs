@@ -12,9 +12,11 @@
 
 mod application;
 mod bad_input;
+mod conformance;
 mod control;
 mod counter_conformance;
 mod harness;
+mod methods;
 mod real_nodes;
 mod sessions;
-mod unserved;
+mod streams;

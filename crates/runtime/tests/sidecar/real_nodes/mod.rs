@@ -3,6 +3,7 @@
 //! Needs the program `atomix-node` in the same target directory: `cargo build -p atomix-node`.
 
 mod store;
+mod streams;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request};
 
 use self::store::{SidecarProcess, TestStore};
+use crate::conformance::Suite;
 use crate::harness::{TestSidecar, id, program, route, until};
 
 async fn increment(counter: &mut CounterClient<Channel>, timeout: Duration) -> Result<i64, Code> {
@@ -53,10 +55,14 @@ async fn sidecar_of(store: &TestStore) -> TestSidecar {
 }
 
 #[tokio::test]
-async fn a_counter_of_the_multi_raft_driver_conforms() {
+async fn every_kind_of_the_multi_raft_driver_conforms() {
     let store = TestStore::start(3, 3).await;
     let sidecar = sidecar_of(&store).await;
-    crate::counter_conformance::run(sidecar.counter().await, "multi-raft").await;
+    let suite = Suite {
+        sidecar: &sidecar,
+        partitions: 3,
+    };
+    suite.run().await;
     sidecar.stop().await;
 }
 

@@ -1,8 +1,6 @@
-//! Which partition a primitive lives in.
+//! Which partition a primitive, or a key of it, lives in.
 //!
-//! This is a promise to the data on the disks: the function never changes.
-
-use atomix_proto::multiraft::v1::Operation;
+//! This is a promise to the data on the disks: the functions never change.
 
 /// Names a partition of a store; they count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,15 +14,20 @@ pub fn partition_of(kind: &str, primitive: &str, partitions: u32) -> PartitionId
     hash.update(kind.as_bytes());
     hash.update(&[0]);
     hash.update(primitive.as_bytes());
-    let folded = hash.0 ^ (hash.0 >> 32);
-    let index = (folded & u64::from(u32::MAX)) % u64::from(partitions.max(1));
-    PartitionId(u32::try_from(index).unwrap_or(0) + 1)
+    hash.partition(partitions)
 }
 
-/// The partition of an operation's primitive.
+/// The partition of a key of a primitive that is spread over all of them: as [`partition_of`], with
+/// a zero byte and the key behind the name.
 #[must_use]
-pub(crate) fn partition_of_operation(operation: &Operation, partitions: u32) -> PartitionId {
-    partition_of(&operation.kind, &operation.primitive, partitions)
+pub fn partition_of_key(kind: &str, primitive: &str, key: &[u8], partitions: u32) -> PartitionId {
+    let mut hash = Fnv1a::new();
+    hash.update(kind.as_bytes());
+    hash.update(&[0]);
+    hash.update(primitive.as_bytes());
+    hash.update(&[0]);
+    hash.update(key);
+    hash.partition(partitions)
 }
 
 /// 64-bit FNV-1a (Fowler, Noll, Vo; IETF draft-eastlake-fnv).
@@ -39,6 +42,12 @@ impl Fnv1a {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
+    }
+
+    fn partition(&self, partitions: u32) -> PartitionId {
+        let folded = self.0 ^ (self.0 >> 32);
+        let index = (folded & u64::from(u32::MAX)) % u64::from(partitions.max(1));
+        PartitionId(u32::try_from(index).unwrap_or(0) + 1)
     }
 }
 
@@ -77,5 +86,31 @@ mod tests {
             .filter(|name| partition_of("counter", name, 8) != partition_of("map", name, 8))
             .count();
         assert!(moved > 50, "{moved}");
+    }
+
+    #[test]
+    fn keys_of_one_primitive_spread_evenly_and_stay_where_they_are() {
+        let partitions = 8;
+        let mut counts = [0_u32; 8];
+        for number in 0..8_000 {
+            let key = format!("key-{number}");
+            let PartitionId(id) = partition_of_key("map", "table", key.as_bytes(), partitions);
+            if let Some(count) = counts.get_mut(id as usize - 1) {
+                *count += 1;
+            }
+        }
+        assert_eq!(counts.iter().sum::<u32>(), 8_000);
+        for count in counts {
+            assert!((850..1_150).contains(&count), "{counts:?}");
+        }
+        // Written down: data that is on disks is looked for there.
+        let known: Vec<u32> = ["", "a", "b", "key", "日本"]
+            .map(|key| partition_of_key("map", "table", key.as_bytes(), 1_000).0)
+            .into();
+        assert_eq!(known, [248, 561, 694, 670, 46]);
+        let names: Vec<u32> = ["", "a", "visits"]
+            .map(|name| partition_of("counter", name, 1_000).0)
+            .into();
+        assert_eq!(names, [49, 493, 105]);
     }
 }

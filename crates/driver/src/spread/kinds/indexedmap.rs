@@ -1,0 +1,59 @@
+//! `indexedmap`: pages are in the order of indexes.
+
+use atomix_proto::multiraft::v1::Event;
+use atomix_proto::runtime::indexedmap::v1::{
+    self as indexedmap, EntriesRequest, EntriesResponse, Entry, EventsRequest, EventsResponse,
+    event,
+};
+use bytes::Bytes;
+use prost::{DecodeError, Message as _};
+
+use super::super::plan::decode;
+use super::super::stream::{Listing, Streaming};
+use crate::error::DriverError;
+
+pub(super) fn streaming(method: &str, request: &Bytes) -> Result<Option<Streaming>, DriverError> {
+    match method {
+        "Events" => {
+            let EventsRequest { id: _, key } = decode(request)?;
+            let greeting = EventsResponse {
+                event: Some(indexedmap::Event::default()),
+            };
+            let greeting = greeting.encode_to_vec().into();
+            Ok(Some(super::events(key, greeting, super::event_in_1)))
+        }
+        "Entries" => {
+            let EntriesRequest { id: _, watch } = decode(request)?;
+            Ok(Some(Streaming {
+                key: None,
+                greeting: None,
+                listing: Some(Listing {
+                    entry: super::entry_in_1,
+                    nothing: None,
+                    place,
+                }),
+                follows: watch,
+                change,
+            }))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn place(event: &Event) -> Result<Bytes, DecodeError> {
+    let event = indexedmap::Event::decode(event.payload.clone())?;
+    Ok(event.index.to_be_bytes().to_vec().into())
+}
+
+fn change(event: &Event) -> Result<Bytes, DecodeError> {
+    let indexedmap::Event { key, index, event } = indexedmap::Event::decode(event.payload.clone())?;
+    let removed = matches!(event, Some(event::Event::Removed(_)));
+    let value = match event {
+        Some(event::Event::Inserted(inserted)) => inserted.value,
+        Some(event::Event::Updated(updated)) => updated.value,
+        Some(event::Event::Removed(removed)) => removed.value,
+        None => None,
+    };
+    let entry = Some(Entry { key, index, value });
+    Ok(EntriesResponse { entry, removed }.encode_to_vec().into())
+}

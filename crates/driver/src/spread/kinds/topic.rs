@@ -1,0 +1,30 @@
+//! `topic`: an event is the message itself.
+
+use atomix_proto::multiraft::v1::Event;
+use atomix_proto::runtime::topic::v1::SubscribeRequest;
+use bytes::Bytes;
+use prost::DecodeError;
+
+use super::super::plan::decode;
+use super::super::stream::Streaming;
+use crate::error::DriverError;
+
+pub(super) fn streaming(method: &str, request: &Bytes) -> Result<Option<Streaming>, DriverError> {
+    match method {
+        "Subscribe" => {
+            let SubscribeRequest { id: _ } = decode(request)?;
+            Ok(Some(Streaming {
+                key: None,
+                greeting: None,
+                listing: None,
+                follows: true,
+                change: message,
+            }))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn message(event: &Event) -> Result<Bytes, DecodeError> {
+    Ok(event.payload.clone())
+}

@@ -1,0 +1,265 @@
+//! Streams: first what a primitive holds, page by page, then what happens to it. Read piece by piece
+//! as the reader asks, so one that is slow holds up nobody; one that is so slow that the partition
+//! has forgotten what comes next is told so.
+//!
+//! Where a stream stands is known here alone: after a change of leaders the next one is asked for
+//! what comes after.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atomix_proto::multiraft::v1::{
+    Event, EventPosition, FollowEvents, Operation, Page, PageRequest,
+};
+use bytes::{Bytes, BytesMut};
+use futures::future::join_all;
+use futures::stream::{self, Stream, StreamExt as _};
+use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::{DecodeError, Message as _};
+use tokio::time::Instant;
+
+use super::pages::ReadPages;
+use super::plan::decode_reply;
+use super::{PAGE, PartitionId, Partitions};
+use crate::error::{DriverError, ErrorKind};
+
+/// The first page of each partition is in memory before anything is sent.
+const PAGE_BYTES: u32 = 128 << 10;
+/// How long a partition is asked to wait for an event: a leader that was lost without a word is
+/// found out after this and an election timeout.
+const WAIT: Duration = Duration::from_secs(2);
+/// One asking; when the store is away for longer, it is asked again.
+const PATIENCE: Duration = Duration::from_hours(1);
+
+/// A message for an event, or for an entry of a page.
+type Message = Result<Bytes, DecodeError>;
+
+/// What a streaming RPC consists of.
+pub(super) struct Streaming {
+    /// Only what happens to this key.
+    pub(super) key: Option<Bytes>,
+    /// Sent before everything else.
+    pub(super) greeting: Option<Bytes>,
+    /// What the primitive holds comes first.
+    pub(super) listing: Option<Listing>,
+    /// What happens afterwards is told too.
+    pub(super) follows: bool,
+    /// The message that tells of an event.
+    pub(super) change: fn(&Event) -> Message,
+}
+
+/// How a primitive's pages are told.
+pub(super) struct Listing {
+    /// The message of an entry.
+    pub(super) entry: fn(Bytes) -> Message,
+    /// What is sent when the primitive holds nothing.
+    pub(super) nothing: Option<Bytes>,
+    /// Where what an event is about stands in the order of the pages, as their `next` says it.
+    pub(super) place: fn(&Event) -> Message,
+}
+
+/// A message of a single field that holds this message.
+pub(super) fn wrapped(tag: u32, message: &[u8]) -> Bytes {
+    let mut wrapped = BytesMut::with_capacity(message.len() + 12);
+    encode_key(tag, WireType::LengthDelimited, &mut wrapped);
+    encode_varint(message.len() as u64, &mut wrapped);
+    wrapped.extend_from_slice(message);
+    wrapped.freeze()
+}
+
+/// Opens a stream: takes its position in every partition.
+pub(super) async fn open<P: Partitions>(
+    partitions: &Arc<P>,
+    followed: Vec<PartitionId>,
+    operation: &Operation,
+    streaming: Streaming,
+    deadline: Instant,
+) -> Result<impl Stream<Item = Result<Bytes, DriverError>> + Send + use<P>, DriverError> {
+    let streaming = Arc::new(streaming);
+    let opening = followed.into_iter().map(|partition| {
+        let stream = PartitionStream {
+            partitions: Arc::clone(partitions),
+            partition,
+            kind: operation.kind.clone(),
+            primitive: operation.primitive.clone(),
+            streaming: Arc::clone(&streaming),
+            ready: VecDeque::new(),
+            next_page: None,
+            pages: ReadPages::default(),
+            position: EventPosition::default(),
+            incarnation: 0,
+        };
+        stream.begin(deadline)
+    });
+    let opened: Result<Vec<_>, DriverError> = join_all(opening).await.into_iter().collect();
+    let of_partitions = opened?.into_iter().map(|partition| {
+        let messages = stream::unfold(partition, |mut partition| async move {
+            let message = partition.next().await?;
+            Some((message, partition))
+        });
+        messages.boxed()
+    });
+    let greeting = stream::iter(streaming.greeting.clone().map(Ok));
+    Ok(greeting.chain(until_an_error(stream::select_all(of_partitions))))
+}
+
+fn until_an_error<S>(messages: S) -> impl Stream<Item = S::Item> + Send
+where
+    S: Stream<Item = Result<Bytes, DriverError>> + Send + Unpin,
+{
+    stream::unfold(Some(messages), |messages| async move {
+        let mut messages = messages?;
+        let message = messages.next().await?;
+        let rest = message.is_ok().then_some(messages);
+        Some((message, rest))
+    })
+}
+
+/// What one partition contributes.
+struct PartitionStream<P> {
+    partitions: Arc<P>,
+    partition: PartitionId,
+    kind: String,
+    primitive: String,
+    streaming: Arc<Streaming>,
+    /// Messages that are to be sent.
+    ready: VecDeque<Bytes>,
+    /// There is another page, after this.
+    next_page: Option<Bytes>,
+    pages: ReadPages,
+    /// Every event up to here has been told, or is in a page.
+    position: EventPosition,
+    /// The incarnation of the store's data that the position is of.
+    incarnation: u64,
+}
+
+impl<P: Partitions> PartitionStream<P> {
+    async fn begin(mut self, deadline: Instant) -> Result<Self, DriverError> {
+        if self.streaming.follows {
+            let asked = self.asked(None);
+            let present = self.partitions.events(self.partition, asked, 0, deadline);
+            let present = present.await?;
+            // Before the first page is read: a page of a later incarnation is found out.
+            self.incarnation = present.incarnation;
+            self.position = present.events.position.unwrap_or_default();
+        }
+        if let Some(listing) = &self.streaming.listing {
+            let nothing = listing.nothing.clone();
+            self.read_page(None, deadline).await?;
+            self.position = self.pages.position();
+            if self.ready.is_empty() {
+                self.ready.extend(nothing);
+            }
+        }
+        Ok(self)
+    }
+
+    async fn next(&mut self) -> Option<Result<Bytes, DriverError>> {
+        loop {
+            if let Some(message) = self.ready.pop_front() {
+                return Some(Ok(message));
+            }
+            let deadline = Instant::now() + PATIENCE;
+            let read = match self.next_page.take() {
+                Some(after) => {
+                    let read = self.read_page(Some(after.clone()), deadline).await;
+                    if read.is_err() {
+                        self.next_page = Some(after);
+                    }
+                    read
+                }
+                None if self.streaming.follows => self.read_events(deadline).await,
+                None => return None,
+            };
+            match read {
+                Ok(()) => {}
+                // The store is away; whoever has enough of that ends the stream.
+                Err(error) if error.kind == ErrorKind::Timeout => {}
+                Err(error) => return Some(Err(ended(error))),
+            }
+        }
+    }
+
+    async fn read_page(
+        &mut self,
+        after: Option<Bytes>,
+        deadline: Instant,
+    ) -> Result<(), DriverError> {
+        let request = PageRequest {
+            after,
+            max_bytes: PAGE_BYTES,
+        };
+        let operation = Operation {
+            kind: self.kind.clone(),
+            primitive: self.primitive.clone(),
+            method: PAGE.to_owned(),
+            request: request.encode_to_vec().into(),
+            owner: 0,
+        };
+        let read = self.partitions.read(self.partition, operation, deadline);
+        let mut page: Page = decode_reply(read.await?)?;
+        if let Some(listing) = &self.streaming.listing {
+            for entry in std::mem::take(&mut page.entries) {
+                self.ready
+                    .push_back((listing.entry)(entry).map_err(broken)?);
+            }
+        }
+        self.pages.add(&page);
+        self.next_page = page.next;
+        Ok(())
+    }
+
+    async fn read_events(&mut self, deadline: Instant) -> Result<(), DriverError> {
+        let asked = self.asked(Some(self.position));
+        let partitions = &self.partitions;
+        let read = partitions.events(self.partition, asked, self.incarnation, deadline);
+        let happened = read.await?.events;
+        for event in &happened.events {
+            if self.is_in_a_page(event)? {
+                continue;
+            }
+            let message = (self.streaming.change)(event).map_err(broken)?;
+            self.ready.push_back(message);
+        }
+        if let Some(position) = happened.position {
+            self.pages.forget_before(&position);
+            self.position = position;
+        }
+        Ok(())
+    }
+
+    fn is_in_a_page(&self, event: &Event) -> Result<bool, DriverError> {
+        let (Some(listing), Some(position)) = (&self.streaming.listing, &event.position) else {
+            return Ok(false);
+        };
+        let place = (listing.place)(event).map_err(broken)?;
+        Ok(self.pages.have(&place, position))
+    }
+
+    fn asked(&self, after: Option<EventPosition>) -> FollowEvents {
+        FollowEvents {
+            kind: self.kind.clone(),
+            primitive: self.primitive.clone(),
+            key: self.streaming.key.clone(),
+            after,
+            wait_nanos: u64::try_from(WAIT.as_nanos()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// A stream that has begun must not look as if it had not: see [`crate::ReplyStream`].
+fn ended(error: DriverError) -> DriverError {
+    match error.kind {
+        ErrorKind::Unavailable => DriverError::new(
+            ErrorKind::DataLoss,
+            format!("the stream cannot go on, read again: {}", error.message),
+        ),
+        _ => error,
+    }
+}
+
+fn broken(error: DecodeError) -> DriverError {
+    let message = format!("the store told what does not decode: {error}");
+    DriverError::new(ErrorKind::Internal, message)
+}
