@@ -63,6 +63,7 @@ end_rest() {
 
 step "build everything" build_everything
 step "tests without a cluster" test_without_cluster
+step "wire, in another language" tests/wire/run
 if [[ ${1:-} == unit ]]; then
     exit 0
 fi

@@ -27,7 +27,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Kubernetes operator for Atomix: runs Stores, connects Sessions, serves Drivers.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, bin_name = "atomix-operator")]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

@@ -12,6 +12,7 @@ use clap::Parser;
 #[derive(Debug, Clone, Parser)]
 #[command(
     name = "atomix-node",
+    bin_name = "atomix-node",
     version,
     after_help = "`atomix-node recover --help`: how to go on with one member of a partition that has \
                   lost its quorum for good."

@@ -9,7 +9,7 @@ use clap::Parser;
 
 /// The Atomix runtime: the sidecar that connects an application to its stores.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "atomix-runtime", version)]
+#[command(name = "atomix-runtime", bin_name = "atomix-runtime", version)]
 pub struct Options {
     /// Where the operator reaches the sidecar.
     #[arg(long, env = "ATOMIX_CONTROL_ADDR", default_value = "0.0.0.0:5679")]

@@ -25,7 +25,7 @@ use tonic::{Code, Request, Status};
 
 /// Increments one counter through the runtime sidecar and shows it over HTTP.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, bin_name = "counter")]
 struct Options {
     /// Where the runtime sidecar serves applications.
     #[arg(long, env = "ATOMIX_RUNTIME", default_value = "http://127.0.0.1:5678")]
