@@ -137,11 +137,12 @@ pub trait Connection: Send + Sync + 'static {
     /// Why the stream could not be begun.
     async fn subscribe(&self, invocation: Invocation) -> Result<ReplyStream, DriverError>;
 
-    /// Releases what an owner holds. The owner's number is not used again.
+    /// Releases what an owner holds. The owner's number is not used again. It goes on until the store
+    /// knows, or what was owned has gone otherwise: with the session or the connection.
     ///
     /// # Errors
-    /// When the store could not be told; what is owned then goes when the session ends.
-    async fn release_owner(&self, owner: Owner, deadline: Instant) -> Result<(), DriverError>;
+    /// The store refuses; what is owned then goes when the session ends.
+    async fn release_owner(&self, owner: Owner) -> Result<(), DriverError>;
 
     /// Follows whether the store is reached.
     fn state(&self) -> watch::Receiver<ConnectionState>;

@@ -13,7 +13,6 @@ use async_trait::async_trait;
 use atomix_primitives::Kinds;
 use bytes::Bytes;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use self::partition::MemoryPartition;
 use crate::driver::{
@@ -102,7 +101,7 @@ impl Connection for MemoryConnection {
         self.spread.subscribe(invocation).await
     }
 
-    async fn release_owner(&self, owner: Owner, _deadline: Instant) -> Result<(), DriverError> {
+    async fn release_owner(&self, owner: Owner) -> Result<(), DriverError> {
         self.partition.release_owner(owner.0);
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use atomix_primitives::probe::{AcquireReply, AcquireRequest, UnlockRequest};
 use prost::Message as _;
+use tokio::time::Instant;
 
 use super::*;
 use crate::error::ErrorKind;

@@ -221,12 +221,9 @@ impl PartitionClient {
         }
     }
 
-    /// Releases what an owner holds in this partition.
-    pub(super) async fn release_owner(
-        &self,
-        owner: Owner,
-        deadline: Instant,
-    ) -> Result<(), DriverError> {
+    /// Releases what an owner holds in this partition. Goes on until the partition knows: an outage ends
+    /// no session, and what a connection that is gone has locked would stay locked.
+    pub(super) async fn release_owner(&self, owner: Owner) -> Result<(), DriverError> {
         let Some(session) = self.live_session() else {
             return Ok(());
         };
@@ -236,17 +233,27 @@ impl PartitionClient {
                 owner: owner.0,
             })
         };
-        let released = self.partition.call(body, session.incarnation(), deadline);
-        match released.await.answer {
-            Answer::Failed(error) => Err(error),
-            Answer::Expired(reason) => Err(expired(&reason)),
-            Answer::Closed => Err(closed(false)),
-            Answer::Done
-            | Answer::SessionLost
-            | Answer::Reply(_)
-            | Answer::Events(_)
-            | Answer::Session(_) => Ok(()),
+        while !session.is_lost() {
+            let deadline = Instant::now() + session.timeout();
+            let released = self.partition.call(body, session.incarnation(), deadline);
+            match released.await.answer {
+                Answer::Failed(error) => return Err(error),
+                Answer::Expired(reason) => {
+                    tracing::debug!(
+                        reason,
+                        owner = owner.0,
+                        "an owner could not be released yet"
+                    );
+                }
+                Answer::SessionLost => self.session_is_lost(&session),
+                Answer::Closed
+                | Answer::Done
+                | Answer::Reply(_)
+                | Answer::Events(_)
+                | Answer::Session(_) => return Ok(()),
+            }
         }
+        Ok(())
     }
 
     pub(super) async fn close(&self, deadline: Instant) {

@@ -162,9 +162,9 @@ impl Connection for MultiRaftConnection {
         self.spread.subscribe(invocation).await
     }
 
-    async fn release_owner(&self, owner: Owner, deadline: Instant) -> Result<(), DriverError> {
+    async fn release_owner(&self, owner: Owner) -> Result<(), DriverError> {
         let clients = self.partitions.0.iter();
-        let released = clients.map(|client| client.release_owner(owner, deadline));
+        let released = clients.map(|client| client.release_owner(owner));
         join_all(released).await.into_iter().collect()
     }
 

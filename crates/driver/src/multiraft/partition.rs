@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atomix_proto::multiraft::v1::{Failure, PartitionLeader, failure, request, response};
+use atomix_proto::multiraft::v1::{Failure, Operate, PartitionLeader, failure, request, response};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -21,6 +21,9 @@ use crate::spread::{Happened, PartitionId};
 
 const MIN_BACKOFF: Duration = Duration::from_millis(20);
 const MAX_BACKOFF: Duration = Duration::from_millis(250);
+/// How long a lock is waited for before the node is asked again. A node that is silent altogether is
+/// found out by other requests.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What became of a request.
 #[derive(Debug)]
@@ -390,6 +393,10 @@ impl Partition {
 fn waits(body: &request::Body) -> Duration {
     match body {
         request::Body::FollowEvents(asked) => Duration::from_nanos(asked.wait_nanos),
+        request::Body::Operate(Operate {
+            operation: Some(operation),
+            ..
+        }) if operation.method == "Lock" => LOCK_PATIENCE,
         request::Body::OpenSession(_)
         | request::Body::CloseSession(_)
         | request::Body::Operate(_)

@@ -40,9 +40,13 @@ impl ReadPages {
         page.is_some_and(|page| position.operation <= page.operation)
     }
 
-    /// Forgets the pages when nothing that comes after `position` can be in them.
+    /// Forgets the pages when nothing that comes after `position` can be in them. A page has all
+    /// events of its operation, of which a part may follow a position.
     pub(super) fn forget_before(&mut self, position: &EventPosition) {
-        let is_past = |page: &ReadPage| page.operation <= position.operation;
+        let is_past = |page: &ReadPage| {
+            let end = (page.operation, u32::MAX);
+            end <= (position.operation, position.ordinal)
+        };
         if self.0.last().is_some_and(is_past) {
             self.0.clear();
         }
@@ -99,9 +103,11 @@ mod tests {
                 "{place} {operation}"
             );
         }
-        pages.forget_before(&at(29));
-        assert!(pages.have(b"z", &at(30)));
-        pages.forget_before(&at(30));
+        for position in [at(29), at(30)] {
+            pages.forget_before(&position);
+            assert!(pages.have(b"z", &at(30)));
+        }
+        pages.forget_before(&at(31));
         assert!(!pages.have(b"z", &at(30)));
     }
 }

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use atomix_primitives::SessionId;
 use atomix_process::grpc::next_message;
+use atomix_proto::multiraft::v1::response::Outcome;
 use atomix_proto::multiraft::v1::{
-    DriverHello, DriverMessage, Failure, KeepAlive, NodeHello, NodeMessage, Request,
+    DriverHello, DriverMessage, Failure, KeepAlive, NodeHello, NodeMessage, Request, Response,
 };
 use atomix_raft::PartitionId;
 use prost::Message as _;
@@ -14,9 +15,9 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::ticket::{Answer, KeepAliveTicket, Outbox, Ticket};
-use crate::grpc::HELLO_TIMEOUT;
+use crate::grpc::{HELLO_TIMEOUT, MAX_NODE_MESSAGE};
 use crate::hosted::Hosted;
-use crate::partition::{Partition, not_leader, unavailable, wrong_store};
+use crate::partition::{Partition, exhausted, not_leader, unavailable, wrong_store};
 
 /// The protocol version that this node speaks.
 const VERSION: u32 = 1;
@@ -26,6 +27,8 @@ const MAX_IN_FLIGHT: usize = 65_536;
 const MESSAGE_ANSWERS: usize = 1024;
 /// A message ends at this many bytes, or with one answer.
 const MESSAGE_BYTES: usize = 1 << 20;
+/// What one answer may have, so that a message that holds others already can be sent.
+const MAX_RESPONSE_BYTES: usize = MAX_NODE_MESSAGE - 2 * MESSAGE_BYTES;
 
 /// Sessions of before are unknown now, and their ids come again: the driver must learn of it first.
 const BEGUN_AGAIN: &str = "the data on this node is of another incarnation than when the stream \
@@ -223,6 +226,7 @@ async fn write(mut answers: mpsc::UnboundedReceiver<Answer>, outbox: Arc<Outbox>
             }
             match answer {
                 Answer::Response(response) => {
+                    let response = fitting(response);
                     bytes += response.encoded_len();
                     message.responses.push(response);
                 }
@@ -236,5 +240,40 @@ async fn write(mut answers: mpsc::UnboundedReceiver<Answer>, outbox: Arc<Outbox>
             return;
         }
         outbox.sent(count);
+    }
+}
+
+/// The response, or that it is too large: a message that cannot be sent would end the stream, and
+/// all that is in flight on it.
+fn fitting(response: Response) -> Response {
+    let bytes = response.encoded_len();
+    if bytes <= MAX_RESPONSE_BYTES {
+        return response;
+    }
+    let message = format!(
+        "the answer has {bytes} bytes, and may have {MAX_RESPONSE_BYTES}; keep less in one \
+         primitive's key, or change less at once"
+    );
+    Response {
+        outcome: Some(Outcome::Failure(exhausted(message))),
+        ..response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_no_message_can_hold_becomes_a_refusal() {
+        for (bytes, is_sent) in [(1 << 20, true), (13 << 20, true), (17 << 20, false)] {
+            let response = fitting(Response {
+                id: 7,
+                outcome: Some(Outcome::Reply(vec![0; bytes].into())),
+            });
+            assert_eq!(response.id, 7);
+            assert!(response.encoded_len() <= MAX_RESPONSE_BYTES);
+            assert_eq!(matches!(response.outcome, Some(Outcome::Reply(_))), is_sent);
+        }
     }
 }

@@ -8,7 +8,7 @@ use atomix_primitives::{
     Applied, EventFilter, EventPosition, EventsLost, EventsRead, FollowerId, Followers, Kinds,
     OperationId, Outcome, Reply, Sequence, SessionId, Snapshot, StateMachine,
 };
-use atomix_proto::multiraft::v1::{Command, CommandBatch, command};
+use atomix_proto::multiraft::v1::{Command, CommandBatch, Operate, command};
 use atomix_raft::{Machine, PartitionId};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -57,9 +57,10 @@ pub(crate) struct PartitionMachine {
     partition: PartitionId,
     kinds: Arc<Kinds>,
     state: StateMachine,
-    /// Not replicated. A receiver is registered while its entry is applied, so no completion can
-    /// come before it.
-    waiting: HashMap<OperationId, Vec<oneshot::Sender<Reply>>>,
+    /// Not replicated. A receiver is registered while its entry is applied, or while the state is
+    /// read, so no completion can come before it. One for each operation: whoever asks again has
+    /// given up on the answer before.
+    waiting: Mutex<HashMap<OperationId, oneshot::Sender<Reply>>>,
     /// Not replicated. Locked while the state is read or changed, so nothing comes between the
     /// reading and the waiting.
     followers: Mutex<Followers<oneshot::Sender<EventPosition>>>,
@@ -72,7 +73,7 @@ impl PartitionMachine {
             partition,
             state: StateMachine::new(Arc::clone(&kinds)),
             kinds,
-            waiting: HashMap::new(),
+            waiting: Mutex::default(),
             followers: Mutex::default(),
             faults,
         }
@@ -124,7 +125,7 @@ impl PartitionMachine {
             .map(|(command, outcome)| match outcome {
                 Outcome::Session(session) => CommandOutcome::Session(session),
                 Outcome::Reply(reply) => CommandOutcome::Reply(reply),
-                Outcome::Pending => CommandOutcome::Pending(self.wait_for(command)),
+                Outcome::Pending => CommandOutcome::Pending(self.waits(command)),
                 Outcome::SessionLost => CommandOutcome::SessionLost,
                 Outcome::Done => CommandOutcome::Done,
             })
@@ -133,18 +134,19 @@ impl PartitionMachine {
             // It may have left.
             let _ = caller.send(before);
         }
+        let waiting = self.waiting.get_mut();
         for done in completed {
             let id = OperationId {
                 session: done.session,
                 sequence: done.sequence,
             };
-            for waiter in self.waiting.remove(&id).unwrap_or_default() {
+            if let Some(waiter) = waiting.remove(&id) {
                 // The waiter may have given up.
-                let _ = waiter.send(done.result.clone());
+                let _ = waiter.send(done.result);
             }
         }
         for ended in &ended_sessions {
-            self.waiting.retain(|id, _| id.session != *ended);
+            waiting.retain(|id, _| id.session != *ended);
         }
         Output {
             outcomes,
@@ -152,17 +154,23 @@ impl PartitionMachine {
         }
     }
 
-    fn wait_for(&mut self, command: &command::Command) -> oneshot::Receiver<Reply> {
-        let (sender, receiver) = oneshot::channel();
-        if let command::Command::Operate(operate) = command {
-            let id = OperationId {
-                session: SessionId(operate.session),
-                sequence: Sequence(operate.sequence),
-            };
-            let waiters = self.waiting.entry(id).or_default();
-            waiters.retain(|waiter| !waiter.is_closed());
-            waiters.push(sender);
+    fn waits(&self, command: &command::Command) -> oneshot::Receiver<Reply> {
+        match command {
+            command::Command::Operate(operate) => self.wait_for(operate),
+            // Nothing else is completed later. Its receiver tells at once that nobody sends.
+            _ => oneshot::channel().1,
         }
+    }
+
+    /// What completes an operation that was applied and waits. Whoever waited for it before is told
+    /// that nobody sends any more.
+    pub(crate) fn wait_for(&self, operate: &Operate) -> oneshot::Receiver<Reply> {
+        let id = OperationId {
+            session: SessionId(operate.session),
+            sequence: Sequence(operate.sequence),
+        };
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.lock().insert(id, sender);
         receiver
     }
 }
@@ -172,7 +180,8 @@ impl Machine for PartitionMachine {
     type Snapshot = Snapshot;
 
     fn apply(&mut self, index: u64, _term: u64, payload: &Bytes) -> Output {
-        let batch = match CommandBatch::decode(payload.clone()) {
+        // Each request is copied out: a value that is kept would keep the whole entry otherwise.
+        let batch = match CommandBatch::decode(&payload[..]) {
             Ok(batch) => batch,
             Err(error) => {
                 // It decodes on no replica; a command that nobody knows makes this one stop.
@@ -207,7 +216,7 @@ impl Machine for PartitionMachine {
         self.state = StateMachine::restore(Arc::clone(&self.kinds), &mut reader)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         // Their completions may be among the entries that the snapshot stands for.
-        self.waiting.clear();
+        self.waiting.get_mut().clear();
         self.followers.get_mut().clear();
         Ok(())
     }

@@ -36,7 +36,7 @@ use machine::PartitionMachine;
 use queues::{Proposals, Reads};
 
 pub(crate) use answers::{
-    not_leader, unavailable, unknown_outcome, unknown_partition, wrong_store,
+    exhausted, not_leader, unavailable, unknown_outcome, unknown_partition, wrong_store,
 };
 
 /// The Raft member of a partition.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use atomix_primitives::{Admission, ErrorCode};
+use atomix_primitives::{Admission, ErrorCode, Reply};
 use atomix_proto::multiraft::v1::{Command, CommandBatch, command};
 use atomix_raft::ProposeError;
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _};
 use prost::Message as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::Inner;
@@ -96,8 +96,10 @@ fn send(inner: &Arc<Inner>, batch: Vec<Proposal>) -> Option<BoxFuture<'static, S
             match machine.state().admit(operate) {
                 // Only the log knows for sure that a session is lost: this leader may have been
                 // replaced by one that opened it.
-                Ok(Admission::Propose | Admission::Pending | Admission::SessionLost) => {
-                    admitted.push(proposal);
+                Ok(Admission::Propose | Admission::SessionLost) => admitted.push(proposal),
+                // Another entry would change nothing.
+                Ok(Admission::Pending) => {
+                    wait(inner, proposal.asker, machine.wait_for(operate));
                 }
                 Ok(Admission::Answered(reply)) => proposal.asker.answer(answers::reply(reply)),
                 // Nothing remembers this refusal, and an earlier attempt, whose answer was lost, may
@@ -209,21 +211,24 @@ fn answer(inner: &Arc<Inner>, waiting: Waiting, outcome: CommandOutcome) {
         CommandOutcome::Reply(reply) => waiting.asker.answer(answers::reply(reply)),
         CommandOutcome::SessionLost => waiting.asker.fail(answers::session_lost()),
         CommandOutcome::Done => waiting.asker.answer(answers::done()),
-        CommandOutcome::Pending(reply) => {
-            let over = inner.leadership.over();
-            tokio::spawn(async move {
-                tokio::select! {
-                    reply = reply => match reply {
-                        Ok(reply) => waiting.asker.answer(answers::reply(reply)),
-                        Err(_) => waiting.asker.fail(answers::unknown_outcome(
-                            "the session ended, or the replica lost track of the operation",
-                        )),
-                    },
-                    () = over.cancelled() => waiting.asker.fail(answers::unknown_outcome(
-                        "the leadership was lost while the operation waited",
-                    )),
-                }
-            });
-        }
+        CommandOutcome::Pending(reply) => wait(inner, waiting.asker, reply),
     }
+}
+
+/// Answers when a later entry completes the operation.
+fn wait(inner: &Inner, asker: Asker, reply: oneshot::Receiver<Reply>) {
+    let over = inner.leadership.over();
+    tokio::spawn(async move {
+        tokio::select! {
+            reply = reply => match reply {
+                Ok(reply) => asker.answer(answers::reply(reply)),
+                Err(_) => asker.fail(answers::unknown_outcome(
+                    "the session ended, the replica lost track of the operation, or it was asked again",
+                )),
+            },
+            () = over.cancelled() => asker.fail(answers::unknown_outcome(
+                "the leadership was lost while the operation waited",
+            )),
+        }
+    });
 }

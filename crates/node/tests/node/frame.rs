@@ -245,7 +245,7 @@ async fn an_operation_that_waits_is_answered_when_a_later_one_completes_it() {
     let acquire = || AcquireRequest::default();
     let first: AcquireReply = single.operate(1, 1, "Acquire", acquire()).await.unwrap();
 
-    // Asked twice, under the same sequence: both get the same answer.
+    // Asked twice, under the same sequence: who asked before has given up, and is told.
     let waiting = async {
         tokio::join!(
             single.operate::<AcquireReply>(2, 2, "Acquire", acquire()),
@@ -270,10 +270,14 @@ async fn an_operation_that_waits_is_answered_when_a_later_one_completes_it() {
         };
         tokio::join!(waiting, unlocking)
     };
-    let ((left, right), ()) = waiting_and_unlocking.await;
-    let (left, right) = (left.unwrap(), right.unwrap());
-    assert_eq!(left.token, right.token);
-    assert!(left.token > first.token);
+    let ((before, last), ()) = waiting_and_unlocking.await;
+    let (reason, _) = code(&before.unwrap_err());
+    assert_eq!(reason, Some(Reason::OutcomeUnknown));
+    let granted = last.unwrap().token;
+    assert!(granted > first.token);
+    // Asked once more after it was granted.
+    let again: AcquireReply = single.operate(2, 2, "Acquire", acquire()).await.unwrap();
+    assert_eq!(again.token, granted);
     single.stop().await;
 }
 

@@ -8,7 +8,10 @@ use bytes::Bytes;
 
 use crate::context::draw;
 use crate::error::OperationError;
-use crate::ids::{Key, OperationId, OwnerNumber, PrimitiveKey, Sequence, SessionId, duration};
+use crate::events::EventRing;
+use crate::ids::{
+    EventPosition, Key, OperationId, OwnerNumber, PrimitiveKey, Sequence, SessionId, duration,
+};
 use crate::kinds::Kinds;
 use crate::output::{Applied, Outcome};
 use crate::session::Session;
@@ -112,10 +115,13 @@ impl<'a> Run<'a> {
     }
 
     /// Passes over every number that lost entries may have given out, then ends all sessions: what
-    /// their end hands to others is numbered above.
+    /// their end hands to others is numbered above. Whoever follows events from before may have been
+    /// told some that are lost now, and must read again.
     fn recovered(&mut self) {
         let counter = &mut self.state.counter;
         *counter = counter.saturating_add(RECOVERY_GAP);
+        let lost = EventPosition::after_operation(*counter - 1);
+        self.state.events = EventRing::restored(Some(lost));
         let sessions: Vec<SessionId> = self.state.sessions.keys().copied().collect();
         for session in sessions {
             self.end_session(session);

@@ -279,12 +279,20 @@ fn a_recovered_partition_ends_its_sessions_and_gives_no_id_or_token_out_again() 
     );
     let lost = group.open();
 
+    let followed = group.machine.event_position();
     let applied = left.apply(vec![command::Command::Recovered(Recovered {})]);
     assert_eq!(applied.stop, None);
     assert_eq!(applied.ended_sessions, [kept]);
     assert_eq!(applied.outcomes, [Outcome::Done]);
     assert_eq!(left.machine.sessions().count(), 0);
     assert_eq!(counter_value(&left.machine, "c"), 5, "the data stays");
+    // Somebody may have followed events that never happened now.
+    assert!(left.machine.events_after(followed).is_err());
+    let now = left.machine.event_position();
+    assert!(left.machine.events_after(now).is_ok());
+    let copy = left.restored();
+    assert!(copy.machine.events_after(followed).is_err());
+    assert!(copy.machine.events_after(now).is_ok());
 
     let repeated = left.try_run(kept, increment("c", 5));
     assert_eq!(repeated, Outcome::SessionLost);

@@ -1,19 +1,14 @@
 //! Operations of applications, and the end of the connections that they came over.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use atomix_driver::{Connection, DriverError, ErrorKind, Invocation, Owner, ReplyStream, StoreId};
 use bytes::Bytes;
-use tokio::time::Instant;
 
 use super::Stores;
 use super::error::open_error;
 use crate::sessions::PrimitiveKey;
 use crate::streams::interrupted_by;
-
-/// How long releasing what a closed application connection owned may take, per store.
-const RELEASE_PATIENCE: Duration = Duration::from_secs(30);
 
 fn key_of(invocation: &Invocation) -> PrimitiveKey {
     PrimitiveKey {
@@ -113,13 +108,14 @@ impl Stores {
             .values()
             .map(|connected| Arc::clone(&connected.connection))
             .collect();
-        for connection in connections {
-            let deadline = Instant::now() + RELEASE_PATIENCE;
-            if let Err(error) = connection.release_owner(owner, deadline).await {
+        // Each by itself: one store may be away for long.
+        let released = connections.iter().map(|connection| async move {
+            if let Err(error) = connection.release_owner(owner).await {
                 tracing::warn!(owner = owner.0, %error, "what a closed connection owned stays \
                      until the session ends");
             }
-        }
+        });
+        futures::future::join_all(released).await;
     }
 
     /// Ends all connections without forgetting them.

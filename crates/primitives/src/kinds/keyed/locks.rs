@@ -5,6 +5,7 @@
 //! each other; between partitions the caller keeps their order. A lock is not re-entrant: its own
 //! owner waits for it too.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -199,16 +200,23 @@ impl KeyLocks {
 
     /// Answers the operations that can go on now that these keys have changed hands.
     fn grant(&mut self, keys: &OrdSet<Bytes>, context: &mut Context<'_>) {
+        // Whoever waits on for a key waits whatever others are granted here: they take keys. So each
+        // is looked at once, also where one wants all of many keys.
+        let mut wait_on = BTreeSet::new();
         for key in keys {
             let Some(number) = self.first_for(key) else {
                 continue;
             };
+            if wait_on.contains(&number) {
+                continue;
+            }
             let Some(waiter) = self.line.get(&number) else {
                 continue;
             };
             let is_next =
                 |key: &Bytes| !self.held.contains_key(key) && self.first_for(key) == Some(number);
             if !waiter.keys.iter().all(is_next) {
+                wait_on.insert(number);
                 continue;
             }
             if let Some(waiter) = self.leave_line(number) {

@@ -75,6 +75,23 @@ fn nobody_overtakes_by_a_key_that_is_free_but_wanted() {
     assert_eq!(map.completed(second), Some(Ok(())));
 }
 
+/// With a look at all keys for each of them it would take minutes, on every replica.
+#[test]
+fn whoever_waits_for_many_keys_is_looked_at_once() {
+    let mut map = fixture();
+    let names: Vec<String> = (0..20_000).map(|number| format!("k{number:05}")).collect();
+    let mut keys: Vec<&str> = names.iter().map(String::as_str).collect();
+    lock(&mut map, 1, &keys);
+    lock(&mut map, 2, &["z"]);
+    keys.push("z");
+    let waiting = wait(&mut map, 3, &keys);
+    keys.pop();
+    unlock(&mut map, 1, &keys).unwrap();
+    assert_eq!(map.completed(waiting), None);
+    unlock(&mut map, 2, &["z"]).unwrap();
+    assert_eq!(map.completed(waiting), Some(Ok(())));
+}
+
 #[test]
 fn locks_exclude_other_locks_and_nothing_else() {
     let mut map = fixture();
