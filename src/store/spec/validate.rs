@@ -217,3 +217,30 @@ fn storage(spec: &Storage, problems: &mut Vec<String>) -> ClusterStorage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn many_groups_elect_more_slowly_unless_the_store_says_otherwise() {
+        for (partitions, raft, expected) in [
+            (1, json!({}), 1000),
+            (64, json!({}), 1000),
+            (65, json!({}), 2500),
+            (65, json!({"electionTimeout": "700ms"}), 700),
+            (1, json!({"electionTimeout": "3s"}), 3000),
+        ] {
+            let spec = json!({
+                "replicas": 3, "partitions": partitions, "raft": raft, "storage": {"size": "1Gi"},
+            });
+            let spec: MultiRaft = serde_json::from_value(spec).unwrap();
+            let timings = timings(&spec, partitions);
+            assert_eq!(timings.election_timeout.as_millis(), expected, "{spec:?}");
+        }
+    }
+}

@@ -258,3 +258,33 @@ async fn a_newer_process_seen_elsewhere_ends_the_stream_to_the_older() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn a_message_to_a_silent_peer_ends_with_its_time_and_its_stream_stays() {
+    let address = free_address().await;
+    let peer = Peer::new(Manner::Silent);
+    let _serving = peer.serve(address).await;
+    let node = Node::new(address);
+    let time = Duration::from_millis(100);
+    let began = Instant::now();
+    let mut timed_out = 0;
+    while timed_out < 3 {
+        let message = PeerMessage::default();
+        let sent = node
+            .transport
+            .send(&node.target, message, Class::Raft, time);
+        match sent.await.unwrap_err() {
+            TransportError::TimedOut { timeout, .. } => {
+                assert_eq!(timeout, time);
+                timed_out += 1;
+            }
+            // There is no stream yet.
+            TransportError::Unreachable { .. } if timed_out == 0 => {
+                assert!(began.elapsed() < LONG, "the peer is not reached");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            error => panic!("{error}"),
+        }
+    }
+    assert_eq!(peer.streams(), 1);
+}

@@ -81,6 +81,9 @@ async fn a_count_under_kill_9_is_at_least_the_acknowledged_and_at_most_the_possi
     }
 }
 
+/// Before the others elect.
+const AT_ONCE: Duration = Duration::from_millis(200);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_restarted_at_once_never_reads_stale_state() {
     let mut cluster = Cluster::bootstrapped(1).await;
@@ -106,8 +109,11 @@ async fn a_leader_restarted_at_once_never_reads_stale_state() {
         })
     };
 
-    let mut answered = 0;
-    for _ in 0..5 {
+    let (mut rounds, mut quick, mut answered) = (0, 0, 0);
+    // A leader that is back only after its lease proves nothing.
+    while rounds < 5 || quick == 0 {
+        assert!(rounds < 20, "no node was back within {AT_ONCE:?}");
+        rounds += 1;
         let leader = cluster.leader(1).await;
         let before = acknowledged.load(Ordering::SeqCst);
         eventually("writes go on", PATIENCE, || async {
@@ -122,7 +128,9 @@ async fn a_leader_restarted_at_once_never_reads_stale_state() {
             Stream::open(peer, "").await.ok()
         })
         .await;
-        println!("back after {:?}", killed.elapsed());
+        let back = killed.elapsed();
+        println!("back after {back:?}");
+        quick += usize::from(back < AT_ONCE);
         // It may refuse to read, but what it reads is not older than what was acknowledged before.
         let until = Instant::now() + Duration::from_secs(1);
         while Instant::now() < until {
@@ -160,7 +168,7 @@ async fn a_leader_restarted_at_once_never_reads_stale_state() {
         .await;
         answered += 1;
     }
-    assert!(answered >= 5, "each restarted leader has read");
+    assert!(answered >= rounds, "each restarted leader has read");
     stop.store(true, Ordering::Relaxed);
     writer.await.unwrap();
     let leader = cluster.leader(1).await;

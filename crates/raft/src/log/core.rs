@@ -60,7 +60,9 @@ impl LogCore {
         let purged = engine.clone();
         let purger = std::thread::Builder::new()
             .name("log-purger".to_owned())
-            .spawn(move || purge_loop(&purged, &stop, purge_interval, &moving, &fatal))?;
+            .spawn(move || {
+                purge_loop(&purged, &stop, purge_interval, &moving, &fatal, on_failure);
+            })?;
         Ok(Self {
             engine,
             running: Mutex::new(Some(Running {

@@ -131,7 +131,7 @@ impl Writer {
             if failed.is_none() {
                 failed = self.write(&batch).err();
                 if let Some(error) = &failed {
-                    self.fail(error);
+                    fail(&self.fatal, self.on_failure, error.to_string());
                 }
             }
             let result = failed.clone().map_or(Ok(()), Err);
@@ -209,13 +209,14 @@ impl Writer {
         }
         Ok(Built { batch, replaces })
     }
+}
 
-    fn fail(&self, error: &StorageError) {
-        self.fatal.report(None, error.to_string());
-        match self.on_failure {
-            WriteFailure::Report => {}
-            WriteFailure::Abort => std::process::abort(),
-        }
+/// What the disk holds now, nobody knows: nothing may be acknowledged any more.
+fn fail(fatal: &FatalReporter, on_failure: WriteFailure, reason: String) {
+    fatal.report(None, reason);
+    match on_failure {
+        WriteFailure::Report => {}
+        WriteFailure::Abort => std::process::abort(),
     }
 }
 
@@ -277,6 +278,7 @@ pub(crate) fn purge_loop(
     interval: Duration,
     moving: &Mutex<()>,
     fatal: &FatalReporter,
+    on_failure: WriteFailure,
 ) {
     while stop.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
         let alone = moving.lock();
@@ -289,12 +291,12 @@ pub(crate) fn purge_loop(
             }
             // Perhaps a sync failed: what the disk holds, nobody knows.
             Ok(Err(error)) => {
-                fatal.report(None, format!("cannot purge old log files: {error}"));
-                return;
+                let reason = format!("cannot purge old log files: {error}");
+                return fail(fatal, on_failure, reason);
             }
             Err(_) => {
-                fatal.report(None, "purging old log files panicked");
-                return;
+                let reason = "purging old log files panicked".to_owned();
+                return fail(fatal, on_failure, reason);
             }
         }
     }

@@ -43,7 +43,7 @@ fn record(node_id: NodeId) -> GroupRecord {
     }
 }
 
-async fn start(options: EngineOptions) -> (Engine, Group<Journal>) {
+pub(crate) async fn start(options: EngineOptions) -> (Engine, Group<Journal>) {
     let engine = open(options).await;
     let record = record(engine.node_id());
     engine.create_group(&record).await.expect("a group");
@@ -58,7 +58,7 @@ async fn start_group(engine: &Engine, record: GroupRecord) -> Group<Journal> {
         .expect("the group starts")
 }
 
-async fn write(group: &Group<Journal>, line: &str) -> Result<u64, ProposeError> {
+pub(crate) async fn write(group: &Group<Journal>, line: &str) -> Result<u64, ProposeError> {
     let deadline = soon();
     loop {
         let payload = Bytes::copy_from_slice(line.as_bytes());
@@ -92,7 +92,7 @@ fn log_file(directory: &Path) -> PathBuf {
 }
 
 /// What a start finds, in a log that had `lines`.
-async fn lines_after_open(directory: &Path) -> Result<Vec<String>, OpenError> {
+pub(crate) async fn lines_after_open(directory: &Path) -> Result<Vec<String>, OpenError> {
     let deadline = soon();
     let engine = loop {
         match Engine::open(options(directory)) {

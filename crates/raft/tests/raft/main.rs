@@ -11,6 +11,7 @@
 mod abort;
 mod boots;
 mod disk;
+mod full_disk;
 mod group;
 mod inbox;
 mod leadership;
@@ -18,5 +19,6 @@ mod many_groups;
 mod members;
 mod powercut;
 mod rewrite;
+mod several_files;
 mod snapshots;
 mod support;

@@ -27,7 +27,8 @@ metadata:
   name: elsewhere
 spec:
   driver:
-    name: no-such-driver
+    name: memory
+    version: v0
 ";
             let malformed = "
 apiVersion: atomix.io/v1beta1
@@ -63,7 +64,7 @@ spec:
                     SOON,
                 )
                 .await?;
-            ensure!(message.contains("no-such-driver"), "{message}");
+            ensure!(message.contains("v0"), "{message}");
             let message = namespace
                 .condition(
                     "Session",
@@ -104,6 +105,12 @@ spec:
                 .condition("Session", "visits", "Ready", "True", None, SOON)
                 .await?;
             namespace.counts_beyond("visits", 10, SOON).await?;
+            namespace
+                .apply(&unknown_driver.replace("    version: v0\n", ""))
+                .await?;
+            namespace
+                .condition("Store", "elsewhere", "Ready", "True", None, SOON)
+                .await?;
             // Server-side apply turns the object whose last field goes away into null.
             let healed = malformed.replace("config:\n    no-such-setting: true", "config: {}");
             namespace.apply(&healed).await?;

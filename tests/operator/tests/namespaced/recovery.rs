@@ -92,10 +92,7 @@ async fn recover(
     resources::change(&bed.stores(), STORE, wish).await?;
     operator
         .until_settled("all copies to be there again", LIMIT * 2, async || {
-            let store = workload::store_is_ready(bed, STORE).await?;
-            expect_condition(&store, "Progressing", "False")?;
-            expect_condition(&store, "Degraded", "False")?;
-            workload::groups_are_whole(bed, STORE, SIZE).await
+            is_whole(bed).await
         })
         .await?;
     let recovered = groups::status(survivor).await?.groups;
@@ -113,5 +110,14 @@ async fn recover(
             "the same wish again made {member:016x} of {now:?}"
         );
     }
+    operator
+        .until_settled("all to be well", LIMIT, async || is_whole(bed).await)
+        .await
+}
+
+async fn is_whole(bed: &TestBed) -> Result<()> {
+    let store = workload::store_is_ready(bed, STORE).await?;
+    expect_condition(&store, "Progressing", "False")?;
+    expect_condition(&store, "Degraded", "False")?;
     workload::groups_are_whole(bed, STORE, SIZE).await
 }

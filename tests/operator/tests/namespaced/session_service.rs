@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use atomix_operator::check::{CheckArgs, check};
 use atomix_operator_tests::resources;
 use atomix_operator_tests::samples;
@@ -19,6 +19,13 @@ use kube::api::DeleteParams;
 use serde_json::json;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 type Service = SessionServiceClient<Channel>;
 
@@ -76,6 +83,7 @@ async fn live(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
     );
 
     check_command(operator.admin()).await?;
+    tells_of_itself(connect(operator.api()).await?).await?;
     find(bed, &mut service).await?;
     watch(bed, &mut service).await
 }
@@ -95,6 +103,43 @@ async fn check_command(address: SocketAddr) -> Result<()> {
                 .is_some_and(|told| told.contains("is not ready within 2 s")),
             "{told:?}"
         );
+    }
+    Ok(())
+}
+
+/// The port names its services, and says of each that it serves.
+async fn tells_of_itself(channel: Channel) -> Result<()> {
+    let list = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut answers = ServerReflectionClient::new(channel.clone())
+        .server_reflection_info(tokio_stream::once(list))
+        .await?
+        .into_inner();
+    let answer = answers.message().await?.context("no answer")?;
+    let Some(MessageResponse::ListServicesResponse(listed)) = answer.message_response else {
+        bail!("no list of services: {answer:?}");
+    };
+    let mut names: Vec<String> = listed.service.into_iter().map(|one| one.name).collect();
+    names.sort();
+    let expected = [
+        "atomix.operator.v1.Stores",
+        "atomix.runtime.v1.SessionService",
+        "grpc.health.v1.Health",
+    ];
+    ensure!(names == expected, "{names:?}");
+    let mut health = HealthClient::new(channel);
+    for (name, known) in [
+        ("", true),
+        (expected[0], true),
+        (expected[1], true),
+        ("atomix.runtime.v1.Runtime", false),
+    ] {
+        let service = name.to_owned();
+        let answer = health.check(HealthCheckRequest { service }).await;
+        let serves = answer.is_ok_and(|answer| answer.get_ref().status() == ServingStatus::Serving);
+        ensure!(serves == known, "{name:?}");
     }
     Ok(())
 }

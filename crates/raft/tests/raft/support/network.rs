@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use atomix_proto::multiraft::v1::peer_message::Body;
 use atomix_raft::{
     Class, Group, PartitionId, PeerMessage, PeerReply, PeerTarget, Transport, TransportError,
 };
@@ -30,6 +31,8 @@ struct State {
     groups: BTreeMap<(PartitionId, u64), Group<Journal>>,
     /// Members that nobody reaches, and that reach nobody.
     isolated: BTreeSet<u64>,
+    /// Members that are reached by all but new entries.
+    starved: BTreeSet<u64>,
 }
 
 impl State {
@@ -60,9 +63,20 @@ impl Network {
         self.state.lock().isolated.insert(id);
     }
 
-    pub(crate) fn heal(&self) {
-        self.state.lock().isolated.clear();
+    /// Entries for the member vanish; it answers all else.
+    pub(crate) fn starve(&self, id: u64) {
+        self.state.lock().starved.insert(id);
     }
+
+    pub(crate) fn heal(&self) {
+        let mut state = self.state.lock();
+        state.isolated.clear();
+        state.starved.clear();
+    }
+}
+
+fn has_entries(message: &PeerMessage) -> bool {
+    matches!(&message.body, Some(Body::AppendEntries(append)) if !append.entries.is_empty())
 }
 
 impl Transport for Network {
@@ -79,13 +93,14 @@ impl Transport for Network {
         let (from, to, node_id) = (target.from_member.0, target.to_member.0, target.to_node);
         let address = target.address.clone();
         let state = self.state.clone();
+        let message = PeerMessage::decode(message.encode_to_vec().as_slice());
+        let message = message.expect("it decodes");
         let (group, cut) = {
             let state = state.lock();
             let group = state.groups.get(&(target.partition, to));
-            (group.cloned(), state.is_cut(from, to))
+            let is_starved = state.starved.contains(&to) && has_entries(&message);
+            (group.cloned(), is_starved || state.is_cut(from, to))
         };
-        let message = PeerMessage::decode(message.encode_to_vec().as_slice());
-        let message = message.expect("it decodes");
         let mut held = self.holds_snapshots.subscribe();
         if class == Class::Snapshot && *held.borrow() {
             self.held_chunks.fetch_add(1, Ordering::Relaxed);
