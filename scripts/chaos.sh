@@ -52,9 +52,8 @@ none() { :; }
 
 # ---- the planners' models
 
-# Optimised: it does nothing but compute.
 model() {
-    CARGO_PROFILE_DEV_OPT_LEVEL=2 cargo test --locked --workspace --lib -- --nocapture "$1"
+    cargo test --locked --workspace --lib -- --nocapture "$1"
 }
 
 # As `placement: 20000 histories of 500 steps, seeds 1 to 20000` says.

@@ -165,10 +165,11 @@ async fn an_operator_whose_lease_counts_anew_raises_its_term_and_goes_on() -> Re
 }
 
 async fn raised(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
-    workload::bootstrap(bed, operator, STORE, ONE).await?;
-    claim(bed, ONE, &own_id(bed), 50).await?;
-    scale(bed, 2).await?;
-    settle(bed, operator, TWO).await?;
+    workload::bootstrap(bed, operator, STORE, TWO).await?;
+    claim(bed, TWO, &own_id(bed), 50).await?;
+    // The node that stays must be told to take the other's members.
+    scale(bed, 1).await?;
+    settle(bed, operator, ONE).await?;
     let leases: Api<Lease> = Api::namespaced(bed.client().clone(), bed.namespace());
     let lease = leases.get("atomix-operator").await?;
     let transitions = lease.spec.and_then(|spec| spec.lease_transitions);

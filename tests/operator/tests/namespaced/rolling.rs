@@ -30,18 +30,15 @@ const SIZE: StoreSize = StoreSize {
     partitions: 4,
 };
 
-/// A Store whose nodes elect only when one is really away: a machine that is busy with other tests
-/// misses a second's heartbeats.
-fn store(size: StoreSize) -> Value {
-    let mut store = samples::store(STORE, size);
-    if let Some(Value::Object(multi_raft)) = store.pointer_mut("/spec/multiRaft") {
-        multi_raft.insert("raft".to_owned(), json!({"electionTimeout": "5s"}));
-    }
-    store
-}
-
 async fn bootstrap(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
-    workload::bootstrap_of(bed, operator, store(SIZE), STORE, SIZE).await
+    workload::bootstrap_of(
+        bed,
+        operator,
+        samples::patient_store(STORE, SIZE),
+        STORE,
+        SIZE,
+    )
+    .await
 }
 
 /// With its own variable, so that the pods of a change can be told apart.
@@ -361,7 +358,7 @@ async fn a_change_that_is_reverted_half_way_rolls_back_what_it_had_changed() -> 
 }
 
 async fn revert(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
-    let mut store = store(SIZE);
+    let mut store = samples::patient_store(STORE, SIZE);
     let first = pod_settings("atomix-node:test", "red");
     if let Some(Value::Object(pod)) = store.pointer_mut("/spec/multiRaft/pod") {
         let env = first.pointer("/spec/multiRaft/pod/env").cloned();
@@ -530,7 +527,14 @@ async fn roll_once(
         replicas: 3,
         partitions: 1,
     };
-    workload::bootstrap_of(bed, operator, store(size), STORE, size).await?;
+    workload::bootstrap_of(
+        bed,
+        operator,
+        samples::patient_store(STORE, size),
+        STORE,
+        size,
+    )
+    .await?;
     operator.arm(disturbance)?;
     paint(bed, "red").await?;
     operator

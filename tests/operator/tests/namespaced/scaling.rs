@@ -245,7 +245,8 @@ async fn change_copies(
     operator: &mut Supervised<'_>,
     disturbance: Option<Disturbance>,
 ) -> Result<()> {
-    workload::bootstrap(bed, operator, STORE, size(3)).await?;
+    let store = samples::patient_store(STORE, size(3));
+    workload::bootstrap_of(bed, operator, store, STORE, size(3)).await?;
     operator.arm(disturbance)?;
     for copies in [1, 3] {
         let change = json!({"spec": {"multiRaft": {"replicationFactor": copies}}});
