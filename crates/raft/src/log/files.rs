@@ -1,6 +1,6 @@
 //! The file system as raft-engine sees it: the real one, with more care. Recovery may cut files
-//! only where [`super::verify`] found a torn batch; names of new files, and every batch of files
-//! that hold rewritten entries, are on disk before anything else is written.
+//! only where [`super::verify`] found a torn batch; names of new and of deleted files, and every
+//! batch of files that hold rewritten entries, are on disk before anything else is written.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -171,8 +171,14 @@ impl FileSystem for Files {
     }
 
     fn delete<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
-        self.inner.delete(&path)?;
-        self.device.note(DiskChange::Removed(path.as_ref()));
+        let path = path.as_ref();
+        self.inner.delete(path)?;
+        self.device.note(DiskChange::Removed(path));
+        // One after the other: were a later file gone and an earlier one back, a file would seem to
+        // be missing.
+        if let Some(directory) = path.parent() {
+            self.device.sync_directory(directory)?;
+        }
         Ok(())
     }
 

@@ -93,11 +93,12 @@ async fn entries_that_are_moved_to_other_files_survive_a_power_cut() {
     });
     println!("{} changes, {} images", changes.len(), images.len());
     let last = images.iter().map(|(_, position, _)| *position).max();
-    for (image, position, loss) in images {
+    for (number, (image, position, loss)) in images.into_iter().enumerate() {
         if position < acknowledged {
             continue;
         }
-        let directory = root.path().join("image");
+        // Each has a directory of its own: the engine before may not be done with deleting its files.
+        let directory = root.path().join(format!("image-{number}"));
         write_image(&image, &directory);
         let engine = Engine::open(small_files(&directory));
         let engine = engine.unwrap_or_else(|error| panic!("{loss:?} at {position}: {error}"));
