@@ -6,6 +6,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
 /// Makes the disk misbehave, in tests.
 pub trait DiskFaults: Send + Sync + 'static {
     /// Called before `length` bytes are written. Answers how many of them reach the file; the
@@ -16,6 +19,15 @@ pub trait DiskFaults: Send + Sync + 'static {
     fn write(&self, path: &Path, length: usize) -> io::Result<usize> {
         let _ = path;
         Ok(length)
+    }
+
+    /// Called before room for `length` bytes of a file is reserved.
+    ///
+    /// # Errors
+    /// Whatever the reservation shall fail with.
+    fn reserve(&self, path: &Path, length: u64) -> io::Result<()> {
+        let _ = (path, length);
+        Ok(())
     }
 
     /// Called before a file is synced.
@@ -174,6 +186,26 @@ pub(crate) struct DeviceFile {
 }
 
 impl DeviceFile {
+    /// Takes room for so many bytes off the disk. A file system that cannot promise any is trusted
+    /// to have it.
+    pub(crate) fn reserve(&self, length: u64) -> io::Result<()> {
+        if length == 0 {
+            return Ok(());
+        }
+        if let Some(faults) = &self.device.faults {
+            faults.reserve(&self.path, length)?;
+        }
+        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, length) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            reserved => Ok(reserved?),
+        }
+    }
+
+    /// Gives reserved room back that was not written to.
+    pub(crate) fn release_rest(&self) -> io::Result<()> {
+        self.file.set_len(self.written)
+    }
+
     /// Makes what was written durable; not the file's name.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.device.may_sync(&self.path)?;

@@ -215,10 +215,11 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for HostHandle<M> {
             let (entry, responder) = item?;
             let (index, term) = (entry.log_id.index, entry.log_id.leader_id.term);
             let answer = host.apply(index, term, &entry.payload);
+            // First: whoever has the answer may ask for what is applied.
+            host.progress.send_replace(index);
             if let Some(responder) = responder {
                 responder.send(answer);
             }
-            host.progress.send_replace(index);
         }
         Ok(())
     }
@@ -292,9 +293,11 @@ impl<M: Machine> RaftSnapshotBuilder<TypeConfig> for Builder<M> {
                     partition: host.partition,
                 };
                 let (meta, state) = &view;
+                // The state is about as large as when it was last written.
+                let (_, expected) = host.newest_snapshot();
                 let created = host
                     .snapshots
-                    .create(meta, |writer| M::write_snapshot(state, writer));
+                    .create(meta, expected, |writer| M::write_snapshot(state, writer));
                 Ok((created, view))
             })
             .await?;

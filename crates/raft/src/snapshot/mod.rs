@@ -126,25 +126,43 @@ impl SnapshotStore {
         Ok(whole)
     }
 
-    /// Writes a snapshot. Blocks.
+    /// Writes a snapshot, for which `expected` bytes are reserved first: one that finds no room does
+    /// not take what the log could still be written to. Blocks.
     pub(crate) fn create(
         &self,
         meta: &SnapshotMeta,
+        expected: u64,
         write: impl Fn(&mut dyn Write) -> io::Result<()>,
     ) -> io::Result<SnapshotFile> {
-        let encoded = codec::snapshot_meta_to_pb(meta).encode_to_vec();
         // One at a time, and adopted before the next.
         let temporary = self.temporary("build");
-        let file = self.device.create(&temporary)?;
+        if let Err(error) = self.write_file(&temporary, meta, expected, write) {
+            if let Err(error) = self.device.remove_file(&temporary) {
+                tracing::debug!(path = %temporary.display(), %error, "an unfinished snapshot stays for now");
+            }
+            return Err(error);
+        }
+        self.adopt(SnapshotFile::open(&temporary)?)
+    }
+
+    fn write_file(
+        &self,
+        path: &Path,
+        meta: &SnapshotMeta,
+        expected: u64,
+        write: impl Fn(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let encoded = codec::snapshot_meta_to_pb(meta).encode_to_vec();
+        let file = self.device.create(path)?;
+        file.reserve(expected)?;
         let mut writer = FrameWriter::new(BufWriter::new(file), &encoded)?;
         write(&mut writer)?;
         let file = writer
             .finish()?
             .into_inner()
             .map_err(|error| error.into_error())?;
-        file.sync()?;
-        drop(file);
-        self.adopt(SnapshotFile::open(&temporary)?)
+        file.release_rest()?;
+        file.sync()
     }
 
     /// A file of the snapshot directory that is no snapshot yet; an old one is replaced.
@@ -193,4 +211,29 @@ fn files(directory: &Path, suffix: &str) -> io::Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+    use crate::types::{LogId, StoredMembership};
+
+    #[test]
+    fn room_that_was_reserved_and_not_needed_is_given_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = SnapshotStore::open(folder.path().join("7"), Device::default());
+        let store = store.expect("an empty directory");
+        let meta = SnapshotMeta {
+            last_log_id: Some(LogId::new_term_index(1, 1)),
+            last_membership: StoredMembership::default(),
+        };
+        let expected = 4 << 20;
+        let file = store.create(&meta, expected, |writer| writer.write_all(b"small"));
+        let taken = file.expect("a snapshot").path.metadata();
+        let taken = taken.expect("the file is there");
+        assert!(taken.len() < 1 << 10, "{taken:?}");
+        assert!(taken.blocks() * 512 < expected / 2, "{taken:?}");
+    }
 }

@@ -144,7 +144,7 @@ mod tests {
                 last_membership: StoredMembership::default(),
             };
             let from = store(&self.folder.path().join(format!("from-{transfer_id}")));
-            let file = from.create(&meta, |writer| writer.write_all(contents));
+            let file = from.create(&meta, 0, |writer| writer.write_all(contents));
             let file = file.expect("a snapshot");
             let all = file
                 .read_chunk(0, usize::MAX)

@@ -4,12 +4,12 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use atomix_raft::{DiskFaults, EngineOptions};
+use atomix_raft::{DiskChange, DiskFaults, EngineOptions};
 
 use crate::disk::{lines_after_open, start, write};
-use crate::support::{copy, options};
+use crate::support::{copy, eventually, options};
 
 /// Refuses so many of the next writes to the log.
 #[derive(Default)]
@@ -90,4 +90,116 @@ async fn a_write_that_fails_otherwise_ends_the_log_and_is_not_acknowledged() {
     let found = lines_after_open(&image).await.unwrap();
     assert_eq!(found.first().map(String::as_str), Some("first"));
     assert!(!found.contains(&"third".to_owned()), "{found:?}");
+}
+
+/// Has no room for snapshots: either it says so when some is reserved, or only at the first write.
+#[derive(Default)]
+struct NoRoomForSnapshots {
+    reserves: bool,
+    is_full: AtomicBool,
+    refused: AtomicU64,
+    /// Bytes of snapshots that were written while it was full.
+    written: AtomicU64,
+    /// Unfinished files that are there.
+    unfinished: AtomicU64,
+}
+
+impl NoRoomForSnapshots {
+    fn refuse(&self) -> io::Result<()> {
+        if !self.is_full.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        Err(io::ErrorKind::StorageFull.into())
+    }
+}
+
+fn is_unfinished(path: &Path) -> bool {
+    path.extension().is_some_and(|suffix| suffix == "tmp")
+        && path.to_string_lossy().contains("snapshots")
+}
+
+impl DiskFaults for NoRoomForSnapshots {
+    fn reserve(&self, _path: &Path, _length: u64) -> io::Result<()> {
+        if self.reserves {
+            return self.refuse();
+        }
+        Ok(())
+    }
+
+    fn write(&self, path: &Path, length: usize) -> io::Result<usize> {
+        if !self.reserves && is_unfinished(path) {
+            self.refuse()?;
+        }
+        Ok(length)
+    }
+
+    fn changed(&self, change: DiskChange<'_>) {
+        match change {
+            DiskChange::Written { path, bytes, .. }
+                if is_unfinished(path) && self.is_full.load(Ordering::Relaxed) =>
+            {
+                self.written
+                    .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            }
+            DiskChange::Created(path) if is_unfinished(path) => {
+                self.unfinished.fetch_add(1, Ordering::Relaxed);
+            }
+            DiskChange::Removed(path) if is_unfinished(path) => {
+                self.unfinished.fetch_sub(1, Ordering::Relaxed);
+            }
+            DiskChange::Renamed { from, .. } if is_unfinished(from) => {
+                self.unfinished.fetch_sub(1, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_waits_for_room_and_leaves_what_there_is_to_the_log() {
+    for reserves in [true, false] {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("node");
+        let faults = Arc::new(NoRoomForSnapshots {
+            reserves,
+            ..NoRoomForSnapshots::default()
+        });
+        let options = EngineOptions {
+            faults: Some(faults.clone()),
+            ..options(&directory)
+        };
+        let (engine, group) = start(options).await;
+        write(&group, "first").await.expect("acknowledged");
+        // The second one is expected to be as large as this one.
+        group.snapshot_now().await.expect("a snapshot");
+        write(&group, "second").await.expect("acknowledged");
+        faults.is_full.store(true, Ordering::Relaxed);
+        let snapshot = group.snapshot_now();
+        let meanwhile = async {
+            eventually("two refusals", || {
+                (faults.refused.load(Ordering::Relaxed) >= 2).then_some(())
+            })
+            .await;
+            write(&group, "third").await.expect("acknowledged");
+            eventually("no unfinished file", || {
+                (faults.unfinished.load(Ordering::Relaxed) == 0).then_some(())
+            })
+            .await;
+            assert_eq!(faults.written.load(Ordering::Relaxed), 0);
+            faults.is_full.store(false, Ordering::Relaxed);
+        };
+        let (snapshot, ()) = tokio::join!(snapshot, meanwhile);
+        let snapshot = snapshot.expect("a snapshot");
+        eventually("that snapshot", || {
+            (group.status().snapshot == snapshot).then_some(())
+        })
+        .await;
+        assert_eq!(faults.unfinished.load(Ordering::Relaxed), 0);
+        assert_eq!(engine.failure(), None);
+        group.shutdown().await;
+        drop((group, engine));
+        let lines = lines_after_open(&directory).await.unwrap();
+        assert_eq!(lines, ["first", "second", "third"]);
+    }
 }
