@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use atomix_proto::multiraft::v1::ReleaseOwner;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use tokio::sync::watch;
@@ -92,6 +93,36 @@ pub enum ConnectionState {
     },
 }
 
+/// Which of the things that an owner holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holdings<'a> {
+    /// All of them.
+    All,
+    /// Those of one primitive.
+    Of {
+        /// The primitive's kind.
+        kind: &'a str,
+        /// Its name.
+        primitive: &'a str,
+    },
+}
+
+impl Holdings<'_> {
+    /// The command by which a session gives them up.
+    pub(crate) fn release(self, session: u64, owner: Owner) -> ReleaseOwner {
+        let (kind, primitive) = match self {
+            Holdings::All => ("", ""),
+            Holdings::Of { kind, primitive } => (kind, primitive),
+        };
+        ReleaseOwner {
+            session,
+            owner: owner.0,
+            kind: kind.to_owned(),
+            primitive: primitive.to_owned(),
+        }
+    }
+}
+
 /// A kind of store.
 #[async_trait]
 pub trait Driver: Send + Sync + 'static {
@@ -137,12 +168,13 @@ pub trait Connection: Send + Sync + 'static {
     /// Why the stream could not be begun.
     async fn subscribe(&self, invocation: Invocation) -> Result<ReplyStream, DriverError>;
 
-    /// Releases what an owner holds. The owner's number is not used again. It goes on until the store
-    /// knows, or what was owned has gone otherwise: with the session or the connection.
+    /// Releases what an owner holds. When it is everything, the owner's number is not used again. It
+    /// goes on until the store knows, or what was owned has gone otherwise: with the session or the
+    /// connection.
     ///
     /// # Errors
     /// The store refuses; what is owned then goes when the session ends.
-    async fn release_owner(&self, owner: Owner) -> Result<(), DriverError>;
+    async fn release_owner(&self, owner: Owner, holdings: Holdings<'_>) -> Result<(), DriverError>;
 
     /// Follows whether the store is reached.
     fn state(&self) -> watch::Receiver<ConnectionState>;

@@ -11,7 +11,8 @@ pub mod resolver;
 mod spread;
 
 pub use driver::{
-    Connection, ConnectionState, Description, Driver, Invocation, Owner, ReplyStream, StoreId,
+    Connection, ConnectionState, Description, Driver, Holdings, Invocation, Owner, ReplyStream,
+    StoreId,
 };
 pub use error::{DriverError, ErrorKind};
 pub use memory::MemoryDriver;

@@ -16,7 +16,8 @@ use tokio::sync::watch;
 
 use self::partition::MemoryPartition;
 use crate::driver::{
-    Connection, ConnectionState, Description, Driver, Invocation, Owner, ReplyStream, StoreId,
+    Connection, ConnectionState, Description, Driver, Holdings, Invocation, Owner, ReplyStream,
+    StoreId,
 };
 use crate::error::DriverError;
 use crate::spread::Spread;
@@ -101,8 +102,8 @@ impl Connection for MemoryConnection {
         self.spread.subscribe(invocation).await
     }
 
-    async fn release_owner(&self, owner: Owner) -> Result<(), DriverError> {
-        self.partition.release_owner(owner.0);
+    async fn release_owner(&self, owner: Owner, holdings: Holdings<'_>) -> Result<(), DriverError> {
+        self.partition.release_owner(owner, holdings);
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use crate::ids::{
 use crate::intents::Intents;
 use crate::limits::Limits;
 use crate::output::{Applied, Completed};
-use crate::session::Session;
+use crate::session::{Known, Session};
 use crate::timers::{Timer, TimerTable};
 
 /// Who asked for an operation.
@@ -113,6 +113,14 @@ impl Context<'_> {
                 "owner: it is missing; name the connection that owns what the operation creates",
             )),
         }
+    }
+
+    /// Whether the client has said that it knows the answer of an operation: then it is not withdrawn
+    /// any more. Also true of a session that has ended.
+    pub fn is_acknowledged(&self, operation: OperationId) -> bool {
+        let session = self.sessions.get(&operation.session);
+        session
+            .is_none_or(|session| matches!(session.look_up(operation.sequence), Known::Forgotten))
     }
 
     /// Sets a timer. One that is set for now or earlier fires with the next entry.

@@ -28,6 +28,12 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// How many operations of a session may wait for others at once: a part of its window, so that
+    /// those that end the waiting always find room.
+    pub(crate) fn session_waiting_operations(&self) -> u64 {
+        (self.session_window_operations / 4).max(1)
+    }
+
     pub(crate) fn set(&mut self, new: &SetLimits) {
         set_unless_zero(&mut self.event_ring_bytes, new.event_ring_bytes);
         set_unless_zero(&mut self.event_ring_count, new.event_ring_count);

@@ -23,6 +23,8 @@ pub(crate) struct Session {
     operations: OrdMap<u64, Entry>,
     /// Replies, and requests that wait for a key, in bytes.
     held_bytes: u64,
+    /// How many operations a primitive has that wait.
+    waiting: u64,
 }
 
 /// What is remembered of one operation.
@@ -75,6 +77,11 @@ impl Entry {
         };
         bytes as u64
     }
+
+    /// Whether a primitive has it and completes it some time.
+    fn is_held(&self) -> bool {
+        matches!(self, Entry::Waiting(waiting) if waiting.parked.is_none())
+    }
 }
 
 impl Parked {
@@ -92,6 +99,7 @@ impl Session {
             open: OrdSet::new(),
             operations: OrdMap::new(),
             held_bytes: 0,
+            waiting: 0,
         }
     }
 
@@ -109,6 +117,11 @@ impl Session {
     pub(crate) fn is_full(&self, limits: &Limits) -> bool {
         self.operations.len() as u64 >= limits.session_window_operations
             || self.held_bytes >= limits.session_window_reply_bytes
+    }
+
+    /// Whether one more operation may wait in a primitive.
+    pub(crate) fn may_wait(&self, limits: &Limits) -> bool {
+        self.waiting < limits.session_waiting_operations()
     }
 
     /// Whether the client goes on far beyond its window although it is refused.
@@ -162,22 +175,26 @@ impl Session {
 
     fn remove(&mut self, sequence: Sequence) -> Option<Entry> {
         let entry = self.operations.remove(&sequence.0)?;
-        self.held_bytes = self.held_bytes.saturating_sub(entry.bytes());
+        self.no_longer_holds(&entry);
         Some(entry)
     }
 
     pub(crate) fn record(&mut self, sequence: Sequence, entry: Entry) {
         self.held_bytes = self.held_bytes.saturating_add(entry.bytes());
+        self.waiting = self.waiting.saturating_add(u64::from(entry.is_held()));
         if let Some(previous) = self.operations.insert(sequence.0, entry) {
-            self.held_bytes = self.held_bytes.saturating_sub(previous.bytes());
+            self.no_longer_holds(&previous);
         }
     }
 
+    fn no_longer_holds(&mut self, entry: &Entry) {
+        self.held_bytes = self.held_bytes.saturating_sub(entry.bytes());
+        self.waiting = self.waiting.saturating_sub(u64::from(entry.is_held()));
+    }
+
     pub(crate) fn waits(&self, sequence: Sequence) -> bool {
-        matches!(
-            self.operations.get(&sequence.0),
-            Some(Entry::Waiting(waiting)) if waiting.parked.is_none()
-        )
+        let entry = self.operations.get(&sequence.0);
+        entry.is_some_and(Entry::is_held)
     }
 
     pub(crate) fn entry(&self, sequence: Sequence) -> Option<&Entry> {

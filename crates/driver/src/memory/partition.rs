@@ -7,8 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use atomix_primitives::{Applied, EventPosition, Followers, Kinds, Outcome, Reply, StateMachine};
 use atomix_proto::multiraft::v1::command::Command as CommandKind;
 use atomix_proto::multiraft::v1::{
-    Cancel, Command, CommandBatch, FollowEvents, OpenSession, Operate, Operation, ReleaseOwner,
-    Tick,
+    Cancel, Command, CommandBatch, FollowEvents, OpenSession, Operate, Operation, Tick,
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -16,6 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::{MemoryDriver, events};
+use crate::driver::{Holdings, Owner};
 use crate::error::{DriverError, ErrorKind};
 use crate::spread::{Grant, Happened, PartitionId, Partitions, operation_error};
 
@@ -193,12 +193,10 @@ impl MemoryPartition {
         }
     }
 
-    /// Gives up everything that an owner has.
-    pub(super) fn release_owner(&self, owner: u64) {
-        self.apply(CommandKind::ReleaseOwner(ReleaseOwner {
-            session: self.session,
-            owner,
-        }));
+    /// Gives up what an owner has.
+    pub(super) fn release_owner(&self, owner: Owner, holdings: Holdings<'_>) {
+        let release = holdings.release(self.session, owner);
+        self.apply(CommandKind::ReleaseOwner(release));
     }
 
     /// Ends it; whatever waits fails.

@@ -71,3 +71,26 @@ async fn a_caller_whose_deadline_passed_leaves_the_line() {
     connection.invoke(unlock(1)).await.unwrap();
     connection.invoke(acquire(3, LONG)).await.unwrap();
 }
+
+#[tokio::test]
+async fn open_streams_have_a_limit_and_everything_else_goes_on() {
+    let connection = connect().await;
+    let subscribe = || Invocation {
+        kind: "topic".to_owned(),
+        primitive: "news".to_owned(),
+        ..invocation(1, "Subscribe", &(), LONG)
+    };
+    let mut open = Vec::new();
+    let refused = loop {
+        match connection.subscribe(subscribe()).await {
+            Ok(stream) => open.push(stream),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused.kind, ErrorKind::ResourceExhausted);
+    assert!(refused.message.contains("end some"), "{refused:?}");
+    assert_eq!(open.len(), 16_384);
+    connection.invoke(acquire(1, LONG)).await.unwrap();
+    open.pop();
+    assert!(connection.subscribe(subscribe()).await.is_ok());
+}

@@ -11,8 +11,7 @@
 use std::sync::Arc;
 
 use atomix_proto::multiraft::v1::{
-    Cancel, CloseSession, FollowEvents, OpenSession, Operate, Operation, Query, ReleaseOwner,
-    request,
+    Cancel, CloseSession, FollowEvents, OpenSession, Operate, Operation, Query, request,
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -22,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::nodes::Nodes;
 use super::partition::{Answer, Opened, Outcome, Partition};
 use super::session::{Session, Ticket};
-use crate::driver::Owner;
+use crate::driver::{Holdings, Owner};
 use crate::error::{DriverError, ErrorKind};
 use crate::spread::{Grant, Happened, PartitionId};
 
@@ -223,16 +222,15 @@ impl PartitionClient {
 
     /// Releases what an owner holds in this partition. Goes on until the partition knows: an outage ends
     /// no session, and what a connection that is gone has locked would stay locked.
-    pub(super) async fn release_owner(&self, owner: Owner) -> Result<(), DriverError> {
+    pub(super) async fn release_owner(
+        &self,
+        owner: Owner,
+        holdings: Holdings<'_>,
+    ) -> Result<(), DriverError> {
         let Some(session) = self.live_session() else {
             return Ok(());
         };
-        let body = || {
-            request::Body::ReleaseOwner(ReleaseOwner {
-                session: session.id(),
-                owner: owner.0,
-            })
-        };
+        let body = || request::Body::ReleaseOwner(holdings.release(session.id(), owner));
         while !session.is_lost() {
             let deadline = Instant::now() + session.timeout();
             let released = self.partition.call(body, session.incarnation(), deadline);

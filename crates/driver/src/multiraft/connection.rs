@@ -20,7 +20,9 @@ use super::config::Config;
 use super::keep_alive;
 use super::nodes::Nodes;
 use super::{NO_CREDENTIALS, Security};
-use crate::driver::{Connection, ConnectionState, Invocation, Owner, ReplyStream, StoreId};
+use crate::driver::{
+    Connection, ConnectionState, Holdings, Invocation, Owner, ReplyStream, StoreId,
+};
 use crate::error::{DriverError, ErrorKind};
 use crate::resolver::Resolver;
 use crate::spread::{Happened, PartitionId, Partitions, Spread};
@@ -162,9 +164,12 @@ impl Connection for MultiRaftConnection {
         self.spread.subscribe(invocation).await
     }
 
-    async fn release_owner(&self, owner: Owner) -> Result<(), DriverError> {
+    async fn release_owner(&self, owner: Owner, holdings: Holdings<'_>) -> Result<(), DriverError> {
+        let concerned = self.spread.partitions_with(holdings);
         let clients = self.partitions.0.iter();
-        let released = clients.map(|client| client.release_owner(owner));
+        let released = clients
+            .filter(|client| concerned.contains(&client.partition.id()))
+            .map(|client| client.release_owner(owner, holdings));
         join_all(released).await.into_iter().collect()
     }
 

@@ -112,7 +112,7 @@ async fn judge(
     answer: KeepAliveResponse,
 ) {
     let Some(failure) = answer.failure else {
-        client.partition.set_leader(node);
+        client.partition.is_served_by(node);
         session.keep_alive_at(sent + session.timeout() / 3);
         return;
     };
@@ -127,16 +127,18 @@ async fn judge(
                     .await
                 && leader != node
             {
-                client.partition.set_leader(leader);
+                client.partition.follow(leader);
             }
             retry_soon(nodes, session);
         }
         failure::Reason::UnknownPartition
         | failure::Reason::WrongStore
         | failure::Reason::Protocol => no_answer(nodes, node, client, session),
-        failure::Reason::Operation
-        | failure::Reason::Unavailable
-        | failure::Reason::OutcomeUnknown => retry_soon(nodes, session),
+        failure::Reason::Unavailable => {
+            client.partition.is_unavailable_at(node);
+            retry_soon(nodes, session);
+        }
+        failure::Reason::Operation | failure::Reason::OutcomeUnknown => retry_soon(nodes, session),
     }
 }
 

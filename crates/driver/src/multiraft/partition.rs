@@ -76,6 +76,8 @@ struct Place {
     leader: Option<SocketAddr>,
     /// Where the search for an unknown leader goes on.
     next_member: usize,
+    /// A node that cannot serve the partition, and since when it has said nothing else.
+    unavailable: Option<(SocketAddr, Instant)>,
 }
 
 /// One request's search for the leader.
@@ -132,6 +134,7 @@ impl Partition {
                 leader: None,
                 // Partitions begin their search at different nodes.
                 next_member: id.0 as usize,
+                unavailable: None,
             }),
         }
     }
@@ -152,8 +155,29 @@ impl Partition {
         members.get(index).copied()
     }
 
-    pub(crate) fn set_leader(&self, leader: SocketAddr) {
+    /// Another node says that this one leads.
+    pub(crate) fn follow(&self, leader: SocketAddr) {
         self.place.lock().leader = Some(leader);
+    }
+
+    /// A node has answered as only the leader does.
+    pub(crate) fn is_served_by(&self, node: SocketAddr) {
+        let mut place = self.place.lock();
+        place.leader = Some(node);
+        place.unavailable = place.unavailable.filter(|(other, _)| *other != node);
+    }
+
+    /// A node leads but cannot serve now. If that lasts longer than an election, it may be cut off
+    /// from the others, which have another leader: they are asked, too.
+    pub(crate) fn is_unavailable_at(&self, node: SocketAddr) {
+        let mut place = self.place.lock();
+        let known = place.unavailable.filter(|(other, _)| *other == node);
+        let (_, since) = *place
+            .unavailable
+            .insert(known.unwrap_or((node, Instant::now())));
+        if since.elapsed() > self.nodes.timeouts().election && place.leader == Some(node) {
+            place.leader = None;
+        }
     }
 
     /// Forgets the leader if it is this one.
@@ -312,7 +336,7 @@ impl Partition {
             }),
             response::Outcome::Done(_) => Answer::Done,
         };
-        self.set_leader(target);
+        self.is_served_by(target);
         Step::Answered(answer)
     }
 
@@ -349,6 +373,7 @@ impl Partition {
             }
             Reason::Unavailable => {
                 search.last_reason = failure.message;
+                self.is_unavailable_at(target);
                 Step::Pause
             }
             Reason::OutcomeUnknown => {
@@ -384,7 +409,7 @@ impl Partition {
             .silent
             .is_some_and(|(silent, until)| silent == leader && Instant::now() < until);
         if leader != target && !still_silent {
-            self.set_leader(leader);
+            self.follow(leader);
         }
     }
 }

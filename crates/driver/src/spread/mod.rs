@@ -20,11 +20,12 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::join_all;
 use prost::Message as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use self::plan::{Place, Plan};
 pub use self::routing::{PartitionId, partition_of, partition_of_key};
-use crate::driver::{Invocation, ReplyStream};
+use crate::driver::{Holdings, Invocation, ReplyStream};
 use crate::error::{DriverError, ErrorKind};
 
 /// The largest operation, as storage nodes take it.
@@ -83,15 +84,27 @@ pub(crate) trait Grant: Send {
     fn keep(self) -> Bytes;
 }
 
+/// How many partitions all open streams of a connection may follow, a partition of each stream counted
+/// by itself. Each has a request under way and up to a page in memory; nodes take four times as many
+/// requests at once, so that streams leave room for everything else.
+const MAX_FOLLOWINGS: u32 = 16_384;
+
 /// Carries operations to the partitions of one store.
 pub(crate) struct Spread<P> {
     kinds: Arc<Kinds>,
     partitions: Arc<P>,
+    /// A permit for each partition of a stream that may still be opened.
+    followings: Arc<Semaphore>,
 }
 
 impl<P: Partitions> Spread<P> {
     pub(crate) fn new(kinds: Arc<Kinds>, partitions: Arc<P>) -> Self {
-        Self { kinds, partitions }
+        let followings = Arc::new(Semaphore::new(MAX_FOLLOWINGS as usize));
+        Self {
+            kinds,
+            partitions,
+            followings,
+        }
     }
 
     /// See [`Connection::invoke`](crate::Connection::invoke).
@@ -119,6 +132,17 @@ impl<P: Partitions> Spread<P> {
         }
     }
 
+    /// Which partitions may have what an owner holds.
+    pub(crate) fn partitions_with(&self, holdings: Holdings<'_>) -> Vec<PartitionId> {
+        let count = self.partitions.count();
+        match holdings {
+            Holdings::All => (1..=count).map(PartitionId).collect(),
+            Holdings::Of { kind, primitive } => {
+                kinds::partitions_of(kind, None, &Place::new(kind, primitive, count))
+            }
+        }
+    }
+
     /// See [`Connection::subscribe`](crate::Connection::subscribe).
     pub(crate) async fn subscribe(
         &self,
@@ -131,7 +155,8 @@ impl<P: Partitions> Spread<P> {
             .map_err(operation_error)?;
         let streaming = kinds::streaming(&operation)?.ok_or_else(|| no_method(&operation))?;
         let place = Place::of(&operation, self.partitions.count());
-        let partitions = kinds::followed(&operation.kind, streaming.key.as_deref(), &place);
+        let partitions = kinds::partitions_of(&operation.kind, streaming.key.as_deref(), &place);
+        let permits = self.may_follow(partitions.len())?;
         let opened = stream::open(
             &self.partitions,
             partitions,
@@ -139,7 +164,26 @@ impl<P: Partitions> Spread<P> {
             streaming,
             deadline,
         );
-        Ok(opened.await?.boxed())
+        let messages = opened.await?.inspect(move |_| {
+            let _until_the_stream_ends = &permits;
+        });
+        Ok(messages.boxed())
+    }
+
+    fn may_follow(&self, partitions: usize) -> Result<OwnedSemaphorePermit, DriverError> {
+        let wanted = u32::try_from(partitions).unwrap_or(u32::MAX);
+        let permits = Arc::clone(&self.followings).try_acquire_many_owned(wanted);
+        permits.map_err(|_| {
+            let open = MAX_FOLLOWINGS as usize - self.followings.available_permits();
+            DriverError::new(
+                ErrorKind::ResourceExhausted,
+                format!(
+                    "the streams that are open here follow {open} partitions, and at most \
+                     {MAX_FOLLOWINGS} may be followed, each stream counted by itself; this one needs \
+                     {partitions}: end some, watch single keys, or share a stream"
+                ),
+            )
+        })
     }
 
     async fn one(

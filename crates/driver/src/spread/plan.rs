@@ -36,9 +36,13 @@ pub(super) struct Place<'a> {
 
 impl<'a> Place<'a> {
     pub(super) fn of(operation: &'a Operation, partitions: u32) -> Self {
+        Self::new(&operation.kind, &operation.primitive, partitions)
+    }
+
+    pub(super) fn new(kind: &'a str, primitive: &'a str, partitions: u32) -> Self {
         Self {
-            kind: &operation.kind,
-            primitive: &operation.primitive,
+            kind,
+            primitive,
             partitions,
         }
     }

@@ -48,6 +48,8 @@ struct Shared {
     addresses: Vec<SocketAddr>,
     leader: Option<usize>,
     hints: bool,
+    /// Has lost its peers, and does not know that another one leads now.
+    cut_off: Option<usize>,
     /// The only node that hosts the partitions; `None` = all do.
     host: Option<usize>,
     faults: VecDeque<Fault>,
@@ -55,6 +57,8 @@ struct Shared {
     cancelled: usize,
     opened: usize,
     most_keep_alives: usize,
+    /// How many keep-alives each node has confirmed.
+    kept: BTreeMap<usize, usize>,
 }
 
 #[derive(Clone)]
@@ -88,12 +92,14 @@ impl Cluster {
             addresses: Vec::new(),
             leader: Some(0),
             hints: true,
+            cut_off: None,
             host: None,
             faults: VecDeque::new(),
             leaderless_after_faults: false,
             cancelled: 0,
             opened: 0,
             most_keep_alives: 0,
+            kept: BTreeMap::new(),
         }));
         for index in 0..nodes {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -134,6 +140,13 @@ impl Cluster {
         shared.leader = Some(leader);
         shared.hints = hints;
         shared.leaderless_after_faults = false;
+    }
+
+    /// The leader is cut off from the others, of which one leads now; it goes on as if it still did.
+    pub fn cut_off_leader(&self, leader: usize) {
+        let mut shared = self.shared.lock();
+        shared.cut_off = shared.leader;
+        shared.leader = Some(leader);
     }
 
     /// All partitions move to one node, and the others know nothing of them any more.
@@ -178,6 +191,10 @@ impl Cluster {
 
     pub fn most_keep_alives_in_a_message(&self) -> usize {
         self.shared.lock().most_keep_alives
+    }
+
+    pub fn kept_by(&self, node: usize) -> usize {
+        self.shared.lock().kept.get(&node).copied().unwrap_or(0)
     }
 
     pub fn sessions(&self) -> usize {
@@ -232,6 +249,9 @@ impl Shared {
 impl Node {
     fn react(&self, partition: u32, body: request::Body) -> Reaction {
         let mut shared = self.shared.lock();
+        if shared.cut_off == Some(self.index) {
+            return Reaction::Answer(response::Outcome::Failure(failure(Reason::Unavailable)));
+        }
         let moved_away = shared.host.is_some_and(|host| host != self.index);
         if moved_away || !shared.machines.contains_key(&partition) {
             let refusal = Failure {
@@ -316,21 +336,28 @@ impl Node {
     fn keep_alive(&self, message: &DriverMessage) -> Vec<KeepAliveResponse> {
         let mut shared = self.shared.lock();
         shared.most_keep_alives = shared.most_keep_alives.max(message.keep_alives.len());
+        let mut kept = 0;
         let keep_alives = message.keep_alives.iter().map(|keep_alive| {
             let (_, machine) = &shared.machines[&keep_alive.partition_id];
             let known = machine.sessions().any(|(id, _)| id.0 == keep_alive.session);
             let failure = match (shared.leader == Some(self.index), known) {
+                _ if shared.cut_off == Some(self.index) => Some(failure(Reason::Unavailable)),
                 (false, _) => Some(failure(Reason::NotLeader)),
                 (true, false) => Some(failure(Reason::SessionLost)),
                 (true, true) => None,
             };
+            if failure.is_none() {
+                kept += 1;
+            }
             KeepAliveResponse {
                 partition_id: keep_alive.partition_id,
                 session: keep_alive.session,
                 failure,
             }
         });
-        keep_alives.collect()
+        let answers = keep_alives.collect();
+        *shared.kept.entry(self.index).or_default() += kept;
+        answers
     }
 
     fn incarnation(&self) -> u64 {

@@ -116,6 +116,25 @@ async fn a_moved_leader_is_found_with_a_hint_and_without_one() {
     assert_eq!(get(&connection).await, 5);
 }
 
+/// It tells of no other leader, and neither session nor anybody who waits may hang on it.
+#[tokio::test]
+async fn a_leader_that_is_cut_off_from_the_others_is_left() {
+    let cluster = Cluster::start(3, 1).await;
+    let connection = connect(&cluster).await;
+    increment(&connection, LONG).await.unwrap();
+    for leader in [1, 2] {
+        cluster.cut_off_leader(leader);
+        increment(&connection, LONG).await.unwrap();
+    }
+    // Keep-alives find the leader by themselves while nobody asks for anything.
+    let kept = cluster.kept_by(0);
+    cluster.cut_off_leader(0);
+    until("a keep-alive there", || cluster.kept_by(0) > kept).await;
+    increment(&connection, LONG).await.unwrap();
+    assert_eq!(cluster.opened(), 1);
+    assert_eq!(get(&connection).await, 4);
+}
+
 /// One name for all nodes, as a headless Service gives it.
 struct Names(parking_lot::Mutex<Vec<SocketAddr>>);
 

@@ -7,6 +7,7 @@ use crate::error::{ErrorCode, OperationError, Reply};
 use crate::ids::{OperationId, Owner, OwnerNumber, PrimitiveKey, Sequence, SessionId};
 use crate::kind::{Access, Answer, Progress};
 use crate::kinds::Kinds;
+use crate::limits::Limits;
 use crate::output::{Completed, Outcome};
 use crate::session::{Done, Entry, Known, Parked, Waiting};
 use crate::state::State;
@@ -72,14 +73,31 @@ impl Run<'_> {
             Ok(key) => key,
             Err(error) => return self.record(id, None, Err(error)),
         };
-        match self.attempt(id, &key, operation) {
-            Attempt::Replied(reply) => self.record(id, Some(&key), reply),
+        let attempt = self.attempt(id, &key, operation);
+        self.remember(id, &key, operation, attempt)
+    }
+
+    fn remember(
+        &mut self,
+        id: OperationId,
+        key: &PrimitiveKey,
+        operation: &Operation,
+        attempt: Attempt,
+    ) -> Outcome {
+        match attempt {
+            Attempt::Replied(reply) => self.record(id, Some(key), reply),
             Attempt::Waits => {
-                self.wait(id, &key, operation, None);
+                let limits = self.state.limits;
+                let session = self.state.sessions.get(&id.session);
+                if session.is_some_and(|session| !session.may_wait(&limits)) {
+                    self.cancel_in(key, id);
+                    return self.record(id, Some(key), Err(too_many_wait(&limits)));
+                }
+                self.wait(id, key, operation, None);
                 Outcome::Pending
             }
             Attempt::Parks(waited) => {
-                self.park(id, &key, operation, waited);
+                self.park(id, key, operation, waited);
                 Outcome::Pending
             }
         }
@@ -101,17 +119,12 @@ impl Run<'_> {
         let attempt = self.attempt(id, key, &operation);
         // The line is shorter, and a read settles nothing.
         self.state.settle(key);
-        match attempt {
-            Attempt::Replied(reply) => {
-                let _recorded = self.record(id, Some(key), reply.clone());
-                self.output.completed.push(Completed {
-                    session: id.session,
-                    sequence: id.sequence,
-                    result: reply,
-                });
-            }
-            Attempt::Waits => self.wait(id, key, &operation, None),
-            Attempt::Parks(waited) => self.park(id, key, &operation, waited),
+        if let Outcome::Reply(result) = self.remember(id, key, &operation, attempt) {
+            self.output.completed.push(Completed {
+                session: id.session,
+                sequence: id.sequence,
+                result,
+            });
         }
     }
 
@@ -315,6 +328,15 @@ pub(super) fn window_full(session: SessionId) -> OperationError {
     let message = format!(
         "session {} has too many unacknowledged operations or replies; acknowledge some first",
         session.0
+    );
+    OperationError::new(ErrorCode::ResourceExhausted, message)
+}
+
+fn too_many_wait(limits: &Limits) -> OperationError {
+    let message = format!(
+        "{} operations of this session wait already, for locks as a rule; wait with fewer at once, or give \
+         them a timeout",
+        limits.session_waiting_operations()
     );
     OperationError::new(ErrorCode::ResourceExhausted, message)
 }

@@ -1,5 +1,7 @@
 //! Ends: a cancelled operation, an owner that is gone, a session that is gone.
 
+use atomix_proto::multiraft::v1::ReleaseOwner;
+
 use crate::error::{ErrorCode, OperationError};
 use crate::ids::{OperationId, Owner, OwnerNumber, PrimitiveKey, Sequence, SessionId};
 use crate::kind::Released;
@@ -63,7 +65,7 @@ impl Run<'_> {
         });
     }
 
-    fn cancel_in(&mut self, key: &PrimitiveKey, id: OperationId) -> bool {
+    pub(super) fn cancel_in(&mut self, key: &PrimitiveKey, id: OperationId) -> bool {
         let owns = self
             .state
             .primitives
@@ -74,14 +76,20 @@ impl Run<'_> {
             .unwrap_or(false)
     }
 
-    /// Gives up what one application connection has, its waiting operations first.
-    pub(super) fn release_owner(&mut self, id: SessionId, number: OwnerNumber) -> Outcome {
+    /// Gives up what one application connection has, in one primitive or in all of them; its waiting
+    /// operations first.
+    pub(super) fn release_owner(&mut self, release: &ReleaseOwner) -> Outcome {
+        let (id, number) = (SessionId(release.session), OwnerNumber(release.owner));
         let Some(session) = self.state.sessions.get(&id) else {
             return Outcome::SessionLost;
         };
+        let is_meant = |key: &PrimitiveKey| {
+            let is_it = key.kind == release.kind && *key.name == *release.primitive;
+            release.kind.is_empty() || is_it
+        };
         let waiting: Vec<(Sequence, Waiting)> = session
             .waiting()
-            .filter(|(_, waiting)| waiting.owner == Some(number))
+            .filter(|(_, waiting)| waiting.owner == Some(number) && is_meant(&waiting.primitive))
             .map(|(sequence, waiting)| (sequence, waiting.clone()))
             .collect();
         for (sequence, waiting) in waiting {
@@ -96,7 +104,7 @@ impl Run<'_> {
             session: id,
             number,
         };
-        self.release(id, Released::Owner(owner));
+        self.release(id, Released::Owner(owner), is_meant);
         Outcome::Done
     }
 
@@ -125,7 +133,7 @@ impl Run<'_> {
                 result: Err(session_lost()),
             });
         }
-        self.release(id, Released::Session(id));
+        self.release(id, Released::Session(id), |_| true);
         for key in self.state.touched_by(id) {
             self.state.touched.remove(&(id, key.clone()));
             if let Some(instance) = self.state.primitives.get_mut(&key) {
@@ -135,9 +143,17 @@ impl Run<'_> {
         self.output.ended_sessions.push(id);
     }
 
-    /// Calls into every primitive where the session may own something, in their order.
-    fn release(&mut self, session: SessionId, released: Released) {
-        for key in self.state.touched_by(session) {
+    /// Calls into every primitive that is meant and where the session may own something, in their
+    /// order.
+    fn release(
+        &mut self,
+        session: SessionId,
+        released: Released,
+        is_meant: impl Fn(&PrimitiveKey) -> bool,
+    ) {
+        let mut touched = self.state.touched_by(session);
+        touched.retain(|key| is_meant(key));
+        for key in touched {
             self.call_existing(&key, |primitive, context| {
                 primitive.release(released, context);
             });

@@ -9,9 +9,7 @@ use bytes::Bytes;
 use crate::context::draw;
 use crate::error::OperationError;
 use crate::events::EventRing;
-use crate::ids::{
-    EventPosition, Key, OperationId, OwnerNumber, PrimitiveKey, Sequence, SessionId, duration,
-};
+use crate::ids::{EventPosition, Key, OperationId, PrimitiveKey, Sequence, SessionId, duration};
 use crate::kinds::Kinds;
 use crate::output::{Applied, Outcome};
 use crate::session::Session;
@@ -79,9 +77,7 @@ impl<'a> Run<'a> {
                 session: SessionId(cancel.session),
                 sequence: Sequence(cancel.sequence),
             }),
-            Command::ReleaseOwner(release) => {
-                self.release_owner(SessionId(release.session), OwnerNumber(release.owner))
-            }
+            Command::ReleaseOwner(release) => self.release_owner(release),
             // The time has moved and the timers have fired at the beginning of the entry.
             Command::Tick(_) => Outcome::Done,
             Command::SetLimits(limits) => {

@@ -133,6 +133,34 @@ fn the_default_window_is_4096_operations() {
 }
 
 #[test]
+fn operations_that_wait_leave_room_for_those_that_end_the_waiting() {
+    let mut partition = Partition::new();
+    let session = partition.open();
+    partition.one(operate(session, 1, 0, acquire(1)));
+    let waiting = (2..=1_025).map(|sequence| operate(session, sequence, 0, acquire(2)));
+    let applied = partition.apply(waiting.collect());
+    assert!(
+        applied
+            .outcomes
+            .iter()
+            .all(|outcome| *outcome == Outcome::Pending)
+    );
+    partition = partition.restored();
+    let Outcome::Reply(refused) = partition.one(operate(session, 1_026, 0, acquire(3))) else {
+        panic!("it waits");
+    };
+    assert_eq!(code(&refused), Some(ErrorCode::ResourceExhausted));
+    // Refused, it stands in no line: the next in line gets the lock, and there is room for one more.
+    let released = partition.apply(vec![operate(session, 1_027, 0, unlock(1))]);
+    assert!(matches!(released.outcomes[0], Outcome::Reply(Ok(_))));
+    assert_eq!(released.completed.len(), 1);
+    assert_eq!(released.completed[0].sequence.0, 2);
+    let outcomes = [1_028, 1_029].map(|next| partition.one(operate(session, next, 0, acquire(3))));
+    assert_eq!(outcomes[0], Outcome::Pending);
+    assert!(matches!(&outcomes[1], Outcome::Reply(Err(_))));
+}
+
+#[test]
 fn a_session_that_ignores_its_window_is_ended() {
     let mut partition = Partition::new();
     partition.one(set_limits(SetLimits {

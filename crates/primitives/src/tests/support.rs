@@ -161,6 +161,7 @@ pub(crate) fn release_owner(session: SessionId, owner: u64) -> command::Command 
     command::Command::ReleaseOwner(ReleaseOwner {
         session: session.0,
         owner,
+        ..ReleaseOwner::default()
     })
 }
 

@@ -75,6 +75,11 @@ impl ApplicationConnection {
         self.0.owner
     }
 
+    /// Whether it has called anything that makes it own something.
+    pub(crate) fn owns(&self) -> bool {
+        self.0.owned.load(Ordering::Relaxed)
+    }
+
     /// Remembers that what this connection owns must be released when it ends.
     pub(crate) fn will_own(&self) {
         self.0.owned.store(true, Ordering::Relaxed);

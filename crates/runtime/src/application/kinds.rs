@@ -2,6 +2,13 @@
 //! configuration looks like on the wire. What is not named here does not exist: what runtimes ask
 //! storage nodes for beside it is no method of the application API.
 
+use std::time::Duration;
+
+use atomix_proto::runtime::lock::v1 as lock;
+use atomix_proto::runtime::map::v1 as map;
+use bytes::Bytes;
+use prost::Message as _;
+
 /// What a kind's `Config` message holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ConfigShape {
@@ -29,7 +36,43 @@ pub(crate) struct Kind {
     streams: &'static [&'static str],
     /// The methods whose effect belongs to the application connection that called them.
     pub(crate) owning: &'static [&'static str],
+    /// Its method that waits for others.
+    waiting: Option<Waiting>,
 }
+
+/// A method that is answered when others make room.
+#[derive(Debug)]
+struct Waiting {
+    method: &'static str,
+    /// How long it waits at most, as its request says.
+    limit: fn(&Bytes) -> Option<prost_types::Duration>,
+}
+
+/// As good as without an end, and far from what the clock can hold.
+const ENDLESS: Duration = Duration::from_hours(24 * 365);
+
+impl Kind {
+    /// How long a call may take whose caller sets no deadline: `usual`, or what its request says
+    /// beyond that. One that waits without saying how long waits as long as its caller does.
+    pub(crate) fn patience(&self, method: &str, request: &Bytes, usual: Duration) -> Duration {
+        let waiting = self.waiting.as_ref();
+        let Some(waiting) = waiting.filter(|waiting| waiting.method == method) else {
+            return usual;
+        };
+        let limit = (waiting.limit)(request).and_then(|limit| Duration::try_from(limit).ok());
+        limit.map_or(ENDLESS, |limit| usual.saturating_add(limit).min(ENDLESS))
+    }
+}
+
+const LOCK: Option<Waiting> = Some(Waiting {
+    method: "Lock",
+    limit: |request| lock::LockRequest::decode(request.clone()).ok()?.timeout,
+});
+/// Maps and counter maps have the same message.
+const LOCK_KEYS: Option<Waiting> = Some(Waiting {
+    method: "Lock",
+    limit: |request| map::LockRequest::decode(request.clone()).ok()?.timeout,
+});
 
 const KEY_LOCKS: &[&str] = &["Lock", "Unlock"];
 const CANDIDACIES: &[&str] = &["Enter", "Withdraw"];
@@ -43,6 +86,7 @@ pub(crate) const KINDS: &[Kind] = &[
         methods: &["Set", "Update", "Get", "Increment", "Decrement"],
         streams: &[],
         owning: &[],
+        waiting: None,
     },
     Kind {
         name: "countermap",
@@ -64,6 +108,7 @@ pub(crate) const KINDS: &[Kind] = &[
         ],
         streams: &["Events", "Entries"],
         owning: KEY_LOCKS,
+        waiting: LOCK_KEYS,
     },
     Kind {
         name: "election",
@@ -75,6 +120,7 @@ pub(crate) const KINDS: &[Kind] = &[
         ],
         streams: &["Watch"],
         owning: CANDIDACIES,
+        waiting: None,
     },
     Kind {
         name: "indexedmap",
@@ -95,6 +141,7 @@ pub(crate) const KINDS: &[Kind] = &[
         ],
         streams: &["Events", "Entries"],
         owning: &[],
+        waiting: None,
     },
     Kind {
         name: "list",
@@ -104,6 +151,7 @@ pub(crate) const KINDS: &[Kind] = &[
         methods: &["Size", "Append", "Insert", "Get", "Set", "Remove", "Clear"],
         streams: &["Events", "Items"],
         owning: &[],
+        waiting: None,
     },
     Kind {
         name: "lock",
@@ -113,6 +161,7 @@ pub(crate) const KINDS: &[Kind] = &[
         methods: &["Lock", "Unlock", "GetLock"],
         streams: &[],
         owning: KEY_LOCKS,
+        waiting: LOCK,
     },
     Kind {
         name: "map",
@@ -124,6 +173,7 @@ pub(crate) const KINDS: &[Kind] = &[
         ],
         streams: &["Events", "Entries"],
         owning: KEY_LOCKS,
+        waiting: LOCK_KEYS,
     },
     Kind {
         name: "multimap",
@@ -145,6 +195,7 @@ pub(crate) const KINDS: &[Kind] = &[
         ],
         streams: &["Events", "Entries"],
         owning: &[],
+        waiting: None,
     },
     Kind {
         name: "set",
@@ -154,6 +205,7 @@ pub(crate) const KINDS: &[Kind] = &[
         methods: &["Size", "Contains", "Add", "Remove", "Clear"],
         streams: &["Events", "Elements"],
         owning: &[],
+        waiting: None,
     },
     Kind {
         name: "topic",
@@ -163,6 +215,7 @@ pub(crate) const KINDS: &[Kind] = &[
         methods: &["Publish"],
         streams: &["Subscribe"],
         owning: &[],
+        waiting: None,
     },
     Kind {
         name: "value",
@@ -172,6 +225,7 @@ pub(crate) const KINDS: &[Kind] = &[
         methods: &["Set", "Insert", "Update", "Get", "Delete"],
         streams: &["Watch", "Events"],
         owning: &[],
+        waiting: None,
     },
 ];
 
@@ -237,7 +291,6 @@ pub(crate) fn service_names() -> impl Iterator<Item = String> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
-    use prost::Message as _;
     use prost_types::FileDescriptorSet;
 
     use super::*;
@@ -325,5 +378,49 @@ mod tests {
             };
             assert_eq!(read, expected, "{path}");
         }
+    }
+
+    #[test]
+    fn a_lock_without_a_deadline_takes_as_long_as_its_request_says_or_without_end() {
+        let usual = Duration::from_secs(10);
+        let limit = || {
+            Some(prost_types::Duration {
+                seconds: 5,
+                nanos: 0,
+            })
+        };
+        let patience = |kind: &str, method, request: Vec<u8>| {
+            let kind = KINDS.iter().find(|known| known.name == kind).unwrap();
+            kind.patience(method, &request.into(), usual)
+        };
+        let lock = |timeout| lock::LockRequest { id: None, timeout }.encode_to_vec();
+        let keys = |timeout| {
+            let keys = vec!["k".to_owned()];
+            map::LockRequest {
+                id: None,
+                keys,
+                timeout,
+            }
+            .encode_to_vec()
+        };
+        assert_eq!(
+            patience("lock", "Lock", lock(limit())),
+            Duration::from_secs(15)
+        );
+        assert_eq!(patience("lock", "Lock", lock(None)), ENDLESS);
+        assert_eq!(patience("lock", "Unlock", Vec::new()), usual);
+        for kind in ["map", "countermap"] {
+            assert_eq!(
+                patience(kind, "Lock", keys(limit())),
+                Duration::from_secs(15)
+            );
+            assert_eq!(patience(kind, "Lock", keys(None)), ENDLESS);
+            assert_eq!(patience(kind, "Size", Vec::new()), usual);
+        }
+        let longest = prost_types::Duration {
+            seconds: i64::MAX,
+            nanos: 0,
+        };
+        assert_eq!(patience("lock", "Lock", lock(Some(longest))), ENDLESS);
     }
 }

@@ -32,9 +32,6 @@ use crate::streams::interrupted_by;
 /// The largest request that an application may send.
 pub(crate) const MAX_REQUEST_BYTES: usize = 4 * 1024 * 1024;
 
-/// As good as without an end, and far from what the clock can hold.
-const ENDLESS: Duration = Duration::from_hours(24 * 365);
-
 /// The application API.
 #[derive(Clone)]
 pub(crate) struct ApplicationService {
@@ -76,7 +73,7 @@ impl ApplicationService {
         self.check_served(call.kind())?;
         match call {
             Call::Create(kind) => self.create(kind, &request),
-            Call::Close(kind) => self.close(kind, &request),
+            Call::Close(kind) => self.close(kind, &request).await,
             Call::Operation(kind, method) => {
                 let (invocation, _) = self.invocation(kind, method, request)?;
                 Ok(self.stores.invoke(invocation).await?)
@@ -148,20 +145,24 @@ impl ApplicationService {
         .into())
     }
 
-    fn close(&self, kind: &Kind, request: &Request<Bytes>) -> Result<Bytes, Status> {
+    async fn close(&self, kind: &Kind, request: &Request<Bytes>) -> Result<Bytes, Status> {
         let addressed: Addressed = decode(request.get_ref())?;
         let key = primitive_key(kind, addressed.id)?;
-        self.stores.open_primitives().close(&key, owner(request)?);
-        Ok(Bytes::new())
-    }
-
-    /// How long a call may take whose caller sets no deadline. One that locks waits as long as its
-    /// caller does, or as its own field `timeout` says.
-    fn patience(&self, method: &str) -> Duration {
-        match method {
-            "Lock" => ENDLESS,
-            _ => self.default_deadline,
+        let connection = connection(request)?;
+        let owns = connection.owns() && !kind.owning.is_empty();
+        let callers = deadline::of(request.metadata())?;
+        let deadline = callers.unwrap_or_else(|| Instant::now() + self.default_deadline);
+        let closed = self.stores.close(&key, connection.owner(), owns);
+        match tokio::time::timeout_at(deadline, closed).await {
+            Ok(closed) => closed?,
+            Err(_) => {
+                return Err(Status::deadline_exceeded(
+                    "the store did not say in time that it has released what this connection owns \
+                     in the primitive: close it again",
+                ));
+            }
         }
+        Ok(Bytes::new())
     }
 
     /// What a call asks for, and the caller's own deadline.
@@ -178,13 +179,16 @@ impl ApplicationService {
         if kind.owning.contains(&method) {
             connection.will_own();
         }
+        let owner = connection.owner();
+        let request = request.into_inner();
+        let patience = kind.patience(method, &request, self.default_deadline);
         let invocation = Invocation {
             kind: key.kind,
             primitive: key.name,
             method: method.to_owned(),
-            owner: connection.owner(),
-            deadline: callers.unwrap_or_else(|| Instant::now() + self.patience(method)),
-            request: request.into_inner(),
+            owner,
+            deadline: callers.unwrap_or_else(|| Instant::now() + patience),
+            request,
         };
         Ok((invocation, callers))
     }

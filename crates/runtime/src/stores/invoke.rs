@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use atomix_driver::{Connection, DriverError, ErrorKind, Invocation, Owner, ReplyStream, StoreId};
+use atomix_driver::{
+    Connection, DriverError, ErrorKind, Holdings, Invocation, Owner, ReplyStream, StoreId,
+};
 use bytes::Bytes;
 
 use super::Stores;
@@ -64,6 +66,35 @@ impl Stores {
         Ok(interrupted_by(messages, moved))
     }
 
+    /// Ends an application connection's use of a primitive; what it owns there is released before.
+    /// One that is not open is no error.
+    ///
+    /// # Errors
+    /// The store refuses the release.
+    pub async fn close(
+        &self,
+        key: &PrimitiveKey,
+        owner: Owner,
+        owns: bool,
+    ) -> Result<(), DriverError> {
+        if owns && let Some(Ok(store)) = self.open.store_of(key) {
+            let connected = {
+                let view = self.view.read();
+                let connected = view.connections.get(&store);
+                connected.map(|connected| Arc::clone(&connected.connection))
+            };
+            if let Some(connection) = connected {
+                let holdings = Holdings::Of {
+                    kind: &key.kind,
+                    primitive: &key.name,
+                };
+                connection.release_owner(owner, holdings).await?;
+            }
+        }
+        self.open.close(key, owner);
+        Ok(())
+    }
+
     /// Where an invocation goes.
     fn connection_for(
         &self,
@@ -110,7 +141,7 @@ impl Stores {
             .collect();
         // Each by itself: one store may be away for long.
         let released = connections.iter().map(|connection| async move {
-            if let Err(error) = connection.release_owner(owner).await {
+            if let Err(error) = connection.release_owner(owner, Holdings::All).await {
                 tracing::warn!(owner = owner.0, %error, "what a closed connection owned stays \
                      until the session ends");
             }

@@ -54,8 +54,8 @@ pub(super) fn streaming(operation: &Operation) -> Result<Option<Streaming>, Driv
     }
 }
 
-/// Which partitions a stream reads.
-pub(super) fn followed(kind: &str, key: Option<&[u8]>, place: &Place<'_>) -> Vec<PartitionId> {
+/// Which partitions have something of a primitive, or of one key of it.
+pub(super) fn partitions_of(kind: &str, key: Option<&[u8]>, place: &Place<'_>) -> Vec<PartitionId> {
     match (kind, key) {
         ("countermap" | "map" | "multimap" | "set", Some(key)) => vec![place.key(key)],
         ("countermap" | "map" | "multimap" | "set", None) => place.all(),

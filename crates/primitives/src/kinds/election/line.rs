@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use imbl::{OrdMap, Vector};
+use imbl::{OrdSet, Vector};
 
 use crate::ids::{OperationId, Owner};
 use crate::kind::Released;
 
 /// What a candidate costs beside its name, in bytes; part of active version 1.
 const CANDIDATE_BYTES: u64 = 64;
-/// What each connection that entered it costs, in bytes; part of active version 1.
+/// What each operation that entered it costs, in bytes; part of active version 1.
 const ENTRY_BYTES: u64 = 48;
 
 #[derive(Clone, Debug, Default)]
@@ -21,13 +21,13 @@ pub(super) struct Line {
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
     pub(super) name: Arc<str>,
-    /// Who entered it, with the operation that did: it stays while one of them does.
-    pub(super) entries: OrdMap<Owner, OperationId>,
+    /// Who entered it, with the operations that did: it stays while one of them does.
+    pub(super) entries: OrdSet<(Owner, OperationId)>,
 }
 
 impl Candidate {
     pub(super) fn new(name: Arc<str>) -> Self {
-        let entries = OrdMap::new();
+        let entries = OrdSet::new();
         Self { name, entries }
     }
 
@@ -72,16 +72,24 @@ impl Line {
         let place = self.place(&name);
         let Some(present) = place.and_then(|place| self.candidates.get_mut(place)) else {
             let mut candidate = Candidate::new(name.into());
-            candidate.entries.insert(owner, operation);
+            candidate.entries.insert((owner, operation));
             self.push(candidate);
             return true;
         };
-        // The first entry of an owner is the one that a late withdrawal takes back.
-        if !present.entries.contains_key(&owner) {
-            present.entries.insert(owner, operation);
+        if present.entries.insert((owner, operation)).is_none() {
             self.bytes = self.bytes.saturating_add(ENTRY_BYTES);
         }
         false
+    }
+
+    /// The operations by which an owner entered a candidate.
+    pub(super) fn entered_by(&self, name: &str, owner: Owner) -> impl Iterator<Item = OperationId> {
+        let place = self.place(name);
+        let candidate = place.and_then(|place| self.candidates.get(place));
+        let entries = candidate.into_iter().flat_map(|found| found.entries.iter());
+        entries
+            .filter(move |(entered, _)| *entered == owner)
+            .map(|(_, operation)| *operation)
     }
 
     pub(super) fn remove(&mut self, name: &str) -> bool {
@@ -127,17 +135,15 @@ impl Line {
     /// Takes back the entry that this operation made: whether there was one, and whether its
     /// candidate is gone with it.
     pub(super) fn withdraw_entry(&mut self, operation: OperationId) -> (bool, bool) {
-        let entry = self
-            .candidates
-            .iter()
-            .enumerate()
-            .find_map(|(place, candidate)| {
-                let mut entries = candidate.entries.iter();
-                let (owner, _) = entries.find(|(_, entered)| **entered == operation)?;
-                Some((place, *owner))
-            });
-        match entry {
-            Some((place, owner)) => (true, self.leave(place, |entered| *entered == owner)),
+        let place = self.candidates.iter().position(|candidate| {
+            let mut entries = candidate.entries.iter();
+            entries.any(|(_, entered)| *entered == operation)
+        });
+        match place {
+            Some(place) => (
+                true,
+                self.leave(place, |(_, entered)| *entered == operation),
+            ),
             None => (false, false),
         }
     }
@@ -147,22 +153,18 @@ impl Line {
         let mut is_changed = false;
         // From the end, so that the places in front stay.
         for place in (0..self.candidates.len()).rev() {
-            is_changed |= self.leave(place, |owner| released.covers(owner));
+            is_changed |= self.leave(place, |(owner, _)| released.covers(owner));
         }
         is_changed
     }
 
     /// Takes entries from a candidate; true if it is gone with its last one.
-    fn leave(&mut self, place: usize, leaves: impl Fn(&Owner) -> bool) -> bool {
+    fn leave(&mut self, place: usize, leaves: impl Fn(&(Owner, OperationId)) -> bool) -> bool {
         let Some(candidate) = self.candidates.get(place) else {
             return false;
         };
-        let leaving: Vec<Owner> = candidate
-            .entries
-            .keys()
-            .filter(|owner| leaves(owner))
-            .copied()
-            .collect();
+        let entries = candidate.entries.iter();
+        let leaving: Vec<_> = entries.filter(|entry| leaves(entry)).copied().collect();
         if leaving.is_empty() {
             return false;
         }
@@ -170,8 +172,8 @@ impl Line {
             return self.take(place).is_some();
         }
         if let Some(candidate) = self.candidates.get_mut(place) {
-            for owner in &leaving {
-                candidate.entries.remove(owner);
+            for entry in &leaving {
+                candidate.entries.remove(entry);
             }
         }
         let bytes = (leaving.len() as u64).saturating_mul(ENTRY_BYTES);

@@ -125,7 +125,14 @@ impl Primitive for Election {
         match request {
             Request::Enter(candidate) => {
                 let (operation, owner) = context.owning_caller()?;
-                let term = self.change(context, |line| line.enter(candidate, owner, operation));
+                // Whoever knows that it has entered keeps that, whatever becomes of this operation.
+                let is_known = {
+                    let mut entered = self.line.entered_by(&candidate, owner);
+                    entered.any(|before| context.is_acknowledged(before))
+                };
+                let term = self.change(context, |line| {
+                    !is_known && line.enter(candidate, owner, operation)
+                });
                 done(&EnterResponse { term })
             }
             Request::Withdraw(candidate) => {

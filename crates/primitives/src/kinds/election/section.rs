@@ -79,7 +79,7 @@ pub(super) fn read(section: &mut SectionReader<'_>) -> Result<Election, Snapshot
             };
             let sequence = Sequence(entry.sequence);
             let operation = OperationId { session, sequence };
-            candidate.entries.insert(owner, operation);
+            candidate.entries.insert((owner, operation));
         }
         if candidate.entries.is_empty() {
             return Err(SnapshotError::damaged("a candidate belongs to nobody"));

@@ -226,6 +226,35 @@ fn a_withdrawn_entry_takes_its_candidate_out_and_no_other_entry_does() {
     assert!(term(&partition).term > before);
 }
 
+/// A deadline passed, and its withdrawal comes after the client has entered again.
+#[test]
+fn a_late_withdrawal_takes_nothing_from_an_owner_that_entered_again() {
+    let (mut partition, session) = election("a");
+    partition.one(operate(session, 1, 0, enter("b", 2)));
+    partition.one(operate(session, 2, 0, enter("b", 2)));
+    let applied = partition.apply(vec![cancel(session, 1)]);
+    assert_eq!(applied.events, vec![]);
+    partition = partition.restored();
+    assert_eq!(line(&partition), "ab");
+    partition.one(cancel(session, 2));
+    assert_eq!(line(&partition), "a");
+}
+
+#[test]
+fn entering_again_and_again_keeps_nothing_more_once_it_is_known() {
+    let (mut partition, session) = election("a");
+    partition.one(operate(session, 1, 0, enter("b", 2)));
+    let bytes = partition.machine.usage().primitives;
+    for sequence in 2..100 {
+        partition.one(operate(session, sequence, sequence - 1, enter("b", 2)));
+    }
+    assert_eq!(partition.machine.usage().primitives, bytes);
+    partition.one(cancel(session, 99));
+    assert_eq!(line(&partition), "ab");
+    partition.one(release_owner(session, 2));
+    assert_eq!(line(&partition), "a");
+}
+
 /// A defect of the original: it made the last of the line the leader, and lost the former one.
 #[test]
 fn anoint_makes_exactly_the_named_candidate_the_leader() {

@@ -114,7 +114,7 @@ impl KeyLocks {
             let holder = self.held.get(key).map(|hold| hold.owner);
             if holder.is_none() || holder != owner {
                 return Err(OperationError::conflict(format!(
-                    "the key {:?} is not locked by this client; nothing was unlocked",
+                    "the key {:?} is not locked by this client; no key of its partition was unlocked",
                     text(key)
                 )));
             }

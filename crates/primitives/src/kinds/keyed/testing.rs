@@ -162,6 +162,7 @@ impl Fixture {
         self.apply(command::Command::ReleaseOwner(ReleaseOwner {
             session: self.session.0,
             owner,
+            ..ReleaseOwner::default()
         }));
     }
 
@@ -327,7 +328,11 @@ pub(crate) fn steps(
             command::Command::Cancel(Cancel { session, sequence })
         }),
         1 => (session(), 1_u64..4).prop_map(|(session, owner)| {
-            command::Command::ReleaseOwner(ReleaseOwner { session, owner })
+            command::Command::ReleaseOwner(ReleaseOwner {
+                session,
+                owner,
+                ..ReleaseOwner::default()
+            })
         }),
         1 => Just(open()),
         1 => session().prop_map(|session| {

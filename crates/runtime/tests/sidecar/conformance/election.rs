@@ -1,7 +1,7 @@
 use atomix_proto::runtime::election::v1::leader_election_client::LeaderElectionClient;
 use atomix_proto::runtime::election::v1::{
-    AnointRequest, DemoteRequest, EnterRequest, EvictRequest, GetTermRequest, PromoteRequest, Term,
-    WatchRequest, WithdrawRequest,
+    AnointRequest, CloseRequest, DemoteRequest, EnterRequest, EvictRequest, GetTermRequest,
+    PromoteRequest, Term, WatchRequest, WithdrawRequest,
 };
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -136,4 +136,14 @@ pub async fn run(suite: &Suite<'_>) {
         .term
         .unwrap();
     assert_eq!(term.leader, "");
+    // Closing withdrew nobody.
+    let mut ann = LeaderElectionClient::new(suite.sidecar.application().await);
+    let mut bob = LeaderElectionClient::new(suite.sidecar.application().await);
+    enter(&mut ann, "ann").await;
+    enter(&mut bob, "bob").await;
+    told(&mut kept).await;
+    told(&mut kept).await;
+    #[allow(deprecated, reason = "existing clients call it")]
+    ann.close(CloseRequest { id: id(NAME) }).await.unwrap();
+    assert_eq!(told(&mut kept).await.1, ["bob"]);
 }

@@ -1,5 +1,6 @@
 use atomix_proto::runtime::lock::v1::lock_client::LockClient;
-use atomix_proto::runtime::lock::v1::{GetLockRequest, LockRequest, UnlockRequest};
+use atomix_proto::runtime::lock::v1::locks_client::LocksClient;
+use atomix_proto::runtime::lock::v1::{CloseRequest, GetLockRequest, LockRequest, UnlockRequest};
 use tonic::{Code, Request};
 
 use super::{Suite, assert_invalid, code, millis, negative};
@@ -63,4 +64,28 @@ pub async fn run(suite: &Suite<'_>) {
     assert!(ann.get_lock(get()).await.unwrap().into_inner().version > second);
     ann.unlock(unlock()).await.unwrap();
     assert_eq!(code(ann.unlock(unlock()).await), Code::Aborted);
+    closing_gives_up_this_lock_and_no_other(suite).await;
+}
+
+async fn closing_gives_up_this_lock_and_no_other(suite: &Suite<'_>) {
+    let mut ann = LockClient::new(suite.sidecar.application().await);
+    let mut locks = LocksClient::new(suite.sidecar.application().await);
+    let mut bob = LockClient::new(suite.sidecar.application().await);
+    let at_once = |name: &str| LockRequest {
+        id: id(name),
+        timeout: millis(0),
+    };
+    let close = || CloseRequest { id: id(NAME) };
+    for name in [NAME, "gate"] {
+        ann.lock(at_once(name)).await.unwrap();
+    }
+    // Another connection's use, which owns nothing.
+    locks.close(close()).await.unwrap();
+    assert_eq!(code(bob.lock(at_once(NAME)).await), Code::Aborted);
+    #[allow(deprecated, reason = "existing clients call it")]
+    ann.close(close()).await.unwrap();
+    bob.lock(at_once(NAME)).await.unwrap();
+    assert_eq!(code(bob.lock(at_once("gate")).await), Code::Aborted);
+    // It may be opened again.
+    assert_eq!(code(ann.lock(at_once(NAME)).await), Code::Aborted);
 }

@@ -35,11 +35,8 @@ impl Model {
             return;
         };
         match method {
-            "Enter" => {
-                if line[place].1.iter().all(|(entered, _)| *entered != owner) {
-                    line[place].1.push((owner, sequence));
-                }
-            }
+            // Nothing is acknowledged here, so that each may be withdrawn.
+            "Enter" => line[place].1.push((owner, sequence)),
             "Withdraw" | "Evict" => {
                 line.remove(place);
             }
