@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, fallocate};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 /// Makes the disk misbehave, in tests.
 pub trait DiskFaults: Send + Sync + 'static {
@@ -150,6 +150,16 @@ impl Device {
         })
     }
 
+    /// Writes a small file whole: it has its old content until it durably has the new one.
+    pub(crate) fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let temporary = path.with_added_extension("tmp");
+        let mut file = self.create(&temporary)?;
+        file.write_all(content)?;
+        file.sync()?;
+        self.rename(&temporary, path)?;
+        self.sync_directory(path.parent().unwrap_or(Path::new(".")))
+    }
+
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)?;
         self.note(DiskChange::Renamed { from, to });
@@ -186,8 +196,8 @@ pub(crate) struct DeviceFile {
 }
 
 impl DeviceFile {
-    /// Takes room for so many bytes off the disk. A file system that cannot promise any is trusted
-    /// to have it.
+    /// Takes room for so many bytes off the disk. A file system that cannot promise any, for whatever
+    /// reason, is trusted to have it: the writing will tell.
     pub(crate) fn reserve(&self, length: u64) -> io::Result<()> {
         if length == 0 {
             return Ok(());
@@ -195,9 +205,14 @@ impl DeviceFile {
         if let Some(faults) = &self.device.faults {
             faults.reserve(&self.path, length)?;
         }
-        match fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, length) {
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-            reserved => Ok(reserved?),
+        let reserve = || fallocate(&self.file, FallocateFlags::KEEP_SIZE, 0, length);
+        match retry_on_intr(reserve) {
+            Err(error @ (Errno::NOSPC | Errno::DQUOT)) => Err(error.into()),
+            Err(error) => {
+                tracing::debug!(path = %self.path.display(), %error, "no room can be reserved");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
     }
 
@@ -235,6 +250,14 @@ impl Write for DeviceFile {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
+}
+
+/// Whether it is over when there is room again.
+pub(crate) fn is_no_room(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 pub(crate) fn torn() -> io::Error {

@@ -11,6 +11,7 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{broadcast, watch};
 
+use crate::device::is_no_room;
 use crate::fatal::FatalReporter;
 use crate::ids::PartitionId;
 use crate::machine::Machine;
@@ -287,26 +288,25 @@ impl<M: Machine> RaftSnapshotBuilder<TypeConfig> for Builder<M> {
         let mut view = taken.ok_or_else(|| io::Error::other("a snapshot was built twice"))?;
         let file = loop {
             let host = self.host.clone();
-            let (created, returned) = blocking(move || {
+            let (meta, state) = view;
+            let created = blocking(move || {
                 let _guard = PanicGuard {
                     fatal: &host.fatal,
                     partition: host.partition,
                 };
-                let (meta, state) = &view;
                 // The state is about as large as when it was last written.
                 let (_, expected) = host.newest_snapshot();
-                let created = host
-                    .snapshots
-                    .create(meta, expected, |writer| M::write_snapshot(state, writer));
-                Ok((created, view))
+                let write = |writer: &mut dyn io::Write| M::write_snapshot(&state, writer);
+                Ok(host.snapshots.create(&meta, expected, write))
             })
             .await?;
-            view = returned;
             match created {
                 // An error would end the group, so a full disk is waited out.
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                Err(error) if is_no_room(&error) => {
                     tracing::warn!(partition = %self.host.partition, "no room for a snapshot");
                     tokio::time::sleep(FULL_DISK_PAUSE).await;
+                    // What was deleted meanwhile needs no room.
+                    view = self.host.view();
                 }
                 created => break created?,
             }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -189,15 +189,9 @@ fn read_node_id(directory: &Path) -> Result<Option<u64>, OpenError> {
 
 fn write_node_id(directory: &Path, node_id: u64, device: &Device) -> Result<(), OpenError> {
     let path = directory.join(NODE_ID_FILE);
-    let temporary = directory.join(format!("{NODE_ID_FILE}.tmp"));
-    let write = || {
-        let mut file = device.create(&temporary)?;
-        file.write_all(format!("{node_id}\n").as_bytes())?;
-        file.sync()?;
-        device.rename(&temporary, &path)?;
-        device.sync_directory(directory)
-    };
-    write().map_err(io_error("write", &path))
+    let text = format!("{node_id}\n");
+    let written = device.replace(&path, text.as_bytes());
+    written.map_err(io_error("write", &path))
 }
 
 /// The identity of this open: the stored one counted up, or a new one for an empty directory.

@@ -1,6 +1,7 @@
 //! The file system as raft-engine sees it: the real one, with more care. Recovery may cut files
-//! only where [`super::verify`] found a torn batch; names of new and of deleted files, and every
-//! batch of files that hold rewritten entries, are on disk before anything else is written.
+//! only where [`super::verify`] found a torn batch; names of new files, and every batch of files that
+//! hold moved entries, are on disk before anything else is written, and files leave the directory one
+//! after the other.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -8,12 +9,14 @@ use std::sync::Arc;
 
 use raft_engine::env::{DefaultFileSystem, FileSystem, Handle, Permission, WriteExt};
 
+use super::mark::Moved;
 use super::verify::{Cuts, REWRITE_QUEUE};
 use crate::device::{Device, DiskChange, torn};
 
 pub(crate) struct Files {
     inner: DefaultFileSystem,
     cuts: Cuts,
+    moved: Arc<Moved>,
     device: Device,
 }
 
@@ -22,6 +25,7 @@ impl Files {
         Self {
             inner: DefaultFileSystem,
             cuts,
+            moved: Arc::default(),
             device,
         }
     }
@@ -85,7 +89,8 @@ pub(crate) struct Writer {
     position: u64,
     /// raft-engine syncs rewritten batches only now and then; a power cut could then lose one and
     /// keep the next, which looks like damage. The header of a file is synced for the same reason.
-    syncs_each_write: bool,
+    /// Set for files of moved entries: who is told how far they are on disk.
+    moved: Option<Arc<Moved>>,
 }
 
 impl Write for Writer {
@@ -104,8 +109,11 @@ impl Write for Writer {
         if taken.len() < bytes.len() {
             return Err(torn());
         }
-        if self.syncs_each_write || is_header {
+        if self.moved.is_some() || is_header {
             self.file.sync()?;
+        }
+        if let Some(moved) = &self.moved {
+            moved.synced(&self.file.path, self.position);
         }
         Ok(bytes.len())
     }
@@ -172,6 +180,9 @@ impl FileSystem for Files {
 
     fn delete<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
         let path = path.as_ref();
+        if let Some(directory) = path.parent() {
+            self.moved.store(directory, &self.device)?;
+        }
         self.inner.delete(path)?;
         self.device.note(DiskChange::Removed(path));
         // One after the other: were a later file gone and an earlier one back, a file would seem to
@@ -195,14 +206,14 @@ impl FileSystem for Files {
 
     fn new_writer(&self, handle: Arc<File>) -> io::Result<Writer> {
         let name = handle.path.to_string_lossy();
-        let syncs_each_write = name.ends_with(REWRITE_QUEUE);
+        let moved = name.ends_with(REWRITE_QUEUE).then(|| self.moved.clone());
         drop(name);
         let inner = self.inner.new_writer(handle.inner.clone())?;
         Ok(Writer {
             inner,
             file: handle,
             position: 0,
-            syncs_each_write,
+            moved,
         })
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod disk;
 mod files;
 mod group;
 mod loaded;
+mod mark;
 #[cfg(test)]
 mod model_tests;
 mod store;

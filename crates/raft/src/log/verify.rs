@@ -3,7 +3,8 @@
 //! raft-engine's own recovery cuts a file where it first finds damage, acknowledged entries after
 //! it included. Here every batch is on disk before the next one is written, so only the very last
 //! one can be torn by a crash: whatever follows a damaged batch proves that the damage came later,
-//! and the directory is refused.
+//! and the directory is refused. So is one whose moved entries end before their mark: a crash can
+//! tear only what is not yet the only copy.
 //!
 //! A file is `header, batch…`, a batch `length << 8 | compression: u64, footer offset: u64,
 //! [entries, crc32], footer, crc32 ^ file number`; integers big-endian, checksums little-endian.
@@ -12,6 +13,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use super::mark;
 
 /// Where recovery may cut which file.
 pub(crate) type Cuts = HashMap<PathBuf, usize>;
@@ -38,8 +41,16 @@ pub(super) const REWRITE_QUEUE: &str = ".rewrite";
 /// Checks the log in `directory`, which need not exist.
 pub(crate) fn verify(directory: &Path) -> Result<Cuts, VerifyError> {
     let mut cuts = Cuts::new();
+    let mark = mark::read(directory).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidData => damaged(directory, source.to_string()),
+        _ => VerifyError::Io {
+            path: directory.to_owned(),
+            source,
+        },
+    })?;
     for queue in QUEUES {
         let files = list(directory, queue)?;
+        let mark = mark.filter(|_| queue == REWRITE_QUEUE);
         for window in files.windows(2) {
             if let [(before, _), (after, path)] = window
                 && before + 1 != *after
@@ -51,12 +62,33 @@ pub(crate) fn verify(directory: &Path) -> Result<Cuts, VerifyError> {
             }
         }
         let last = files.last().map(|(number, _)| *number);
+        if let Some(mark) = mark
+            && last.is_none_or(|last| last < mark.file)
+        {
+            return Err(damaged(
+                directory,
+                format!("file {} of moved entries is missing", mark.file),
+            ));
+        }
         for (number, path) in files {
             let bytes = fs::read(&path).map_err(|source| VerifyError::Io {
                 path: path.clone(),
                 source,
             })?;
             let intact = intact_length(&bytes, number);
+            if let Some(mark) = mark
+                && number == mark.file
+                && (intact as u64) < mark.length
+            {
+                return Err(damaged(
+                    &path,
+                    format!(
+                        "it is whole up to byte {intact} only, but the originals of what was moved \
+                         to it up to byte {} are deleted",
+                        mark.length
+                    ),
+                ));
+            }
             // Without a header a file is never intact: recovery cuts an empty one, too.
             if intact == bytes.len() && !bytes.is_empty() {
                 continue;

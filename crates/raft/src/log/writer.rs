@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::disk::{self, StoredEntry};
 use super::{LogEngine, Span};
+use crate::device::is_no_room;
 use crate::error::StorageError;
 use crate::fatal::FatalReporter;
 use crate::options::WriteFailure;
@@ -263,7 +264,7 @@ fn add(
 
 fn is_full_disk(error: &raft_engine::Error) -> bool {
     match error {
-        raft_engine::Error::Io(error) => error.kind() == std::io::ErrorKind::StorageFull,
+        raft_engine::Error::Io(error) => is_no_room(error),
         // What raft-engine answers after a second file had no room, either.
         raft_engine::Error::TryAgain(_) => true,
         _ => false,

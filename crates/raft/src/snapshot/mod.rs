@@ -19,7 +19,7 @@ use prost::Message as _;
 pub(crate) use receive::{Progress, ReceiveError, Receiver};
 
 use crate::codec;
-use crate::device::Device;
+use crate::device::{Device, is_no_room};
 use crate::types::{SnapshotMeta, index_of};
 use frames::{FrameReader, FrameWriter};
 use temporary::Temporary;
@@ -126,8 +126,8 @@ impl SnapshotStore {
         Ok(whole)
     }
 
-    /// Writes a snapshot, for which `expected` bytes are reserved first: one that finds no room does
-    /// not take what the log could still be written to. Blocks.
+    /// Writes a snapshot, for which room is reserved first, `expected` bytes or what it really needs:
+    /// one that finds none leaves what there is to the log. Blocks.
     pub(crate) fn create(
         &self,
         meta: &SnapshotMeta,
@@ -136,13 +136,16 @@ impl SnapshotStore {
     ) -> io::Result<SnapshotFile> {
         // One at a time, and adopted before the next.
         let temporary = self.temporary("build");
-        if let Err(error) = self.write_file(&temporary, meta, expected, write) {
-            if let Err(error) = self.device.remove_file(&temporary) {
-                tracing::debug!(path = %temporary.display(), %error, "an unfinished snapshot stays for now");
-            }
-            return Err(error);
+        let written = self.write_file(&temporary, meta, expected, write);
+        let adopted = written.and_then(|()| self.adopt(SnapshotFile::open(&temporary)?));
+        // Not there: adopted, and what failed came after.
+        if adopted.is_err()
+            && temporary.exists()
+            && let Err(error) = self.device.remove_file(&temporary)
+        {
+            tracing::warn!(path = %temporary.display(), %error, "an unfinished snapshot stays for now");
         }
-        self.adopt(SnapshotFile::open(&temporary)?)
+        adopted
     }
 
     fn write_file(
@@ -154,11 +157,15 @@ impl SnapshotStore {
     ) -> io::Result<()> {
         let encoded = codec::snapshot_meta_to_pb(meta).encode_to_vec();
         let file = self.device.create(path)?;
-        file.reserve(expected)?;
-        let mut writer = FrameWriter::new(BufWriter::new(file), &encoded)?;
-        write(&mut writer)?;
-        let file = writer
-            .finish()?
+        if let Err(error) = file.reserve(expected) {
+            // The state may have become smaller.
+            let needed = write_frames(Counted(0), &encoded, &write)?.0;
+            if !is_no_room(&error) || needed >= expected {
+                return Err(error);
+            }
+            file.reserve(needed)?;
+        }
+        let file = write_frames(BufWriter::new(file), &encoded, &write)?
             .into_inner()
             .map_err(|error| error.into_error())?;
         file.release_rest()?;
@@ -200,6 +207,30 @@ impl SnapshotStore {
     }
 }
 
+fn write_frames<W: Write>(
+    inner: W,
+    meta: &[u8],
+    write: impl Fn(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<W> {
+    let mut writer = FrameWriter::new(inner, meta)?;
+    write(&mut writer)?;
+    writer.finish()
+}
+
+/// Only counts the bytes that are written to it.
+struct Counted(u64);
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The files with a suffix, sorted by name.
 fn files(directory: &Path, suffix: &str) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
@@ -218,7 +249,39 @@ mod tests {
     use std::os::unix::fs::MetadataExt as _;
 
     use super::*;
+    use crate::device::DiskFaults;
     use crate::types::{LogId, StoredMembership};
+
+    /// Has room for a few bytes.
+    struct AlmostFull;
+
+    impl DiskFaults for AlmostFull {
+        fn reserve(&self, _path: &Path, length: u64) -> io::Result<()> {
+            if length > 1 << 10 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_state_that_has_become_small_needs_no_more_room_than_it_has() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let device = Device::new(Some(Arc::new(AlmostFull)));
+        let store = SnapshotStore::open(folder.path().join("7"), device);
+        let store = store.expect("an empty directory");
+        let meta = SnapshotMeta {
+            last_log_id: Some(LogId::new_term_index(1, 1)),
+            last_membership: StoredMembership::default(),
+        };
+        let small = store.create(&meta, 1 << 20, |writer| writer.write_all(b"small"));
+        assert!(small.is_ok(), "{small:?}");
+        let large = store.create(&meta, 1 << 20, |writer| writer.write_all(&[0; 2 << 10]));
+        let refused = large.expect_err("there is no room");
+        assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+        let left = files(&folder.path().join("7"), TEMPORARY_SUFFIX);
+        assert!(left.expect("a directory").is_empty());
+    }
 
     #[test]
     fn room_that_was_reserved_and_not_needed_is_given_back() {

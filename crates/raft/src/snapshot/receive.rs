@@ -68,7 +68,11 @@ impl Receiver {
             let expected = transfer.received;
             return Err(self.broken(&format!("byte {expected} is missing")));
         }
-        transfer.file.write_all(&chunk.data)?;
+        if let Err(error) = transfer.file.write_all(&chunk.data) {
+            // Perhaps there is no room: what was received takes none.
+            self.transfer = None;
+            return Err(error.into());
+        }
         transfer.received += chunk.data.len() as u64;
         let received = transfer.received;
         let Some(end) = &chunk.end else {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::disk::{lines_after_open, start, write};
 use crate::several_files::small_files;
-use crate::support::{follower_record, open, soon};
+use crate::support::{copy, follower_record, open, options, soon};
 
 /// Set for the process that ends: its data directory.
 const DIRECTORY: &str = "ATOMIX_TEST_ABORT_DIRECTORY";
@@ -124,5 +124,34 @@ async fn move_entries_until_the_end(directory: &Path) {
         if write(&group, &"x".repeat(20_000)).await.is_ok() {
             println!("acknowledged");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_could_not_be_synced_does_not_exist_and_ends_the_member() {
+    for ending in ["build.tmp", "snapshots/7"] {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("node");
+        let disk = Broken::new(ending);
+        let (engine, group) = start(EngineOptions {
+            faults: Some(disk.clone()),
+            ..options(&directory)
+        })
+        .await;
+        write(&group, "first").await.expect("acknowledged");
+        disk.breaks();
+        tokio::select! {
+            made = group.snapshot_now() => assert!(made.is_err(), "{ending}: {made:?}"),
+            _ = engine.failed() => {}
+        }
+        assert!(engine.failure().is_some(), "{ending}");
+        group.shutdown().await;
+        let image = root.path().join("image");
+        copy(&directory, &image);
+        assert_eq!(
+            lines_after_open(&image).await.unwrap(),
+            ["first"],
+            "{ending}"
+        );
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use atomix_raft::{DiskChange, DiskFaults, EngineOptions};
 
 use crate::disk::{lines_after_open, start, write};
-use crate::support::{copy, eventually, options};
+use crate::support::{PARTITION, copy, eventually, options};
 
 /// Refuses so many of the next writes to the log.
 #[derive(Default)]
@@ -97,7 +97,10 @@ async fn a_write_that_fails_otherwise_ends_the_log_and_is_not_acknowledged() {
 struct NoRoomForSnapshots {
     reserves: bool,
     is_full: AtomicBool,
-    refused: AtomicU64,
+    /// Snapshots that were begun while it was full.
+    begun: AtomicU64,
+    /// What the last one wanted to reserve.
+    wanted: AtomicU64,
     /// Bytes of snapshots that were written while it was full.
     written: AtomicU64,
     /// Unfinished files that are there.
@@ -109,7 +112,6 @@ impl NoRoomForSnapshots {
         if !self.is_full.load(Ordering::Relaxed) {
             return Ok(());
         }
-        self.refused.fetch_add(1, Ordering::Relaxed);
         Err(io::ErrorKind::StorageFull.into())
     }
 }
@@ -119,8 +121,16 @@ fn is_unfinished(path: &Path) -> bool {
         && path.to_string_lossy().contains("snapshots")
 }
 
+fn size_of_snapshots(directory: &Path) -> u64 {
+    let folder = directory.join("snapshots").join(PARTITION.to_string());
+    let files = std::fs::read_dir(folder).unwrap();
+    let sizes = files.map(|file| file.unwrap().metadata().unwrap().len());
+    sizes.sum()
+}
+
 impl DiskFaults for NoRoomForSnapshots {
-    fn reserve(&self, _path: &Path, _length: u64) -> io::Result<()> {
+    fn reserve(&self, _path: &Path, length: u64) -> io::Result<()> {
+        self.wanted.store(length, Ordering::Relaxed);
         if self.reserves {
             return self.refuse();
         }
@@ -144,6 +154,8 @@ impl DiskFaults for NoRoomForSnapshots {
             }
             DiskChange::Created(path) if is_unfinished(path) => {
                 self.unfinished.fetch_add(1, Ordering::Relaxed);
+                let is_full = self.is_full.load(Ordering::Relaxed);
+                self.begun.fetch_add(u64::from(is_full), Ordering::Relaxed);
             }
             DiskChange::Removed(path) if is_unfinished(path) => {
                 self.unfinished.fetch_sub(1, Ordering::Relaxed);
@@ -173,12 +185,13 @@ async fn a_snapshot_waits_for_room_and_leaves_what_there_is_to_the_log() {
         write(&group, "first").await.expect("acknowledged");
         // The second one is expected to be as large as this one.
         group.snapshot_now().await.expect("a snapshot");
+        let first = size_of_snapshots(&directory);
         write(&group, "second").await.expect("acknowledged");
         faults.is_full.store(true, Ordering::Relaxed);
         let snapshot = group.snapshot_now();
         let meanwhile = async {
-            eventually("two refusals", || {
-                (faults.refused.load(Ordering::Relaxed) >= 2).then_some(())
+            eventually("a second attempt", || {
+                (faults.begun.load(Ordering::Relaxed) >= 2).then_some(())
             })
             .await;
             write(&group, "third").await.expect("acknowledged");
@@ -187,6 +200,7 @@ async fn a_snapshot_waits_for_room_and_leaves_what_there_is_to_the_log() {
             })
             .await;
             assert_eq!(faults.written.load(Ordering::Relaxed), 0);
+            assert_eq!(faults.wanted.load(Ordering::Relaxed), first);
             faults.is_full.store(false, Ordering::Relaxed);
         };
         let (snapshot, ()) = tokio::join!(snapshot, meanwhile);

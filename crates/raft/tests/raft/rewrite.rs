@@ -1,11 +1,11 @@
 //! Live entries that are moved out of old log files: a power cut in the middle of that loses none
 //! of them, and leaves nothing that looks like damage.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use atomix_raft::{Engine, EngineOptions, Group, PartitionId};
+use atomix_raft::{Engine, EngineOptions, Group, OpenError, PartitionId};
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -119,4 +119,82 @@ async fn entries_that_are_moved_to_other_files_survive_a_power_cut() {
         })
         .await;
     }
+}
+
+/// Moves nothing.
+fn still(directory: &Path) -> EngineOptions {
+    EngineOptions {
+        purge_interval: Duration::from_secs(3600),
+        ..small_files(directory)
+    }
+}
+
+/// A directory whose entries were moved, with the file of them and how long it must be.
+async fn moved(directory: &Path) -> (PathBuf, usize) {
+    let engine = open(small_files(directory)).await;
+    let quiet = start(&engine, QUIET).await;
+    let busy = start(&engine, BUSY).await;
+    for number in 0..8 {
+        write(&quiet, &format!("{number} {}", "q".repeat(50_000))).await;
+    }
+    let log = directory.join("log");
+    let deadline = soon();
+    let is_deleted = || !log.join("0000000000000001.raftlog").exists();
+    while !is_deleted() {
+        assert!(Instant::now() < deadline, "nothing is deleted");
+        write(&busy, &"b".repeat(20_000)).await;
+    }
+    quiet.shutdown().await;
+    busy.shutdown().await;
+    drop((quiet, busy, engine));
+    eventually("a closed engine", || Engine::open(still(directory)).ok()).await;
+    let mark = std::fs::read_to_string(log.join("moved")).unwrap();
+    let mut mark = mark.split(' ').map(|number| number.parse::<usize>());
+    let file = mark.next().unwrap().unwrap();
+    let length = mark.next().unwrap().unwrap();
+    (log.join(format!("{file:016}.rewrite")), length)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn moved_entries_without_originals_are_never_cut_off() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("node");
+    let (file, length) = moved(&directory).await;
+    // What came later may go: its originals are there.
+    let mut whole = std::fs::read(&file).unwrap();
+    whole.truncate(length);
+    std::fs::write(&file, &whole).unwrap();
+    drop(Engine::open(still(&directory)).expect("it is whole"));
+
+    let mut flipped = whole.clone();
+    flipped[length - 3] ^= 1;
+    for (what, damaged) in [
+        ("a byte of the last batch", Some(&flipped[..])),
+        ("its last batch", Some(&whole[..length - 3])),
+        (
+            "everything but the first batches",
+            Some(&whole[..length / 2]),
+        ),
+        ("the file", None),
+    ] {
+        match damaged {
+            Some(bytes) => std::fs::write(&file, bytes).unwrap(),
+            None => std::fs::remove_file(&file).unwrap(),
+        }
+        match Engine::open(still(&directory)) {
+            Err(OpenError::Damaged { .. }) => {}
+            Err(error) => panic!("{what}: {error}"),
+            Ok(_) => panic!("{what}: it was opened"),
+        }
+    }
+    std::fs::write(&file, &whole).unwrap();
+    let mark = directory.join("log/moved");
+    let stored = std::fs::read(&mark).unwrap();
+    std::fs::write(&mark, b"1 1 1").unwrap();
+    assert!(matches!(
+        Engine::open(still(&directory)),
+        Err(OpenError::Damaged { .. })
+    ));
+    std::fs::write(&mark, stored).unwrap();
+    Engine::open(still(&directory)).expect("it is whole again");
 }
