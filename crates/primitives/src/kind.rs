@@ -56,7 +56,7 @@ pub enum Answer {
 /// Whose possessions are to be given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Released {
-    /// One application connection is gone.
+    /// One application connection is gone, or no longer uses the primitive.
     Owner(Owner),
     /// The whole session is gone, with all its owners.
     Session(SessionId),

@@ -28,8 +28,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// How many operations of a session may wait for others at once: a part of its window, so that
-    /// those that end the waiting always find room.
+    /// How many operations of a session may wait in primitives at once: a part of its window, so that
+    /// they leave room for those that end the waiting.
     pub(crate) fn session_waiting_operations(&self) -> u64 {
         (self.session_window_operations / 4).max(1)
     }

@@ -79,7 +79,7 @@ impl Entry {
     }
 
     /// Whether a primitive has it and completes it some time.
-    fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         matches!(self, Entry::Waiting(waiting) if waiting.parked.is_none())
     }
 }
@@ -236,6 +236,11 @@ impl Session {
 
     pub(crate) fn held_bytes(&self) -> u64 {
         self.held_bytes
+    }
+
+    #[cfg(test)]
+    pub(crate) fn waiting_count(&self) -> u64 {
+        self.waiting
     }
 
     pub(crate) fn remembered(&self) -> u64 {

@@ -1,8 +1,13 @@
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use atomix_primitives::probe::{AcquireReply, AcquireRequest, UnlockRequest};
+use atomix_proto::runtime::indexedmap::v1::{
+    AppendRequest, EntriesRequest, EntriesResponse, RemoveRequest,
+};
+use futures::StreamExt as _;
 use prost::Message as _;
 use tokio::time::Instant;
 
@@ -81,16 +86,72 @@ async fn open_streams_have_a_limit_and_everything_else_goes_on() {
         ..invocation(1, "Subscribe", &(), LONG)
     };
     let mut open = Vec::new();
-    let refused = loop {
-        match connection.subscribe(subscribe()).await {
-            Ok(stream) => open.push(stream),
-            Err(refused) => break refused,
-        }
-    };
+    for _ in 0..16_384 {
+        open.push(connection.subscribe(subscribe()).await.unwrap());
+    }
+    let refused = connection.subscribe(subscribe()).await;
+    let refused = refused.err().unwrap();
     assert_eq!(refused.kind, ErrorKind::ResourceExhausted);
     assert!(refused.message.contains("end some"), "{refused:?}");
-    assert_eq!(open.len(), 16_384);
     connection.invoke(acquire(1, LONG)).await.unwrap();
     open.pop();
     assert!(connection.subscribe(subscribe()).await.is_ok());
+}
+
+/// Whoever goes by keys would lose one that was told, removed, and appended again before the next
+/// page.
+#[tokio::test]
+async fn what_happened_to_entries_that_were_told_is_told_before_the_next_page() {
+    let connection = connect().await;
+    let ask = |method: &str, request: Vec<u8>| Invocation {
+        kind: "indexedmap".to_owned(),
+        primitive: "queue".to_owned(),
+        request: request.into(),
+        ..invocation(1, method, &(), LONG)
+    };
+    let append = async |key: &str, bytes: usize| {
+        let append = AppendRequest {
+            key: key.to_owned(),
+            value: vec![0; bytes].into(),
+            ..AppendRequest::default()
+        };
+        let append = ask("Append", append.encode_to_vec());
+        connection.invoke(append).await.unwrap();
+    };
+    // Three pages, of which the first is read at once.
+    for number in 0..40 {
+        append(&format!("key-{number:02}"), 8 << 10).await;
+    }
+    let list = EntriesRequest {
+        watch: true,
+        ..EntriesRequest::default()
+    };
+    let list = ask("Entries", list.encode_to_vec());
+    let mut entries = connection.subscribe(list).await.unwrap();
+    let remove = RemoveRequest {
+        key: "key-00".to_owned(),
+        ..RemoveRequest::default()
+    };
+    let remove = ask("Remove", remove.encode_to_vec());
+    connection.invoke(remove).await.unwrap();
+    append("key-00", 0).await;
+
+    let mut state = BTreeMap::new();
+    while !state.contains_key("end") {
+        let message = entries.next().await.unwrap().unwrap();
+        let EntriesResponse { entry, removed } = EntriesResponse::decode(message).unwrap();
+        let entry = entry.unwrap();
+        let is_last_page = entry.key == "key-39";
+        if removed {
+            state.remove(&entry.key);
+        } else {
+            state.insert(entry.key, entry.index);
+        }
+        // In no page: it comes as an event, after everything before.
+        if is_last_page {
+            append("end", 0).await;
+        }
+    }
+    assert_eq!(state.len(), 41);
+    assert!(state["key-00"] > state["key-39"]);
 }

@@ -112,7 +112,7 @@ async fn judge(
     answer: KeepAliveResponse,
 ) {
     let Some(failure) = answer.failure else {
-        client.partition.is_served_by(node);
+        client.partition.note_served_by(node);
         session.keep_alive_at(sent + session.timeout() / 3);
         return;
     };
@@ -135,7 +135,7 @@ async fn judge(
         | failure::Reason::WrongStore
         | failure::Reason::Protocol => no_answer(nodes, node, client, session),
         failure::Reason::Unavailable => {
-            client.partition.is_unavailable_at(node);
+            client.partition.note_unavailable(node);
             retry_soon(nodes, session);
         }
         failure::Reason::Operation | failure::Reason::OutcomeUnknown => retry_soon(nodes, session),

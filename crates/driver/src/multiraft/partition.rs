@@ -76,7 +76,7 @@ struct Place {
     leader: Option<SocketAddr>,
     /// Where the search for an unknown leader goes on.
     next_member: usize,
-    /// A node that cannot serve the partition, and since when it has said nothing else.
+    /// A node that cannot serve the partition, and since when it has not.
     unavailable: Option<(SocketAddr, Instant)>,
 }
 
@@ -161,7 +161,7 @@ impl Partition {
     }
 
     /// A node has answered as only the leader does.
-    pub(crate) fn is_served_by(&self, node: SocketAddr) {
+    pub(crate) fn note_served_by(&self, node: SocketAddr) {
         let mut place = self.place.lock();
         place.leader = Some(node);
         place.unavailable = place.unavailable.filter(|(other, _)| *other != node);
@@ -169,7 +169,7 @@ impl Partition {
 
     /// A node leads but cannot serve now. If that lasts longer than an election, it may be cut off
     /// from the others, which have another leader: they are asked, too.
-    pub(crate) fn is_unavailable_at(&self, node: SocketAddr) {
+    pub(crate) fn note_unavailable(&self, node: SocketAddr) {
         let mut place = self.place.lock();
         let known = place.unavailable.filter(|(other, _)| *other == node);
         let (_, since) = *place
@@ -186,6 +186,8 @@ impl Partition {
         if place.leader == Some(leader) {
             place.leader = None;
         }
+        // Whether it leads again later, and cannot serve then, is another matter.
+        place.unavailable = place.unavailable.filter(|(other, _)| *other != leader);
     }
 
     /// The nodes may be others now.
@@ -336,7 +338,7 @@ impl Partition {
             }),
             response::Outcome::Done(_) => Answer::Done,
         };
-        self.is_served_by(target);
+        self.note_served_by(target);
         Step::Answered(answer)
     }
 
@@ -358,10 +360,14 @@ impl Partition {
         }
         match reason {
             Reason::Operation => {
+                self.note_served_by(target);
                 let kind = ErrorKind::from_code(failure.code);
                 Step::Answered(Answer::Failed(DriverError::new(kind, failure.message)))
             }
-            Reason::SessionLost => Step::Answered(Answer::SessionLost),
+            Reason::SessionLost => {
+                self.note_served_by(target);
+                Step::Answered(Answer::SessionLost)
+            }
             Reason::NotLeader => {
                 search.last_reason = format!(
                     "partition {} has no leader that answers: node {target} does not lead it",
@@ -373,7 +379,7 @@ impl Partition {
             }
             Reason::Unavailable => {
                 search.last_reason = failure.message;
-                self.is_unavailable_at(target);
+                self.note_unavailable(target);
                 Step::Pause
             }
             Reason::OutcomeUnknown => {

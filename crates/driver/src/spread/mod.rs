@@ -6,7 +6,6 @@
 //! [`Partitions`].
 
 mod kinds;
-mod pages;
 mod plan;
 mod routing;
 mod stream;

@@ -2,6 +2,10 @@
 //! as the reader asks, so one that is slow holds up nobody; one that is so slow that the partition
 //! has forgotten what comes next is told so.
 //!
+//! A page is of a later moment than the one before. What happened in between to entries that were
+//! told already is told before it, so that whoever follows the messages sees every state in its
+//! turn.
+//!
 //! Where a stream stands is known here alone: after a change of leaders the next one is asked for
 //! what comes after.
 
@@ -19,7 +23,6 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 use prost::{DecodeError, Message as _};
 use tokio::time::Instant;
 
-use super::pages::ReadPages;
 use super::plan::decode_reply;
 use super::{PAGE, PartitionId, Partitions};
 use crate::error::{DriverError, ErrorKind};
@@ -86,7 +89,6 @@ pub(super) async fn open<P: Partitions>(
             streaming: Arc::clone(&streaming),
             ready: VecDeque::new(),
             next_page: None,
-            pages: ReadPages::default(),
             position: EventPosition::default(),
             incarnation: 0,
         };
@@ -127,8 +129,7 @@ struct PartitionStream<P> {
     ready: VecDeque<Bytes>,
     /// There is another page, after this.
     next_page: Option<Bytes>,
-    pages: ReadPages,
-    /// Every event up to here has been told, or is in a page.
+    /// Every event up to here has been told, is in a page that was told, or in one that will be.
     position: EventPosition,
     /// The incarnation of the store's data that the position is of.
     incarnation: u64,
@@ -147,7 +148,6 @@ impl<P: Partitions> PartitionStream<P> {
         if let Some(listing) = &self.streaming.listing {
             let nothing = listing.nothing.clone();
             self.read_page(None, deadline).await?;
-            self.position = self.pages.position();
             if self.ready.is_empty() {
                 self.ready.extend(nothing);
             }
@@ -187,7 +187,7 @@ impl<P: Partitions> PartitionStream<P> {
         deadline: Instant,
     ) -> Result<(), DriverError> {
         let request = PageRequest {
-            after,
+            after: after.clone(),
             max_bytes: PAGE_BYTES,
         };
         let operation = Operation {
@@ -199,14 +199,57 @@ impl<P: Partitions> PartitionStream<P> {
         };
         let read = self.partitions.read(self.partition, operation, deadline);
         let mut page: Page = decode_reply(read.await?)?;
-        if let Some(listing) = &self.streaming.listing {
-            for entry in std::mem::take(&mut page.entries) {
-                self.ready
-                    .push_back((listing.entry)(entry).map_err(broken)?);
+        let Some(listing) = &self.streaming.listing else {
+            return Ok(());
+        };
+        let entries = std::mem::take(&mut page.entries).into_iter();
+        let entries: Result<Vec<Bytes>, DecodeError> = entries.map(listing.entry).collect();
+        let entries = entries.map_err(broken)?;
+        if self.streaming.follows {
+            let moment = EventPosition {
+                operation: page.operation,
+                ordinal: u32::MAX,
+            };
+            match &after {
+                Some(told) => self.catch_up(told, moment, deadline).await?,
+                None => self.position = moment,
             }
         }
-        self.pages.add(&page);
+        self.ready.extend(entries);
         self.next_page = page.next;
+        Ok(())
+    }
+
+    /// Tells what happened up to a moment to the entries of earlier pages, which end at the place
+    /// `told`. The others are in the page of that moment, or in a later one.
+    async fn catch_up(
+        &mut self,
+        told: &[u8],
+        moment: EventPosition,
+        deadline: Instant,
+    ) -> Result<(), DriverError> {
+        while is_before(&self.position, &moment) {
+            let asked = FollowEvents {
+                wait_nanos: 0,
+                ..self.asked(Some(self.position))
+            };
+            let partitions = &self.partitions;
+            let read = partitions.events(self.partition, asked, self.incarnation, deadline);
+            let happened = read.await?.events;
+            for event in &happened.events {
+                let is_later = event.position.is_none_or(|at| is_before(&moment, &at));
+                if !is_later && *self.place_of(event)? <= *told {
+                    let message = (self.streaming.change)(event).map_err(broken)?;
+                    self.ready.push_back(message);
+                }
+            }
+            let through = happened.position.unwrap_or(moment);
+            self.position = if is_before(&through, &moment) {
+                through
+            } else {
+                moment
+            };
+        }
         Ok(())
     }
 
@@ -216,25 +259,19 @@ impl<P: Partitions> PartitionStream<P> {
         let read = partitions.events(self.partition, asked, self.incarnation, deadline);
         let happened = read.await?.events;
         for event in &happened.events {
-            if self.is_in_a_page(event)? {
-                continue;
-            }
             let message = (self.streaming.change)(event).map_err(broken)?;
             self.ready.push_back(message);
         }
         if let Some(position) = happened.position {
-            self.pages.forget_before(&position);
             self.position = position;
         }
         Ok(())
     }
 
-    fn is_in_a_page(&self, event: &Event) -> Result<bool, DriverError> {
-        let (Some(listing), Some(position)) = (&self.streaming.listing, &event.position) else {
-            return Ok(false);
-        };
-        let place = (listing.place)(event).map_err(broken)?;
-        Ok(self.pages.have(&place, position))
+    fn place_of(&self, event: &Event) -> Result<Bytes, DriverError> {
+        let listing = self.streaming.listing.as_ref();
+        let place = listing.map(|listing| (listing.place)(event));
+        place.unwrap_or_else(|| Ok(Bytes::new())).map_err(broken)
     }
 
     fn asked(&self, after: Option<EventPosition>) -> FollowEvents {
@@ -246,6 +283,10 @@ impl<P: Partitions> PartitionStream<P> {
             wait_nanos: u64::try_from(WAIT.as_nanos()).unwrap_or(u64::MAX),
         }
     }
+}
+
+fn is_before(one: &EventPosition, other: &EventPosition) -> bool {
+    (one.operation, one.ordinal) < (other.operation, other.ordinal)
 }
 
 /// A stream that has begun must not look as if it had not: see [`crate::ReplyStream`].

@@ -52,6 +52,9 @@ pub(crate) fn check(machine: &StateMachine) {
     for (id, session) in &state.sessions {
         let held: u64 = session.entries().map(|(_, entry)| entry.bytes()).sum();
         assert_eq!(session.held_bytes(), held, "bytes of session {}", id.0);
+        let waiting = session.entries().filter(|(_, entry)| entry.is_held());
+        let waiting = waiting.count() as u64;
+        assert_eq!(session.waiting_count(), waiting, "waiting, {}", id.0);
         for (sequence, entry) in session.entries() {
             let acknowledged = sequence.0 <= session.floor();
             assert!(!acknowledged || session.open().any(|open| open == sequence.0));

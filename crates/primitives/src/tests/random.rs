@@ -51,6 +51,7 @@ fn command(operation: BoxedStrategy<Operation>) -> impl Strategy<Value = command
         30 => operating(operation),
         3 => (session(), 0_u64..24).prop_map(|(id, sequence)| cancel(id, sequence)),
         2 => (session(), 0_u64..4).prop_map(|(id, owner)| release_owner(id, owner)),
+        1 => (session(), 0_u64..4).prop_map(|(id, owner)| release_owner_in(id, owner, "probe", "p")),
         1 => Just(command::Command::Tick(Tick {})),
         1 => limits(),
     ]

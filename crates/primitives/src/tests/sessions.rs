@@ -1,6 +1,6 @@
 //! Sessions and exactly-once.
 
-use atomix_proto::multiraft::v1::{OpenSession, Operate, Recovered, SetLimits, command};
+use atomix_proto::multiraft::v1::{OpenSession, Operate, Operation, Recovered, SetLimits, command};
 use proptest::prelude::*;
 
 use super::support::*;
@@ -158,6 +158,40 @@ fn operations_that_wait_leave_room_for_those_that_end_the_waiting() {
     let outcomes = [1_028, 1_029].map(|next| partition.one(operate(session, next, 0, acquire(3))));
     assert_eq!(outcomes[0], Outcome::Pending);
     assert!(matches!(&outcomes[1], Outcome::Reply(Err(_))));
+}
+
+#[test]
+fn an_owner_gives_up_one_primitive_and_keeps_the_others() {
+    let mut partition = Partition::new();
+    let session = partition.open();
+    let acquire_in = |name: &str, owner| Operation {
+        primitive: name.to_owned(),
+        ..acquire(owner)
+    };
+    partition.run(session, acquire_in("a", 1)).unwrap();
+    partition.run(session, acquire_in("b", 1)).unwrap();
+    for (sequence, name) in [(1, "a"), (2, "b")] {
+        let waits = partition.one(operate(session, sequence, 0, acquire_in(name, 2)));
+        assert_eq!(waits, Outcome::Pending);
+    }
+    // What it holds there, and what it waits for there; a copy changes nothing.
+    for (owner, name, completed) in [(1, "a", 1), (1, "a", 0), (2, "b", 2), (2, "b", 0)] {
+        let release = release_owner_in(session, owner, "probe", name);
+        let applied = partition.apply(vec![release]);
+        let told = applied
+            .completed
+            .iter()
+            .map(|done| done.sequence.0)
+            .sum::<u64>();
+        assert_eq!(told, completed, "{owner} {name}");
+    }
+    // "a" is the second owner's now, and "b" still the first one's.
+    for (sequence, name) in [(3, "a"), (4, "b")] {
+        let waits = partition.one(operate(session, sequence, 0, acquire_in(name, 3)));
+        assert_eq!(waits, Outcome::Pending);
+    }
+    let applied = partition.apply(vec![release_owner(session, 1), release_owner(session, 2)]);
+    assert_eq!(applied.completed.len(), 2);
 }
 
 #[test]

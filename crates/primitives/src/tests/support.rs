@@ -165,6 +165,21 @@ pub(crate) fn release_owner(session: SessionId, owner: u64) -> command::Command 
     })
 }
 
+/// Only what it owns in this primitive.
+pub(crate) fn release_owner_in(
+    session: SessionId,
+    owner: u64,
+    kind: &str,
+    primitive: &str,
+) -> command::Command {
+    command::Command::ReleaseOwner(ReleaseOwner {
+        session: session.0,
+        owner,
+        kind: kind.to_owned(),
+        primitive: primitive.to_owned(),
+    })
+}
+
 pub(crate) fn set_limits(limits: SetLimits) -> command::Command {
     command::Command::SetLimits(limits)
 }

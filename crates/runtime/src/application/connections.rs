@@ -1,18 +1,22 @@
 //! Application connections: each is an owner of its own, and what it used and owned ends with it.
 
+use std::collections::HashSet;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use atomix_driver::Owner;
 use futures::{Stream, StreamExt as _};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::server::Connected;
+
+use crate::sessions::PrimitiveKey;
 
 /// Numbers the application connections of this process and tells which have ended.
 #[derive(Debug, Clone)]
@@ -43,7 +47,7 @@ impl Owners {
     fn connection(&self) -> Arc<Guard> {
         Arc::new(Guard {
             owner: Owner(self.next.fetch_add(1, Ordering::Relaxed)),
-            owned: AtomicBool::new(false),
+            owned: Mutex::default(),
             closed: self.closed.clone(),
         })
     }
@@ -53,7 +57,8 @@ impl Owners {
 #[derive(Debug)]
 struct Guard {
     owner: Owner,
-    owned: AtomicBool,
+    /// The primitives in which it may own something.
+    owned: Mutex<HashSet<PrimitiveKey>>,
     closed: mpsc::UnboundedSender<Closed>,
 }
 
@@ -61,7 +66,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         let _ = self.closed.send(Closed {
             owner: self.owner,
-            owned: self.owned.load(Ordering::Relaxed),
+            owned: !self.owned.get_mut().is_empty(),
         });
     }
 }
@@ -75,14 +80,17 @@ impl ApplicationConnection {
         self.0.owner
     }
 
-    /// Whether it has called anything that makes it own something.
-    pub(crate) fn owns(&self) -> bool {
-        self.0.owned.load(Ordering::Relaxed)
+    /// Whether it may own something in a primitive.
+    pub(crate) fn owns(&self, key: &PrimitiveKey) -> bool {
+        self.0.owned.lock().contains(key)
     }
 
-    /// Remembers that what this connection owns must be released when it ends.
-    pub(crate) fn will_own(&self) {
-        self.0.owned.store(true, Ordering::Relaxed);
+    /// Remembers that what this connection owns in a primitive must be released.
+    pub(crate) fn will_own(&self, key: &PrimitiveKey) {
+        let mut owned = self.0.owned.lock();
+        if !owned.contains(key) {
+            owned.insert(key.clone());
+        }
     }
 }
 

@@ -149,7 +149,7 @@ impl ApplicationService {
         let addressed: Addressed = decode(request.get_ref())?;
         let key = primitive_key(kind, addressed.id)?;
         let connection = connection(request)?;
-        let owns = connection.owns() && !kind.owning.is_empty();
+        let owns = connection.owns(&key);
         let callers = deadline::of(request.metadata())?;
         let deadline = callers.unwrap_or_else(|| Instant::now() + self.default_deadline);
         let closed = self.stores.close(&key, connection.owner(), owns);
@@ -177,7 +177,7 @@ impl ApplicationService {
         let callers = deadline::of(request.metadata())?;
         let connection = connection(&request)?;
         if kind.owning.contains(&method) {
-            connection.will_own();
+            connection.will_own(&key);
         }
         let owner = connection.owner();
         let request = request.into_inner();

@@ -82,7 +82,7 @@ impl Line {
         false
     }
 
-    /// The operations by which an owner entered a candidate.
+    /// The operations by which an owner entered a candidate, in order.
     pub(super) fn entered_by(&self, name: &str, owner: Owner) -> impl Iterator<Item = OperationId> {
         let place = self.place(name);
         let candidate = place.and_then(|place| self.candidates.get(place));
