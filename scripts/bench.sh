@@ -71,8 +71,8 @@ bytes to its leader directly and keeps history on disk; an increment goes throug
 its state is kept in memory beside the log.
 Goals: with 256 clients 1.5 times etcd's writes with one partition and 3 times with eight; with one client
 etcd's p50 and 1.5 times its p99. Not measured yet: reads, batched writes, without the sidecar, the ceiling
-of an empty gRPC service, a disk whose fsync takes a millisecond more, ten minutes of load, 256 idle
-partitions.
+of an empty gRPC service, a disk whose fsync takes a millisecond more, ten minutes of load with memory
+that stays flat, 256 idle partitions.
 
 $throughput
 
@@ -85,7 +85,7 @@ $leaders
 
 ## The operator
 
-Debug-assertions build, as in the tests; without TLS. Goals: a Store is Ready within 1.2 times the bare
+The images of the tests: with debug assertions, nodes and sidecars optimised a little, the operator not; without TLS. Goals: a Store is Ready within 1.2 times the bare
 StatefulSet's time; a sidecar is connected within 100 ms (median), 500 ms at most; at most 1 % of a core at
 rest. A sidecar's time is that of its own log, from its first line to the one that it has reached the Store.
 

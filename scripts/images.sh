@@ -21,6 +21,16 @@ declare -A binary_of=(
     [atomix-example-counter]=counter
 )
 
+# Before anything is built.
+check_destination() {
+    [[ ${CLUSTER:-} == existing && -z ${KIND:-} ]] || return 0
+    if [[ -z ${IMAGE_REGISTRY:-} ]]; then
+        echo "CLUSTER=existing needs KIND=<kind cluster> or IMAGE_REGISTRY=<host/path>, so that its nodes find the images" >&2
+        exit 1
+    fi
+    command -v skopeo >/dev/null || { echo "pushing to a registry needs skopeo (apt install skopeo)" >&2; exit 1; }
+}
+
 build_images() {
     if [[ -n ${IMAGE_SOURCE:-} ]]; then
         (cd "$IMAGE_SOURCE" && cargo build --locked --workspace --bins)
@@ -65,18 +75,15 @@ deliver_images() {
     elif [[ -n ${KIND:-} ]]; then
         echo "loading images into the kind cluster '$KIND'"
         for archive in "${archives[@]}"; do kind load image-archive --name "$KIND" "$archive"; done
-    elif [[ -n ${IMAGE_REGISTRY:-} ]]; then
-        command -v skopeo >/dev/null || { echo "pushing to a registry needs skopeo (apt install skopeo)" >&2; exit 1; }
+    else
         echo "pushing images to $registry"
         for program in "${programs[@]}"; do
             skopeo copy "docker-archive:$folder/$program.tar" "docker://$registry/$program:$tag"
         done
-    else
-        echo "CLUSTER=existing needs KIND=<kind cluster> or IMAGE_REGISTRY=<host/path>, so that its nodes find the images" >&2
-        exit 1
     fi
 }
 
+check_destination
 build_images >&2
 deliver_images >&2
 echo "$tag"

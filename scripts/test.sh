@@ -70,6 +70,7 @@ fi
 step "tests of the cluster tool" bash -c 'cd tests/cluster && go test ./...'
 step "cluster tools" find_tools
 step "chart" scripts/chart.sh
+step "a cluster of the user's" tests/own_cluster_test.sh
 # The operator's steps are tested without nodes: every pod is a process that the test starts.
 step "control plane" start_cluster "$CLUSTER_NAME-op" --control-plane-only
 step "operator: resource definitions" test_with_cluster "$CLUSTER_NAME-op" crds
