@@ -25,5 +25,6 @@ ignore_other_clusters() {
         fi
         unset "$name"
     done
-    unset KUBECONFIG
+    # What was said on make's command line would reach every make that is called here.
+    unset KUBECONFIG MAKEFLAGS MFLAGS MAKEOVERRIDES
 }

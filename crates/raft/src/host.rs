@@ -19,8 +19,10 @@ use crate::snapshot::{SnapshotFile, SnapshotStore};
 use crate::status::GroupEvent;
 use crate::types::{Answer, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig};
 
-/// How long a snapshot waits for room on a full disk before it is tried again.
+/// How long a snapshot waits for room on a full disk before it is tried again, at first and at most:
+/// each attempt may have to go through the whole state.
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_FULL_DISK_PAUSE: Duration = Duration::from_secs(16);
 
 type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotFile>;
 
@@ -286,6 +288,7 @@ impl<M: Machine> RaftSnapshotBuilder<TypeConfig> for Builder<M> {
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let taken = self.view.lock().take();
         let mut view = taken.ok_or_else(|| io::Error::other("a snapshot was built twice"))?;
+        let mut pause = FULL_DISK_PAUSE;
         let file = loop {
             let host = self.host.clone();
             let (meta, state) = view;
@@ -304,9 +307,11 @@ impl<M: Machine> RaftSnapshotBuilder<TypeConfig> for Builder<M> {
                 // An error would end the group, so a full disk is waited out.
                 Err(error) if is_no_room(&error) => {
                     tracing::warn!(partition = %self.host.partition, "no room for a snapshot");
-                    tokio::time::sleep(FULL_DISK_PAUSE).await;
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_FULL_DISK_PAUSE);
                     // What was deleted meanwhile needs no room.
-                    view = self.host.view();
+                    let host = self.host.clone();
+                    view = blocking(move || Ok(host.view())).await?;
                 }
                 created => break created?,
             }

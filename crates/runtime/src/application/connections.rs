@@ -1,10 +1,10 @@
 //! Application connections: each is an owner of its own, and what it used and owned ends with it.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use atomix_driver::Owner;
@@ -47,7 +47,8 @@ impl Owners {
     fn connection(&self) -> Arc<Guard> {
         Arc::new(Guard {
             owner: Owner(self.next.fetch_add(1, Ordering::Relaxed)),
-            owned: Mutex::default(),
+            owned: AtomicBool::new(false),
+            owning: Mutex::default(),
             closed: self.closed.clone(),
         })
     }
@@ -57,8 +58,10 @@ impl Owners {
 #[derive(Debug)]
 struct Guard {
     owner: Owner,
-    /// The primitives in which it may own something.
-    owned: Mutex<HashSet<PrimitiveKey>>,
+    owned: AtomicBool,
+    /// The primitives in which it may own something, but for those that it has closed, and how many
+    /// calls may have made it an owner.
+    owning: Mutex<HashMap<PrimitiveKey, u64>>,
     closed: mpsc::UnboundedSender<Closed>,
 }
 
@@ -66,7 +69,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         let _ = self.closed.send(Closed {
             owner: self.owner,
-            owned: !self.owned.get_mut().is_empty(),
+            owned: self.owned.load(Ordering::Relaxed),
         });
     }
 }
@@ -80,16 +83,28 @@ impl ApplicationConnection {
         self.0.owner
     }
 
-    /// Whether it may own something in a primitive.
-    pub(crate) fn owns(&self, key: &PrimitiveKey) -> bool {
-        self.0.owned.lock().contains(key)
+    /// How many calls may have made it an owner in a primitive; `None` = it owns nothing there.
+    pub(crate) fn owns(&self, key: &PrimitiveKey) -> Option<u64> {
+        self.0.owning.lock().get(key).copied()
+    }
+
+    /// What so many calls made it own in a primitive is released; perhaps there were more since.
+    pub(crate) fn released(&self, key: &PrimitiveKey, calls: u64) {
+        let mut owning = self.0.owning.lock();
+        if owning.get(key) == Some(&calls) {
+            owning.remove(key);
+        }
     }
 
     /// Remembers that what this connection owns in a primitive must be released.
     pub(crate) fn will_own(&self, key: &PrimitiveKey) {
-        let mut owned = self.0.owned.lock();
-        if !owned.contains(key) {
-            owned.insert(key.clone());
+        self.0.owned.store(true, Ordering::Relaxed);
+        let mut owning = self.0.owning.lock();
+        match owning.get_mut(key) {
+            Some(calls) => *calls += 1,
+            None => {
+                owning.insert(key.clone(), 1);
+            }
         }
     }
 }

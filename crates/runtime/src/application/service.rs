@@ -152,7 +152,7 @@ impl ApplicationService {
         let owns = connection.owns(&key);
         let callers = deadline::of(request.metadata())?;
         let deadline = callers.unwrap_or_else(|| Instant::now() + self.default_deadline);
-        let closed = self.stores.close(&key, connection.owner(), owns);
+        let closed = self.stores.close(&key, connection.owner(), owns.is_some());
         match tokio::time::timeout_at(deadline, closed).await {
             Ok(closed) => closed?,
             Err(_) => {
@@ -161,6 +161,9 @@ impl ApplicationService {
                      in the primitive: close it again",
                 ));
             }
+        }
+        if let Some(calls) = owns {
+            connection.released(&key, calls);
         }
         Ok(Bytes::new())
     }

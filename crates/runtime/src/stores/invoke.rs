@@ -30,19 +30,6 @@ fn moved_away(key: &PrimitiveKey, why: &str) -> DriverError {
     )
 }
 
-/// Releases what a connection owns in one primitive.
-async fn release_in(
-    connection: &Arc<dyn Connection>,
-    key: &PrimitiveKey,
-    owner: Owner,
-) -> Result<(), DriverError> {
-    let holdings = Holdings::Of {
-        kind: &key.kind,
-        primitive: &key.name,
-    };
-    connection.release_owner(owner, holdings).await
-}
-
 impl Stores {
     /// Carries out an operation on an open primitive, or on one that only one store can have.
     ///
@@ -79,9 +66,9 @@ impl Stores {
         Ok(interrupted_by(messages, moved))
     }
 
-    /// Ends an application connection's use of a primitive; what it owns there is released before. In
-    /// stores where the primitive was before a route moved that goes on behind. One that is not open
-    /// is no error.
+    /// Ends an application connection's use of a primitive; what it owns there is released before. In a
+    /// store where the primitive was before its route moved, that stays until the connection ends. One
+    /// that is not open is no error.
     ///
     /// # Errors
     /// The store refuses the release.
@@ -91,33 +78,29 @@ impl Stores {
         owner: Owner,
         owns: bool,
     ) -> Result<(), DriverError> {
-        if owns {
-            let present = self.open.store_of(key).and_then(Result::ok);
-            let (here, elsewhere): (Vec<_>, Vec<_>) = self
-                .connections_by_store()
-                .into_iter()
-                .partition(|(store, _)| Some(store) == present.as_ref());
-            for (store, connection) in elsewhere {
-                let key = key.clone();
-                tokio::spawn(async move {
-                    if let Err(error) = release_in(&connection, &key, owner).await {
-                        tracing::warn!(%store, %error, "what a closed primitive had stays locked");
-                    }
-                });
-            }
-            for (_, connection) in here {
-                release_in(&connection, key, owner).await?;
+        if owns && let Some(Ok(store)) = self.open.store_of(key) {
+            let connected = {
+                let view = self.view.read();
+                let connected = view.connections.get(&store);
+                connected.map(|connected| Arc::clone(&connected.connection))
+            };
+            if let Some(connection) = connected {
+                let holdings = Holdings::Of {
+                    kind: &key.kind,
+                    primitive: &key.name,
+                };
+                connection.release_owner(owner, holdings).await?;
             }
         }
         self.open.close(key, owner);
         Ok(())
     }
 
-    fn connections_by_store(&self) -> Vec<(StoreId, Arc<dyn Connection>)> {
+    fn all_connections(&self) -> Vec<Arc<dyn Connection>> {
         let view = self.view.read();
-        let connected = view.connections.iter();
+        let connected = view.connections.values();
         connected
-            .map(|(store, connected)| (store.clone(), Arc::clone(&connected.connection)))
+            .map(|connected| Arc::clone(&connected.connection))
             .collect()
     }
 
@@ -159,8 +142,8 @@ impl Stores {
             return;
         }
         // Each by itself: one store may be away for long.
-        let connections = self.connections_by_store();
-        let released = connections.iter().map(|(_, connection)| async move {
+        let connections = self.all_connections();
+        let released = connections.iter().map(|connection| async move {
             if let Err(error) = connection.release_owner(owner, Holdings::All).await {
                 tracing::warn!(owner = owner.0, %error, "what a closed connection owned stays \
                      until the session ends");
@@ -171,10 +154,8 @@ impl Stores {
 
     /// Ends all connections without forgetting them.
     pub async fn shut_down(&self) {
-        let connections = self.connections_by_store();
-        let ended = connections
-            .iter()
-            .map(|(_, connection)| connection.disconnect());
+        let connections = self.all_connections();
+        let ended = connections.iter().map(|connection| connection.disconnect());
         futures::future::join_all(ended).await;
     }
 }

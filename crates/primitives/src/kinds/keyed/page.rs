@@ -1,8 +1,8 @@
 //! Pages: what a primitive holds, piece by piece, each piece as of one point of the log.
 //!
 //! A stream of all entries asks for page after page. Pages can be of different points; `operation`
-//! of each says which, so whoever watches takes up the events after the first page's and drops those
-//! that are not after the page that their key came with.
+//! of each says which, so whoever watches is told of the events between two pages that concern earlier
+//! ones before the later one.
 
 use std::ops::Bound;
 
