@@ -179,6 +179,8 @@ check_count() {
 }
 
 show_what_runs() {
+    local which=
+    [[ ${CLUSTER:-} != existing ]] || which="CLUSTER=existing CONTEXT=$CONTEXT "
     "${kubectl[@]}" get stores,sessions,drivers --namespace "$namespace"
     "${kubectl[@]}" get pods --namespace "$namespace" -o wide
     cat <<END
@@ -189,7 +191,7 @@ Next:
     ${kubectl[*]} -n $namespace logs deployment/visits -c application --tail 5
     ${kubectl[*]} -n $namespace delete pod counts-1        # and watch the count go on
     ${kubectl[*]} -n $namespace scale store/counts --replicas 4
-    make demo-down                                         # remove all of it
+    ${which}make demo-down                                         # remove all of it
 END
 }
 
