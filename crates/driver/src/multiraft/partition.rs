@@ -359,8 +359,8 @@ impl Partition {
             search.strangers.clear();
         }
         match reason {
+            // Not the leader alone says so: what is wrong with a request, any node may find.
             Reason::Operation => {
-                self.note_served_by(target);
                 let kind = ErrorKind::from_code(failure.code);
                 Step::Answered(Answer::Failed(DriverError::new(kind, failure.message)))
             }

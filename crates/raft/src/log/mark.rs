@@ -3,11 +3,11 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use parking_lot::Mutex;
 
-use super::verify::REWRITE_QUEUE;
+use super::verify::{REWRITE_QUEUE, number_of};
 use crate::device::{Device, is_no_room};
 
 /// Beside the log's files.
@@ -61,7 +61,7 @@ struct Marks {
 impl Moved {
     /// So much of a file is on disk.
     pub(super) fn synced(&self, path: &Path, length: u64) {
-        if let Some(file) = number_of(path) {
+        if let Some(file) = number_of(path, REWRITE_QUEUE) {
             self.0.lock().synced = Some(Mark { file, length });
         }
     }
@@ -84,11 +84,6 @@ impl Moved {
         }
         Ok(())
     }
-}
-
-fn number_of(path: &Path) -> Option<u64> {
-    let name: PathBuf = path.file_name()?.into();
-    name.to_str()?.strip_suffix(REWRITE_QUEUE)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -131,17 +131,19 @@ fn list(directory: &Path, queue: &str) -> Result<Vec<(u64, PathBuf)>, VerifyErro
     let mut files = Vec::new();
     for entry in entries {
         let entry = entry.map_err(io_error)?;
-        let name = entry.file_name();
-        let number = name
-            .to_str()
-            .and_then(|name| name.strip_suffix(queue))
-            .and_then(|number| number.parse::<u64>().ok());
-        if let Some(number) = number {
-            files.push((number, entry.path()));
+        let path = entry.path();
+        if let Some(number) = number_of(&path, queue) {
+            files.push((number, path));
         }
     }
     files.sort();
     Ok(files)
+}
+
+/// The number of a queue's file; `None` for any other.
+pub(super) fn number_of(path: &Path, queue: &str) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    name.strip_suffix(queue)?.parse().ok()
 }
 
 /// Up to where the file is a header and whole batches.

@@ -157,13 +157,16 @@ impl SnapshotStore {
     ) -> io::Result<()> {
         let encoded = codec::snapshot_meta_to_pb(meta).encode_to_vec();
         let file = self.device.create(path)?;
-        if let Err(error) = file.reserve(expected) {
+        match file.reserve(expected) {
             // The state may have become smaller.
-            let needed = write_frames(Counted(0), &encoded, &write)?.0;
-            if !is_no_room(&error) || needed >= expected {
-                return Err(error);
+            Err(error) if is_no_room(&error) => {
+                let needed = write_frames(Counted(0), &encoded, &write)?.0;
+                if needed >= expected {
+                    return Err(error);
+                }
+                file.reserve(needed)?;
             }
-            file.reserve(needed)?;
+            reserved => reserved?,
         }
         let file = write_frames(BufWriter::new(file), &encoded, &write)?
             .into_inner()
