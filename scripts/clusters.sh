@@ -1,6 +1,8 @@
 # Sourced by the scripts that test against clusters of their own: starting and removing them, running
 # test programs against them, and which programs there are.
 
+source scripts/jobs.sh
+
 # Test programs that take too long for `make test`: scripts/chaos.sh runs each of them.
 long_programs=(real_nodes upgrade)
 
@@ -37,9 +39,21 @@ load_images() {
 
 # Runs a test program against the named cluster; more arguments go to the program.
 test_with_cluster() {
+    run_programs+=("$2")
+    run_program "$@"
+}
+
+# Does so beside the steps that follow, as a job of this name.
+begin_with_cluster() {
+    local job=$1
+    shift
+    run_programs+=("$2")
+    begin "$job" run_program "$@"
+}
+
+run_program() {
     local name=$1 program=$2
     shift 2
-    run_programs+=("$program")
     ATOMIX_TEST_KUBECONFIG=$(kubeconfig_of "$name") \
         cargo test --locked --workspace --test "$program" -- "$@"
 }

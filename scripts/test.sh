@@ -12,17 +12,10 @@ ignore_other_clusters
 
 # The tests use a cluster of their own, also while a demo's runs.
 export CLUSTER_NAME=${CLUSTER_NAME:-test-$(pwd | sha256sum | cut -c1-6)}
-# The test of an operator at rest, which mostly waits: its process group and what it prints.
-rest_group=
-rest_log=
 
 clean_up() {
     local status=$?
-    if [[ -n $rest_group ]]; then
-        kill -- "-$rest_group" 2>/dev/null || true
-        wait "$rest_group" || true
-        rm "$rest_log"
-    fi
+    end_jobs
     remove_clusters
     print_steps
     exit "$status"
@@ -31,6 +24,13 @@ trap clean_up EXIT
 
 build_everything() {
     cargo build --locked --workspace --all-targets
+}
+
+# Neither compiler keeps two cores busy alone.
+build_everything_and_tools() {
+    begin_shown tools tests/cluster/cluster tools
+    build_everything
+    finish tools
 }
 
 # Every cargo call selects the whole workspace, so that all of them share one build: another
@@ -44,45 +44,34 @@ test_without_cluster() {
     cargo test --locked --workspace "${targets[@]}"
 }
 
-# Begins what waits for ten minutes, beside everything that follows.
-start_rest() {
-    rest_log=$(mktemp)
-    ATOMIX_TEST_KUBECONFIG=$(kubeconfig_of "$1") \
-        setsid cargo test --locked --workspace --test namespaced -- at_rest:: >"$rest_log" 2>&1 &
-    rest_group=$!
-}
-
-end_rest() {
-    local status=0
-    wait "$rest_group" || status=$?
-    rest_group=
-    cat "$rest_log"
-    rm "$rest_log"
-    return "$status"
-}
-
-step "build everything" build_everything
+if [[ ${1:-} == unit ]]; then
+    step "build everything" build_everything
+else
+    step "build everything, and the cluster's tools" build_everything_and_tools
+fi
 step "tests without a cluster" test_without_cluster
 step "wire, in another language" tests/wire/run
 if [[ ${1:-} == unit ]]; then
     exit 0
 fi
+find_tools
 step "tests of the cluster tool" bash -c 'cd tests/cluster && go test ./...'
-step "cluster tools" find_tools
 step "chart" scripts/chart.sh
 step "a cluster of the user's" tests/own_cluster_test.sh
 # The operator's steps are tested without nodes: every pod is a process that the test starts.
 step "control plane" start_cluster "$CLUSTER_NAME-op" --control-plane-only
 step "operator: resource definitions" test_with_cluster "$CLUSTER_NAME-op" crds
-# Alone: it serves every namespace, so also those of the other tests' operators.
-step "operator: all namespaces" test_with_cluster "$CLUSTER_NAME-op" cluster_wide
-start_rest "$CLUSTER_NAME-op"
+# Waits for ten minutes.
+begin_with_cluster rest "$CLUSTER_NAME-op" namespaced at_rest::
 step "operator: against the real API server" \
     test_with_cluster "$CLUSTER_NAME-op" namespaced --test-threads 8 --skip at_rest::
 step "cluster" start_cluster "$CLUSTER_NAME"
 step "images" load_images
 step "end to end" test_with_cluster "$CLUSTER_NAME" end_to_end --test-threads 3
+step "operator: at rest" finish rest
+# Only now: it serves every namespace, so also those of the other tests' operators.
+begin_with_cluster all_namespaces "$CLUSTER_NAME-op" cluster_wide
 step "end to end, one by one" test_with_cluster "$CLUSTER_NAME" one_by_one --test-threads 1
+step "operator: all namespaces" finish all_namespaces
 step "cluster: restart and removal" tests/cluster/cleanup_test.sh "$CLUSTER_NAME"
-step "operator: at rest" end_rest
 step "every test program was run" every_program_was_run

@@ -15,6 +15,6 @@ for tool in "$@"; do
     fi
     echo "installing $tool $version (once; a few minutes)"
     # Without optimisation it builds in half the time and still checks in seconds.
-    CARGO_TARGET_DIR=$ATOMIX_CACHE/cargo-tools-target cargo install --quiet --locked --debug --root "$root" "$tool@$version"
+    CARGO_PROFILE_DEV_DEBUG=false CARGO_TARGET_DIR=$ATOMIX_CACHE/cargo-tools-target cargo install --quiet --locked --debug --root "$root" "$tool@$version"
     touch "$root/$tool-$version"
 done

@@ -119,7 +119,8 @@ func (c Cache) compile(tool Tool, folder string) error {
 }
 
 func compileArguments(tool Tool) []string {
-	return []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", tool.LinkerFlags}
+	// The linker strips debug information anyway; not to make it saves a twentieth of the time.
+	return []string{"build", "-trimpath", "-buildvcs=false", "-gcflags=all=-dwarf=false", "-ldflags", tool.LinkerFlags}
 }
 
 func (c Cache) key(tool Tool) (string, error) {
