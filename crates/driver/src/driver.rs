@@ -108,17 +108,19 @@ pub enum Holdings<'a> {
 }
 
 impl Holdings<'_> {
-    /// The command by which a session gives them up.
-    pub(crate) fn release(self, session: u64, owner: Owner) -> ReleaseOwner {
-        let (kind, primitive) = match self {
-            Holdings::All => ("", ""),
-            Holdings::Of { kind, primitive } => (kind, primitive),
+    /// The command by which a session gives them up; of a primitive that goes on being used only
+    /// what operations up to `through` took.
+    pub(crate) fn release(self, session: u64, owner: Owner, through: u64) -> ReleaseOwner {
+        let (kind, primitive, through) = match self {
+            Holdings::All => ("", "", 0),
+            Holdings::Of { kind, primitive } => (kind, primitive, through),
         };
         ReleaseOwner {
             session,
             owner: owner.0,
             kind: kind.to_owned(),
             primitive: primitive.to_owned(),
+            through,
         }
     }
 }

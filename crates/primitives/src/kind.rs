@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::context::{Context, View};
 use crate::error::{OperationError, SnapshotError};
-use crate::ids::{OperationId, Owner, SessionId, TimerId};
+use crate::ids::{OperationId, Owner, Sequence, SessionId, TimerId};
 use crate::section::{SectionReader, SectionWriter};
 
 /// Whether a method goes through the log.
@@ -57,16 +57,24 @@ pub enum Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Released {
     /// One application connection is gone, or no longer uses the primitive.
-    Owner(Owner),
+    Owner {
+        /// The connection.
+        owner: Owner,
+        /// The last of its operations that is meant: what it took by later ones stays.
+        through: Sequence,
+    },
     /// The whole session is gone, with all its owners.
     Session(SessionId),
 }
 
 impl Released {
-    /// Whether what this owner has is to be given up.
-    pub fn covers(&self, owner: &Owner) -> bool {
+    /// Whether what this owner took by this operation of its session is to be given up.
+    pub fn covers(&self, owner: Owner, operation: OperationId) -> bool {
         match self {
-            Released::Owner(gone) => gone == owner,
+            Released::Owner {
+                owner: gone,
+                through,
+            } => *gone == owner && operation.sequence <= *through,
             Released::Session(gone) => *gone == owner.session,
         }
     }

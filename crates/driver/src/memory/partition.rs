@@ -195,7 +195,8 @@ impl MemoryPartition {
 
     /// Gives up what an owner has.
     pub(super) fn release_owner(&self, owner: Owner, holdings: Holdings<'_>) {
-        let release = holdings.release(self.session, owner);
+        // Applied at once, it can mean nothing that comes later.
+        let release = holdings.release(self.session, owner, u64::MAX);
         self.apply(CommandKind::ReleaseOwner(release));
     }
 

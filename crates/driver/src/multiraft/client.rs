@@ -230,7 +230,12 @@ impl PartitionClient {
         let Some(session) = self.live_session() else {
             return Ok(());
         };
-        let body = || request::Body::ReleaseOwner(holdings.release(session.id(), owner));
+        // What is taken from now on is not meant, however late a copy of the command comes.
+        let through = session.last();
+        if through == 0 {
+            return Ok(());
+        }
+        let body = || request::Body::ReleaseOwner(holdings.release(session.id(), owner, through));
         while !session.is_lost() {
             let deadline = Instant::now() + session.timeout();
             let released = self.partition.call(body, session.incarnation(), deadline);

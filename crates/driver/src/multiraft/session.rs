@@ -116,6 +116,11 @@ impl Session {
         self.sequences.lock().acknowledged()
     }
 
+    /// The last sequence number that was taken; 0 before the first.
+    pub(crate) fn last(&self) -> u64 {
+        self.sequences.lock().last
+    }
+
     /// Takes the next sequence number; waits while too many are open.
     pub(crate) async fn begin(self: &Arc<Self>) -> Ticket {
         loop {

@@ -77,7 +77,7 @@ impl Run<'_> {
     }
 
     /// Gives up what one application connection has, in one primitive or in all of them; its waiting
-    /// operations first.
+    /// operations first. A command that comes again, or late, gives up nothing that was taken since.
     pub(super) fn release_owner(&mut self, release: &ReleaseOwner) -> Outcome {
         let (id, number) = (SessionId(release.session), OwnerNumber(release.owner));
         let Some(session) = self.state.sessions.get(&id) else {
@@ -87,8 +87,13 @@ impl Run<'_> {
             let is_it = key.kind == release.kind && *key.name == *release.primitive;
             release.kind.is_empty() || is_it
         };
+        let through = match release.through {
+            0 => Sequence(u64::MAX),
+            through => Sequence(through),
+        };
         let waiting: Vec<(Sequence, Waiting)> = session
             .waiting()
+            .take_while(|(sequence, _)| *sequence <= through)
             .filter(|(_, waiting)| waiting.owner == Some(number) && is_meant(&waiting.primitive))
             .map(|(sequence, waiting)| (sequence, waiting.clone()))
             .collect();
@@ -104,7 +109,7 @@ impl Run<'_> {
             session: id,
             number,
         };
-        self.release(id, Released::Owner(owner), is_meant);
+        self.release(id, Released::Owner { owner, through }, is_meant);
         Outcome::Done
     }
 

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use atomix_proto::multiraft::v1::Operation;
+use atomix_proto::runtime::{countermap, election, lock, map};
+
 use super::support::*;
 use crate::{ErrorCode, Outcome};
 
@@ -114,6 +117,103 @@ fn a_released_owner_loses_its_waiters_and_its_lock_but_no_other_owner_does() {
     let applied = partition.apply(vec![release_owner(session, 1)]);
     assert_eq!(applied.completed, vec![]);
     assert!(partition.run(session, unlock(2)).is_ok());
+}
+
+/// An operation of each kind that owns something, by which the owner takes it.
+fn takings(owner: u64) -> [Operation; 5] {
+    let id = None;
+    let timeout = None;
+    let keys = || vec!["k".to_owned()];
+    [
+        acquire(owner),
+        operation(
+            "lock",
+            "l",
+            "Lock",
+            owner,
+            &lock::v1::LockRequest { id, timeout },
+        ),
+        operation(
+            "map",
+            "m",
+            "Lock",
+            owner,
+            &map::v1::LockRequest {
+                id: None,
+                keys: keys(),
+                timeout,
+            },
+        ),
+        operation(
+            "countermap",
+            "c",
+            "Lock",
+            owner,
+            &countermap::v1::LockRequest {
+                id: None,
+                keys: keys(),
+                timeout,
+            },
+        ),
+        operation(
+            "election",
+            "e",
+            "Enter",
+            owner,
+            &election::v1::EnterRequest {
+                id: None,
+                candidate: "one".to_owned(),
+            },
+        ),
+    ]
+}
+
+#[test]
+fn a_release_that_comes_late_frees_nothing_that_was_taken_since() {
+    for taking in takings(1) {
+        let kind = taking.kind.clone();
+        let mut partition = Partition::new();
+        let session = partition.open();
+        let exists = |partition: &Partition| partition.machine.primitives().count() == 1;
+        let take = |partition: &mut Partition, sequence| {
+            let outcome = partition.one(operate(session, sequence, 0, taking.clone()));
+            assert!(matches!(outcome, Outcome::Reply(Ok(_))), "{kind}: {outcome:?}");
+        };
+        let release = |partition: &mut Partition, through| {
+            let outcome = partition.one(release_owner_through(session, 1, through));
+            assert_eq!(outcome, Outcome::Done, "{kind}");
+        };
+        take(&mut partition, 1);
+        release(&mut partition, 1);
+        assert!(!exists(&partition), "{kind}: it was not released");
+        take(&mut partition, 2);
+        release(&mut partition, 1);
+        assert!(exists(&partition), "{kind}: a copy released what is taken since");
+        release(&mut partition, 2);
+        assert!(!exists(&partition), "{kind}: it was not released");
+    }
+}
+
+#[test]
+fn a_release_that_comes_late_withdraws_nobody_who_waits_since() {
+    let [probe, lock, map, countermap, _] = takings(1);
+    for taking in [probe, lock, map, countermap] {
+        let kind = taking.kind.clone();
+        let mut partition = Partition::new();
+        let session = partition.open();
+        let holder = Operation {
+            owner: 2,
+            ..taking.clone()
+        };
+        partition.one(operate(session, 1, 0, holder));
+        for sequence in [2, 3] {
+            let outcome = partition.one(operate(session, sequence, 0, taking.clone()));
+            assert_eq!(outcome, Outcome::Pending, "{kind}");
+        }
+        let applied = partition.apply(vec![release_owner_through(session, 1, 2)]);
+        let withdrawn: Vec<u64> = applied.completed.iter().map(|done| done.sequence.0).collect();
+        assert_eq!(withdrawn, [2], "{kind}");
+    }
 }
 
 #[test]

@@ -177,6 +177,21 @@ pub(crate) fn release_owner_in(
         owner,
         kind: kind.to_owned(),
         primitive: primitive.to_owned(),
+        ..ReleaseOwner::default()
+    })
+}
+
+/// Only what it took by operations up to this one.
+pub(crate) fn release_owner_through(
+    session: SessionId,
+    owner: u64,
+    through: u64,
+) -> command::Command {
+    command::Command::ReleaseOwner(ReleaseOwner {
+        session: session.0,
+        owner,
+        through,
+        ..ReleaseOwner::default()
     })
 }
 

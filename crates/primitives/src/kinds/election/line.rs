@@ -153,7 +153,7 @@ impl Line {
         let mut is_changed = false;
         // From the end, so that the places in front stay.
         for place in (0..self.candidates.len()).rev() {
-            is_changed |= self.leave(place, |(owner, _)| released.covers(owner));
+            is_changed |= self.leave(place, |(owner, entered)| released.covers(*owner, *entered));
         }
         is_changed
     }

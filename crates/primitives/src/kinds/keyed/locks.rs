@@ -153,7 +153,7 @@ impl KeyLocks {
     /// Gives back everything that an owner or a session has.
     pub(crate) fn release(&mut self, released: Released, context: &mut Context<'_>) {
         let session = match released {
-            Released::Owner(owner) => owner.session,
+            Released::Owner { owner, .. } => owner.session,
             Released::Session(session) => session,
         };
         let first = first_of(session);
@@ -164,7 +164,7 @@ impl KeyLocks {
             .map(|(_, number)| *number)
             .filter(|number| {
                 let waiter = self.line.get(number);
-                waiter.is_some_and(|waiter| released.covers(&waiter.owner))
+                waiter.is_some_and(|waiter| released.covers(waiter.owner, waiter.operation))
             })
             .collect();
         for number in waiting {
@@ -176,7 +176,7 @@ impl KeyLocks {
             .take_while(|(operation, _)| operation.session == session)
             .filter(|(_, key)| {
                 let hold = self.held.get(key);
-                hold.is_some_and(|hold| released.covers(&hold.owner))
+                hold.is_some_and(|hold| released.covers(hold.owner, hold.operation))
             })
             .map(|(_, key)| key.clone())
             .collect();

@@ -142,7 +142,8 @@ impl Primitive for Lock {
     }
 
     fn release(&mut self, released: Released, context: &mut Context<'_>) {
-        if self.holder.is_some_and(|held| released.covers(&held.owner)) {
+        let is_covered = |held: Holder| released.covers(held.owner, held.operation);
+        if self.holder.is_some_and(is_covered) {
             self.grant_next(context);
         }
     }

@@ -195,13 +195,14 @@ impl Primitive for Probe {
         let waiters: Vec<Claim> = self
             .line
             .values()
-            .filter(|claim| released.covers(&claim.owner))
+            .filter(|claim| released.covers(claim.owner, claim.operation))
             .copied()
             .collect();
         for waiter in waiters {
             self.leave_line(&waiter, context);
         }
-        if self.holder.is_some_and(|held| released.covers(&held.owner)) {
+        let is_covered = |held: Claim| released.covers(held.owner, held.operation);
+        if self.holder.is_some_and(is_covered) {
             self.grant_next(context);
         }
     }
