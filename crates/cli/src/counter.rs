@@ -7,7 +7,7 @@ use atomix_proto::runtime::counter::v1::{
     CreateRequest, DecrementRequest, GetRequest, IncrementRequest, SetRequest,
 };
 use atomix_proto::runtime::v1::PrimitiveId;
-use atomix_resources::{PrimitiveKind, Session};
+use atomix_resources::Session;
 use clap::{Args, Subcommand};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
@@ -133,10 +133,7 @@ async fn pod_of_session(cluster: &Cluster, name: Option<&str>) -> Result<String>
 }
 
 fn only_session(mut sessions: Vec<Session>) -> Result<Session> {
-    sessions.retain(|session| {
-        let kind = session.spec.kind.unwrap_or_default();
-        matches!(kind, PrimitiveKind::Every | PrimitiveKind::Counter)
-    });
+    sessions.retain(|session| session.spec.kind.unwrap_or_default().includes("counter"));
     let names: Vec<String> = sessions.iter().map(ResourceExt::name_any).collect();
     match sessions.pop() {
         Some(session) if names.len() == 1 => Ok(session),

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -24,12 +25,58 @@ pub enum Access {
 }
 
 /// A method of a kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Method {
     /// The RPC's name: `Increment`.
     pub name: &'static str,
     /// Whether it goes through the log.
     pub access: Access,
+    /// Whether its effect belongs to the application connection that called it, and ends with it.
+    pub owned: bool,
+    /// Whether it may be answered only when others make room, and then how long it waits.
+    pub wait: Option<Wait>,
+}
+
+/// How long a request asks to wait at most; `None` = as long as its caller does.
+pub type Wait = fn(&Bytes) -> Option<Duration>;
+
+impl Method {
+    /// One that is answered from the state.
+    pub const fn read(name: &'static str) -> Self {
+        Self::new(name, Access::Read)
+    }
+
+    /// One that is proposed and applied.
+    pub const fn write(name: &'static str) -> Self {
+        Self::new(name, Access::Write)
+    }
+
+    const fn new(name: &'static str, access: Access) -> Self {
+        Self {
+            name,
+            access,
+            owned: false,
+            wait: None,
+        }
+    }
+
+    /// The same, whose effect belongs to the application connection.
+    #[must_use]
+    pub const fn owned(self) -> Self {
+        Self {
+            owned: true,
+            ..self
+        }
+    }
+
+    /// The same, which may wait.
+    #[must_use]
+    pub const fn waiting(self, wait: Wait) -> Self {
+        Self {
+            wait: Some(wait),
+            ..self
+        }
+    }
 }
 
 /// How an operation went on.

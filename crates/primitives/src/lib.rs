@@ -49,7 +49,7 @@ pub use follow::{EventFilter, EventsRead, FollowerId, Followers};
 pub use ids::{
     EventPosition, OperationId, Owner, OwnerNumber, PrimitiveKey, Sequence, SessionId, TimerId,
 };
-pub use kind::{Access, Answer, Method, Primitive, Progress, Released};
+pub use kind::{Access, Answer, Method, Primitive, Progress, Released, Wait};
 pub use kinds::Kinds;
 pub use kinds::counter;
 pub use kinds::countermap;

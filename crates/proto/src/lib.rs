@@ -15,6 +15,7 @@ mod generated {
 }
 
 pub mod digest;
+pub mod kinds;
 #[cfg(test)]
 mod wire;
 

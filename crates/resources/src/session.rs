@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use atomix_proto::kinds::KINDS;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::rules;
@@ -62,9 +64,9 @@ pub struct SessionSpec {
     /// Which pods of the Session's own namespace: those whose labels match and that carry a
     /// runtime sidecar.
     pub selector: PodSelector,
-    /// Kind of primitive: counter, countermap, election, indexedmap, list, lock, map, multimap,
-    /// set, topic or value, or `*` for every kind. Default: `*`.
+    /// Kind of primitive, or `*` for every kind. Default: `*`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "kind_of_primitive")]
     pub kind: Option<PrimitiveKind>,
     /// Name of the primitive, or `prefix*` for all whose names start so. Default: every name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,56 +86,54 @@ pub struct SessionSpec {
     pub paused: Option<bool>,
 }
 
-/// Which primitives a Session serves, by their kind.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[serde(rename_all = "lowercase")]
-pub enum PrimitiveKind {
-    /// Every kind.
-    #[default]
-    #[serde(rename = "*")]
-    Every,
-    /// A number.
-    Counter,
-    /// Numbers by key.
-    CounterMap,
-    /// A leader among candidates.
-    Election,
-    /// A map that remembers the order of its entries.
-    IndexedMap,
-    /// A list.
-    List,
-    /// A lock.
-    Lock,
-    /// A map.
-    Map,
-    /// Several values by key.
-    MultiMap,
-    /// A set.
-    Set,
-    /// Messages to all who listen.
-    Topic,
-    /// One value.
-    Value,
-}
+/// Which primitives a Session serves, by their kind: one of those that the application API has, or
+/// every kind.
+#[derive(Serialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrimitiveKind(&'static str);
 
 impl PrimitiveKind {
+    /// Every kind.
+    pub const EVERY: Self = Self("*");
+
     /// Its name on the wire.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Every => "*",
-            Self::Counter => "counter",
-            Self::CounterMap => "countermap",
-            Self::Election => "election",
-            Self::IndexedMap => "indexedmap",
-            Self::List => "list",
-            Self::Lock => "lock",
-            Self::Map => "map",
-            Self::MultiMap => "multimap",
-            Self::Set => "set",
-            Self::Topic => "topic",
-            Self::Value => "value",
-        }
+        self.0
     }
+
+    /// Whether primitives of the kind with this name are among them.
+    pub fn includes(self, kind: &str) -> bool {
+        self == Self::EVERY || self.0 == kind
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        let kinds = KINDS.iter().map(|kind| Self(kind.name));
+        std::iter::once(Self::EVERY).chain(kinds)
+    }
+}
+
+impl Default for PrimitiveKind {
+    fn default() -> Self {
+        Self::EVERY
+    }
+}
+
+impl<'de> Deserialize<'de> for PrimitiveKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Self::all().find(|kind| kind.0 == name).ok_or_else(|| {
+            let names: Vec<_> = Self::all().map(Self::as_str).collect();
+            D::Error::custom(format!(
+                "unknown kind of primitive {name:?}, choose {}",
+                names.join(", ")
+            ))
+        })
+    }
+}
+
+/// The schema of a field that may be left out: one of the kinds, and not null.
+fn kind_of_primitive(_generator: &mut SchemaGenerator) -> Schema {
+    let names: Vec<_> = PrimitiveKind::all().map(PrimitiveKind::as_str).collect();
+    json_schema!({"type": "string", "enum": names})
 }
 
 /// Names a Store.

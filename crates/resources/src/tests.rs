@@ -254,24 +254,18 @@ fn a_label_requirement_has_values_exactly_when_its_operator_takes_some() {
 fn a_session_is_of_a_kind_that_exists() {
     let schema = schema_of("sessions");
     let kinds = &schema["properties"]["spec"]["properties"]["kind"]["enum"];
-    let expected = json!([
-        "*",
-        "counter",
-        "countermap",
-        "election",
-        "indexedmap",
-        "list",
-        "lock",
-        "map",
-        "multimap",
-        "set",
-        "topic",
-        "value"
-    ]);
+    let served = atomix_proto::kinds::KINDS.iter().map(|kind| kind.name);
+    let expected: Vec<&str> = std::iter::once("*").chain(served).collect();
+    let expected = json!(expected);
     assert_eq!(*kinds, expected);
     for kind in expected.as_array().unwrap() {
         let decoded: PrimitiveKind = serde_json::from_value(kind.clone()).unwrap();
         assert_eq!(Some(decoded.as_str()), kind.as_str());
     }
-    assert!(serde_json::from_value::<PrimitiveKind>(json!("contuer")).is_err());
+    let wrong = serde_json::from_value::<PrimitiveKind>(json!("contuer"));
+    let message = wrong.unwrap_err().to_string();
+    assert!(
+        message.contains("\"contuer\", choose *, counter,"),
+        "{message}"
+    );
 }

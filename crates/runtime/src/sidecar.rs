@@ -294,7 +294,7 @@ async fn control_routes(
 }
 
 async fn application_routes(service: ApplicationService) -> Result<Routes, StartError> {
-    let services: Vec<String> = application::kinds::service_names().collect();
+    let services: Vec<String> = application::calls::service_names().collect();
     let routes = common_routes(&services).await?;
     // Every path that is not health or reflection: the service knows which exist.
     Ok(routes.into_axum_router().fallback_service(service).into())

@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 
+use atomix_primitives::Kinds;
 use atomix_proto::multiraft::v1::{
     Cancel, CloseSession, FollowEvents, OpenSession, Operate, Operation, Query, request,
 };
@@ -38,12 +39,13 @@ pub(crate) struct PartitionClient {
 impl PartitionClient {
     pub(super) fn new(
         id: PartitionId,
+        kinds: &Arc<Kinds>,
         nodes: &Arc<Nodes>,
         client_name: &str,
         closed: CancellationToken,
     ) -> Self {
         Self {
-            partition: Partition::new(id, Arc::clone(nodes), closed),
+            partition: Partition::new(id, Arc::clone(kinds), Arc::clone(nodes), closed),
             nodes: Arc::clone(nodes),
             client_name: client_name.to_owned(),
             session: Mutex::default(),

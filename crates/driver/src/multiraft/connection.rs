@@ -62,6 +62,7 @@ impl MultiRaftConnection {
                 let id = PartitionId(id);
                 Arc::new(PartitionClient::new(
                     id,
+                    &kinds,
                     &nodes,
                     &client_name,
                     closed.clone(),

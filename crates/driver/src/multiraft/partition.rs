@@ -8,7 +8,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atomix_proto::multiraft::v1::{Failure, Operate, PartitionLeader, failure, request, response};
+use atomix_primitives::Kinds;
+use atomix_proto::multiraft::v1::{
+    Failure, Operate, Operation, PartitionLeader, failure, request, response,
+};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -21,9 +24,9 @@ use crate::spread::{Happened, PartitionId};
 
 const MIN_BACKOFF: Duration = Duration::from_millis(20);
 const MAX_BACKOFF: Duration = Duration::from_millis(250);
-/// How long a lock is waited for before the node is asked again. A node that is silent altogether is
-/// found out by other requests.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// How long an operation that waits for others is waited for before the node is asked again. A node
+/// that is silent altogether is found out by other requests.
+const WAITING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What became of a request.
 #[derive(Debug)]
@@ -65,6 +68,7 @@ pub(crate) struct Outcome {
 /// One partition as seen from here.
 pub(crate) struct Partition {
     id: PartitionId,
+    kinds: Arc<Kinds>,
     nodes: Arc<Nodes>,
     closed: CancellationToken,
     place: Mutex<Place>,
@@ -125,9 +129,15 @@ enum Step {
 }
 
 impl Partition {
-    pub(crate) fn new(id: PartitionId, nodes: Arc<Nodes>, closed: CancellationToken) -> Self {
+    pub(crate) fn new(
+        id: PartitionId,
+        kinds: Arc<Kinds>,
+        nodes: Arc<Nodes>,
+        closed: CancellationToken,
+    ) -> Self {
         Self {
             id,
+            kinds,
             nodes,
             closed,
             place: Mutex::new(Place {
@@ -288,7 +298,7 @@ impl Partition {
         let Some(link) = self.nodes.link(target) else {
             return Step::Answered(Answer::Closed);
         };
-        let patience = self.nodes.timeouts().election + waits(&body);
+        let patience = self.nodes.timeouts().election + self.wait_of(&body);
         let give_up = search.deadline.min(Instant::now() + patience);
         let request = link.request(self.id.0, body, session_of);
         let answered = tokio::select! {
@@ -395,6 +405,28 @@ impl Partition {
         }
     }
 
+    /// How long a node that is well may take because it was asked to wait.
+    fn wait_of(&self, body: &request::Body) -> Duration {
+        match body {
+            request::Body::FollowEvents(asked) => Duration::from_nanos(asked.wait_nanos),
+            request::Body::Operate(Operate {
+                operation: Some(operation),
+                ..
+            }) if self.may_wait(operation) => WAITING_PATIENCE,
+            request::Body::OpenSession(_)
+            | request::Body::CloseSession(_)
+            | request::Body::Operate(_)
+            | request::Body::Query(_)
+            | request::Body::Cancel(_)
+            | request::Body::ReleaseOwner(_) => Duration::ZERO,
+        }
+    }
+
+    fn may_wait(&self, operation: &Operation) -> bool {
+        let method = self.kinds.method(&operation.kind, &operation.method);
+        method.is_some_and(|method| method.wait.is_some())
+    }
+
     async fn follow_hint(
         &self,
         target: SocketAddr,
@@ -417,22 +449,5 @@ impl Partition {
         if leader != target && !still_silent {
             self.follow(leader);
         }
-    }
-}
-
-/// How long a node that is well may take because it was asked to wait.
-fn waits(body: &request::Body) -> Duration {
-    match body {
-        request::Body::FollowEvents(asked) => Duration::from_nanos(asked.wait_nanos),
-        request::Body::Operate(Operate {
-            operation: Some(operation),
-            ..
-        }) if operation.method == "Lock" => LOCK_PATIENCE,
-        request::Body::OpenSession(_)
-        | request::Body::CloseSession(_)
-        | request::Body::Operate(_)
-        | request::Body::Query(_)
-        | request::Body::Cancel(_)
-        | request::Body::ReleaseOwner(_) => Duration::ZERO,
     }
 }

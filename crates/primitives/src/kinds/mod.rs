@@ -99,16 +99,19 @@ impl Kinds {
         self.by_name.get(kind).map_or(&[], |kind| kind.methods())
     }
 
+    /// A method of a kind, if both are here.
+    pub fn method(&self, kind: &str, method: &str) -> Option<&'static Method> {
+        let mut methods = self.methods(kind).iter();
+        methods.find(|known| known.name == method)
+    }
+
     /// Whether the operation goes through the log.
     ///
     /// # Errors
     /// UNIMPLEMENTED for a kind or method that is not here.
     pub fn access(&self, operation: &Operation) -> Result<Access, OperationError> {
-        let kind = self.get(&operation.kind)?;
-        let method = kind
-            .methods()
-            .iter()
-            .find(|method| method.name == operation.method);
+        self.get(&operation.kind)?;
+        let method = self.method(&operation.kind, &operation.method);
         method.map(|method| method.access).ok_or_else(|| {
             OperationError::unimplemented(format!(
                 "{} has no method {:?}",

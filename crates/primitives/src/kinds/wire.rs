@@ -8,17 +8,7 @@ use prost::Message;
 
 use crate::error::{ErrorCode, OperationError};
 use crate::ids::{TimerId, duration, nanos};
-use crate::kind::{Access, Answer, Method, Progress};
-
-pub(crate) const fn read(name: &'static str) -> Method {
-    let access = Access::Read;
-    Method { name, access }
-}
-
-pub(crate) const fn write(name: &'static str) -> Method {
-    let access = Access::Write;
-    Method { name, access }
-}
+use crate::kind::{Answer, Progress};
 
 pub(crate) fn decode<M: Message + Default>(request: &Bytes) -> Result<M, OperationError> {
     M::decode(request.clone())
@@ -78,6 +68,11 @@ pub(crate) fn length_of_time(
             value.nanos
         ))),
     }
+}
+
+/// How long a request asks to wait; one that is malformed is refused elsewhere.
+pub(crate) fn asked_wait(timeout: Option<prost_types::Duration>) -> Option<Duration> {
+    length_of_time("timeout", timeout.as_ref()).ok().flatten()
 }
 
 /// A field that says how long data lives: absent and 0 are for ever.

@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use super::support::*;
 use crate::{
-    Access, Answer, Context, ErrorCode, Kinds, Method, OperationError, Outcome, Primitive,
-    Progress, SectionReader, SectionWriter, SnapshotError, StateMachine, TimerId, View,
+    Answer, Context, ErrorCode, Kinds, Method, OperationError, Outcome, Primitive, Progress,
+    SectionReader, SectionWriter, SnapshotError, StateMachine, TimerId, View,
 };
 
 /// Does what a kind must not do, or need not: each method once.
@@ -24,26 +24,11 @@ impl Primitive for Rude {
 
     const KIND: &'static str = "rude";
     const METHODS: &'static [Method] = &[
-        Method {
-            name: "WaitForFreeKey",
-            access: Access::Write,
-        },
-        Method {
-            name: "AnswerItself",
-            access: Access::Write,
-        },
-        Method {
-            name: "AnswerOthers",
-            access: Access::Write,
-        },
-        Method {
-            name: "ClearOthersTimer",
-            access: Access::Write,
-        },
-        Method {
-            name: "RingForEver",
-            access: Access::Write,
-        },
+        Method::write("WaitForFreeKey"),
+        Method::write("AnswerItself"),
+        Method::write("AnswerOthers"),
+        Method::write("ClearOthersTimer"),
+        Method::write("RingForEver"),
     ];
     const OWNS: bool = true;
 
@@ -190,10 +175,7 @@ impl<const NEWEST: u32> Primitive for Evolving<NEWEST> {
     type Request = ();
 
     const KIND: &'static str = "evolving";
-    const METHODS: &'static [Method] = &[Method {
-        name: "Grow",
-        access: Access::Write,
-    }];
+    const METHODS: &'static [Method] = &[Method::write("Grow")];
     const OWNS: bool = false;
     const NEWEST_SECTION: u32 = NEWEST;
 

@@ -177,7 +177,10 @@ fn a_release_that_comes_late_frees_nothing_that_was_taken_since() {
         let exists = |partition: &Partition| partition.machine.primitives().count() == 1;
         let take = |partition: &mut Partition, sequence| {
             let outcome = partition.one(operate(session, sequence, 0, taking.clone()));
-            assert!(matches!(outcome, Outcome::Reply(Ok(_))), "{kind}: {outcome:?}");
+            assert!(
+                matches!(outcome, Outcome::Reply(Ok(_))),
+                "{kind}: {outcome:?}"
+            );
         };
         let release = |partition: &mut Partition, through| {
             let outcome = partition.one(release_owner_through(session, 1, through));
@@ -188,7 +191,10 @@ fn a_release_that_comes_late_frees_nothing_that_was_taken_since() {
         assert!(!exists(&partition), "{kind}: it was not released");
         take(&mut partition, 2);
         release(&mut partition, 1);
-        assert!(exists(&partition), "{kind}: a copy released what is taken since");
+        assert!(
+            exists(&partition),
+            "{kind}: a copy released what is taken since"
+        );
         release(&mut partition, 2);
         assert!(!exists(&partition), "{kind}: it was not released");
     }
@@ -211,7 +217,11 @@ fn a_release_that_comes_late_withdraws_nobody_who_waits_since() {
             assert_eq!(outcome, Outcome::Pending, "{kind}");
         }
         let applied = partition.apply(vec![release_owner_through(session, 1, 2)]);
-        let withdrawn: Vec<u64> = applied.completed.iter().map(|done| done.sequence.0).collect();
+        let withdrawn: Vec<u64> = applied
+            .completed
+            .iter()
+            .map(|done| done.sequence.0)
+            .collect();
         assert_eq!(withdrawn, [2], "{kind}");
     }
 }

@@ -1,8 +1,8 @@
 //! The application API: all kinds of primitives, served generically from their encoded requests.
 
+pub(crate) mod calls;
 mod codec;
 mod connections;
-pub(crate) mod kinds;
 mod service;
 
 pub(crate) use connections::{Closed, Owners, accept};

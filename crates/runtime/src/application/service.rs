@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use atomix_driver::{Invocation, Owner};
 use atomix_process::grpc::deadline;
+use atomix_proto::kinds::{Cache, Kind};
 use atomix_proto::runtime::v1::PrimitiveId;
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -21,9 +22,9 @@ use tonic::codegen::{Body as HttpBody, Service, StdError};
 use tonic::server::{Grpc, ServerStreamingService, UnaryService};
 use tonic::{Request, Response, Status};
 
+use super::calls::{self, Call};
 use super::codec::BytesCodec;
 use super::connections::ApplicationConnection;
-use super::kinds::{Call, ConfigShape, Kind};
 use crate::metrics::Metrics;
 use crate::sessions::PrimitiveKey;
 use crate::stores::{Stores, open_error};
@@ -179,12 +180,12 @@ impl ApplicationService {
         let key = primitive_key(kind, addressed.id)?;
         let callers = deadline::of(request.metadata())?;
         let connection = connection(&request)?;
-        if kind.owning.contains(&method) {
+        if calls::is_owned(kind, method) {
             connection.will_own(&key);
         }
         let owner = connection.owner();
         let request = request.into_inner();
-        let patience = kind.patience(method, &request, self.default_deadline);
+        let patience = calls::patience(kind, method, &request, self.default_deadline);
         let invocation = Invocation {
             kind: key.kind,
             primitive: key.name,
@@ -335,10 +336,10 @@ impl Config {
             enabled: enabled.unwrap_or_default(),
             size: size.unwrap_or_default(),
         };
-        let cache = match kind.config {
-            ConfigShape::Empty => None,
-            ConfigShape::Cache => Some(CacheConfig { size: 0, ..cache }),
-            ConfigShape::SizedCache => Some(cache),
+        let cache = match kind.cache {
+            Cache::None => None,
+            Cache::Switch => Some(CacheConfig { size: 0, ..cache }),
+            Cache::Sized => Some(cache),
         };
         Self { cache }
     }

@@ -15,7 +15,7 @@ use prost::Message;
 
 use crate::context::{Context, View};
 use crate::error::{ErrorCode, OperationError, SnapshotError};
-use crate::kind::{Access, Answer, Method, Primitive, Progress};
+use crate::kind::{Answer, Method, Primitive, Progress};
 use crate::section::{SectionReader, SectionWriter};
 
 #[cfg(test)]
@@ -59,14 +59,11 @@ impl Primitive for Counter {
 
     const KIND: &'static str = "counter";
     const METHODS: &'static [Method] = &[
-        write("Set"),
-        write("Update"),
-        Method {
-            name: "Get",
-            access: Access::Read,
-        },
-        write("Increment"),
-        write("Decrement"),
+        Method::write("Set"),
+        Method::write("Update"),
+        Method::read("Get"),
+        Method::write("Increment"),
+        Method::write("Decrement"),
     ];
     const OWNS: bool = false;
 
@@ -168,11 +165,6 @@ impl Counter {
         );
         OperationError::new(ErrorCode::OutOfRange, message)
     }
-}
-
-const fn write(name: &'static str) -> Method {
-    let access = Access::Write;
-    Method { name, access }
 }
 
 fn decode<M: Message + Default>(request: &Bytes) -> Result<M, OperationError> {

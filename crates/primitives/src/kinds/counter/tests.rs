@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use prost::Message;
 
 use super::*;
-use crate::{Kinds, Outcome, SessionId, StateMachine};
+use crate::{Access, Kinds, Outcome, SessionId, StateMachine};
 
 /// One counter in a real state machine.
 struct Fixture {

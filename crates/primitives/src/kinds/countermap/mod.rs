@@ -27,9 +27,7 @@ use crate::section::{SectionReader, SectionWriter};
 use super::keyed::locks::{self, KeyLocks};
 use super::keyed::table::{Table, Value};
 use super::keyed::{Due, key_exists, no_key, page, size, text};
-use super::wire::{
-    answer, decode, done, length_of_time, no_method, no_read, no_write, read, write,
-};
+use super::wire::{answer, decode, done, length_of_time, no_method, no_read, no_write};
 
 mod section;
 #[cfg(test)]
@@ -88,18 +86,18 @@ impl Primitive for CounterMap {
 
     const KIND: &'static str = "countermap";
     const METHODS: &'static [Method] = &[
-        read("Size"),
-        write("Set"),
-        write("Insert"),
-        write("Update"),
-        write("Increment"),
-        write("Decrement"),
-        read("Get"),
-        write("Remove"),
-        write("Clear"),
-        write("Lock"),
-        write("Unlock"),
-        read("Page"),
+        Method::read("Size"),
+        Method::write("Set"),
+        Method::write("Insert"),
+        Method::write("Update"),
+        Method::write("Increment"),
+        Method::write("Decrement"),
+        Method::read("Get"),
+        Method::write("Remove"),
+        Method::write("Clear"),
+        Method::write("Lock").owned().waiting(locks::asked_wait),
+        Method::write("Unlock").owned(),
+        Method::read("Page"),
     ];
     const OWNS: bool = true;
 

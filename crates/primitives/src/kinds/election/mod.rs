@@ -34,7 +34,7 @@ use crate::kind::{Answer, Method, Primitive, Progress, Released};
 use crate::section::{SectionReader, SectionWriter};
 
 use super::keyed::page::Filling;
-use super::wire::{answer, decode, done, no_method, no_read, no_write, read, write};
+use super::wire::{answer, decode, done, no_method, no_read, no_write};
 use line::Line;
 
 #[cfg(test)]
@@ -74,14 +74,14 @@ impl Primitive for Election {
 
     const KIND: &'static str = "election";
     const METHODS: &'static [Method] = &[
-        write("Enter"),
-        write("Withdraw"),
-        write("Anoint"),
-        write("Promote"),
-        write("Demote"),
-        write("Evict"),
-        read("GetTerm"),
-        read("Page"),
+        Method::write("Enter").owned(),
+        Method::write("Withdraw").owned(),
+        Method::write("Anoint"),
+        Method::write("Promote"),
+        Method::write("Demote"),
+        Method::write("Evict"),
+        Method::read("GetTerm"),
+        Method::read("Page"),
     ];
     const OWNS: bool = true;
 

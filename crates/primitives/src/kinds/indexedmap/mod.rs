@@ -21,7 +21,7 @@ use crate::kind::{Answer, Method, Primitive, Progress};
 use crate::section::{SectionReader, SectionWriter};
 
 use super::keyed::{changed, no_key, size, text};
-use super::wire::{answer, done, no_read, no_write, read, write};
+use super::wire::{answer, done, no_read, no_write};
 
 mod change;
 mod pages;
@@ -81,17 +81,17 @@ impl Primitive for IndexedMap {
 
     const KIND: &'static str = "indexedmap";
     const METHODS: &'static [Method] = &[
-        read("Size"),
-        write("Append"),
-        write("Update"),
-        read("Get"),
-        read("FirstEntry"),
-        read("LastEntry"),
-        read("PrevEntry"),
-        read("NextEntry"),
-        write("Remove"),
-        write("Clear"),
-        read("Page"),
+        Method::read("Size"),
+        Method::write("Append"),
+        Method::write("Update"),
+        Method::read("Get"),
+        Method::read("FirstEntry"),
+        Method::read("LastEntry"),
+        Method::read("PrevEntry"),
+        Method::read("NextEntry"),
+        Method::write("Remove"),
+        Method::write("Clear"),
+        Method::read("Page"),
     ];
     const OWNS: bool = false;
 

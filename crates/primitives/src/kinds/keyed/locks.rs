@@ -8,13 +8,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use atomix_proto::runtime::map::v1::LockRequest;
 use bytes::Bytes;
 use imbl::{OrdMap, OrdSet};
+use prost::Message as _;
 
 use crate::context::Context;
 use crate::error::OperationError;
 use crate::ids::{OperationId, Owner, Sequence, SessionId, TimerId};
 use crate::kind::{Progress, Released};
+use crate::kinds::wire;
 
 use super::{Due, text};
 
@@ -65,6 +68,11 @@ pub(crate) fn keys(names: Vec<String>) -> Result<OrdSet<Bytes>, OperationError> 
         return Err(OperationError::invalid(message));
     }
     Ok(names.into_iter().map(Bytes::from).collect())
+}
+
+/// How long a `Lock` asks to wait; maps and counter maps have the same message.
+pub(crate) fn asked_wait(request: &Bytes) -> Option<Duration> {
+    wire::asked_wait(LockRequest::decode(request.clone()).ok()?.timeout)
 }
 
 impl KeyLocks {

@@ -109,17 +109,12 @@ mod tests {
     #[test]
     fn the_streams_of_the_application_api_are_no_operations() {
         let kinds = Kinds::standard();
-        for kind in ["countermap", "indexedmap", "list", "map", "multimap", "set"] {
-            for (method, code) in [
-                ("Entries", Some(ErrorCode::Unimplemented)),
-                ("Elements", Some(ErrorCode::Unimplemented)),
-                ("Items", Some(ErrorCode::Unimplemented)),
-                ("Events", Some(ErrorCode::Unimplemented)),
-                ("Page", None),
-            ] {
-                let operation = testing::operation(kind, method, 0, &());
-                let refused = kinds.validate(&operation).err();
-                assert_eq!(refused.map(|error| error.code), code, "{kind} {method}");
+        for kind in atomix_proto::kinds::KINDS {
+            for stream in kind.streams {
+                let operation = testing::operation(kind.name, stream, 0, &());
+                let refused = kinds.validate(&operation).err().map(|error| error.code);
+                let expected = Some(ErrorCode::Unimplemented);
+                assert_eq!(refused, expected, "{} {stream}", kind.name);
             }
         }
     }

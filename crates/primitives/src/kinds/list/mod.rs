@@ -27,7 +27,7 @@ use crate::section::{SectionReader, SectionWriter};
 
 use super::keyed::page::Filling;
 use super::keyed::size;
-use super::wire::{answer, decode, done, no_method, no_read, no_write, read, write};
+use super::wire::{answer, decode, done, no_method, no_read, no_write};
 
 #[cfg(test)]
 mod tests;
@@ -84,14 +84,14 @@ impl Primitive for List {
 
     const KIND: &'static str = "list";
     const METHODS: &'static [Method] = &[
-        read("Size"),
-        write("Append"),
-        write("Insert"),
-        read("Get"),
-        write("Set"),
-        write("Remove"),
-        write("Clear"),
-        read("Page"),
+        Method::read("Size"),
+        Method::write("Append"),
+        Method::write("Insert"),
+        Method::read("Get"),
+        Method::write("Set"),
+        Method::write("Remove"),
+        Method::write("Clear"),
+        Method::read("Page"),
     ];
     const OWNS: bool = false;
 

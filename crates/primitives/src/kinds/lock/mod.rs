@@ -28,9 +28,7 @@ use crate::ids::{OperationId, Owner, TimerId};
 use crate::kind::{Answer, Method, Primitive, Progress, Released};
 use crate::section::{SectionReader, SectionWriter};
 
-use super::wire::{
-    answer, decode, done, length_of_time, no_method, no_read, no_write, read, write,
-};
+use super::wire::{answer, asked_wait, decode, done, length_of_time, no_method, no_read, no_write};
 
 #[cfg(test)]
 mod tests;
@@ -80,7 +78,11 @@ impl Primitive for Lock {
     type Request = Request;
 
     const KIND: &'static str = "lock";
-    const METHODS: &'static [Method] = &[write("Lock"), write("Unlock"), read("GetLock")];
+    const METHODS: &'static [Method] = &[
+        Method::write("Lock").owned().waiting(lock_wait),
+        Method::write("Unlock").owned(),
+        Method::read("GetLock"),
+    ];
     const OWNS: bool = true;
 
     fn parse(method: &str, request: &Bytes) -> Result<Request, OperationError> {
@@ -247,6 +249,10 @@ impl Lock {
         self.places.remove(&waiter.operation);
         Some(waiter)
     }
+}
+
+fn lock_wait(request: &Bytes) -> Option<Duration> {
+    asked_wait(LockRequest::decode(request.clone()).ok()?.timeout)
 }
 
 fn not_free_in_time() -> OperationError {

@@ -24,10 +24,10 @@ use crate::ids::{OperationId, TimerId};
 use crate::kind::{Answer, Method, Primitive, Progress, Released};
 use crate::section::{SectionReader, SectionWriter};
 
-use super::keyed::locks::KeyLocks;
+use super::keyed::locks::{self, KeyLocks};
 use super::keyed::table::{Table, Value};
 use super::keyed::{Due, no_key, page, size, text};
-use super::wire::{answer, done, no_read, no_write, read, write};
+use super::wire::{answer, done, no_read, no_write};
 
 mod change;
 mod request;
@@ -74,17 +74,17 @@ impl Primitive for Map {
 
     const KIND: &'static str = "map";
     const METHODS: &'static [Method] = &[
-        read("Size"),
-        write("Put"),
-        write("Insert"),
-        write("Update"),
-        read("Get"),
-        write("Remove"),
-        write("Clear"),
-        write("Lock"),
-        write("Unlock"),
-        read("Page"),
-        write("Commit"),
+        Method::read("Size"),
+        Method::write("Put"),
+        Method::write("Insert"),
+        Method::write("Update"),
+        Method::read("Get"),
+        Method::write("Remove"),
+        Method::write("Clear"),
+        Method::write("Lock").owned().waiting(locks::asked_wait),
+        Method::write("Unlock").owned(),
+        Method::read("Page"),
+        Method::write("Commit"),
     ];
     const OWNS: bool = true;
 

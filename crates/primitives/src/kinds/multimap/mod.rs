@@ -22,7 +22,7 @@ use crate::kind::{Answer, Method, Primitive, Progress};
 use crate::section::{SectionReader, SectionWriter};
 
 use super::keyed::{no_key, page, size, text};
-use super::wire::{answer, done, no_read, no_write, read, write};
+use super::wire::{answer, done, no_read, no_write};
 
 mod request;
 #[cfg(test)]
@@ -57,18 +57,18 @@ impl Primitive for MultiMap {
 
     const KIND: &'static str = "multimap";
     const METHODS: &'static [Method] = &[
-        read("Size"),
-        write("Put"),
-        write("PutAll"),
-        write("PutEntries"),
-        write("Replace"),
-        read("Contains"),
-        read("Get"),
-        write("Remove"),
-        write("RemoveAll"),
-        write("RemoveEntries"),
-        write("Clear"),
-        read("Page"),
+        Method::read("Size"),
+        Method::write("Put"),
+        Method::write("PutAll"),
+        Method::write("PutEntries"),
+        Method::write("Replace"),
+        Method::read("Contains"),
+        Method::read("Get"),
+        Method::write("Remove"),
+        Method::write("RemoveAll"),
+        Method::write("RemoveEntries"),
+        Method::write("Clear"),
+        Method::read("Page"),
     ];
     const OWNS: bool = false;
 

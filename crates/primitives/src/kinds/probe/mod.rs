@@ -14,7 +14,7 @@ use prost::Message;
 use crate::context::{Context, View};
 use crate::error::{ErrorCode, OperationError, SnapshotError};
 use crate::ids::{OperationId, Owner, TimerId};
-use crate::kind::{Access, Answer, Method, Primitive, Progress, Released};
+use crate::kind::{Answer, Method, Primitive, Progress, Released};
 use crate::section::{SectionReader, SectionWriter};
 
 pub use messages::{
@@ -72,14 +72,14 @@ impl Primitive for Probe {
 
     const KIND: &'static str = "probe";
     const METHODS: &'static [Method] = &[
-        method("Put", Access::Write),
-        method("Get", Access::Read),
-        method("Remove", Access::Write),
-        method("Acquire", Access::Write),
-        method("Unlock", Access::Write),
-        method("Prepare", Access::Write),
-        method("Finish", Access::Write),
-        method("Later", Access::Write),
+        Method::write("Put"),
+        Method::read("Get"),
+        Method::write("Remove"),
+        Method::write("Acquire").owned().waiting(|_| None),
+        Method::write("Unlock").owned(),
+        Method::write("Prepare"),
+        Method::write("Finish"),
+        Method::write("Later"),
     ];
     const OWNS: bool = true;
 
@@ -381,10 +381,6 @@ fn prepare_all(
             .map_err(|busy| OperationError::conflict(busy.to_string()))?;
     }
     done(&Empty {})
-}
-
-const fn method(name: &'static str, access: Access) -> Method {
-    Method { name, access }
 }
 
 fn tag(sort: u8, rest: &[u8]) -> Bytes {

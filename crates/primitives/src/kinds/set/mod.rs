@@ -23,9 +23,7 @@ use crate::section::{SectionReader, SectionWriter};
 
 use super::keyed::table::{Table, Value};
 use super::keyed::{Due, page, size, text};
-use super::wire::{
-    TimerRecord, answer, decode, done, no_method, no_read, no_write, read, time_to_live, write,
-};
+use super::wire::{TimerRecord, answer, decode, done, no_method, no_read, no_write, time_to_live};
 
 #[cfg(test)]
 mod tests;
@@ -80,12 +78,12 @@ impl Primitive for Set {
 
     const KIND: &'static str = "set";
     const METHODS: &'static [Method] = &[
-        read("Size"),
-        read("Contains"),
-        write("Add"),
-        write("Remove"),
-        write("Clear"),
-        read("Page"),
+        Method::read("Size"),
+        Method::read("Contains"),
+        Method::write("Add"),
+        Method::write("Remove"),
+        Method::write("Clear"),
+        Method::read("Page"),
     ];
     const OWNS: bool = false;
 

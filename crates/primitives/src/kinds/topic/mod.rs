@@ -20,7 +20,7 @@ use crate::error::{ErrorCode, OperationError, SnapshotError};
 use crate::kind::{Answer, Method, Primitive, Progress};
 use crate::section::{SectionReader, SectionWriter};
 
-use super::wire::{decode, done, no_method, no_read, write};
+use super::wire::{decode, done, no_method, no_read};
 
 #[cfg(test)]
 mod tests;
@@ -53,7 +53,7 @@ impl Primitive for Topic {
     type Request = Request;
 
     const KIND: &'static str = "topic";
-    const METHODS: &'static [Method] = &[write("Publish")];
+    const METHODS: &'static [Method] = &[Method::write("Publish")];
     const OWNS: bool = false;
 
     fn parse(method: &str, request: &Bytes) -> Result<Request, OperationError> {

@@ -29,7 +29,7 @@ use crate::kind::{Answer, Method, Primitive, Progress};
 use crate::section::{SectionReader, SectionWriter};
 
 use super::keyed::page::Filling;
-use super::wire::{answer, decode, done, no_method, no_read, no_write, read, time_to_live, write};
+use super::wire::{answer, decode, done, no_method, no_read, no_write, time_to_live};
 
 #[cfg(test)]
 mod tests;
@@ -87,12 +87,12 @@ impl Primitive for Value {
 
     const KIND: &'static str = "value";
     const METHODS: &'static [Method] = &[
-        write("Set"),
-        write("Insert"),
-        write("Update"),
-        read("Get"),
-        write("Delete"),
-        read("Page"),
+        Method::write("Set"),
+        Method::write("Insert"),
+        Method::write("Update"),
+        Method::read("Get"),
+        Method::write("Delete"),
+        Method::read("Page"),
     ];
     const OWNS: bool = false;
 
