@@ -105,6 +105,38 @@ spec:
                 .condition("Session", "visits", "Ready", "True", None, SOON)
                 .await?;
             namespace.counts_beyond("visits", 10, SOON).await?;
+            // What is refused later disconnects nobody.
+            namespace
+                .apply(&(store("later", 1, 2) + "  config:\n    colour: red\n"))
+                .await?;
+            let message = namespace
+                .condition(
+                    "Store",
+                    "later",
+                    "Stalled",
+                    "True",
+                    Some("InvalidSpec"),
+                    SOON,
+                )
+                .await?;
+            ensure!(message.contains("colour"), "{message}");
+            namespace
+                .condition(
+                    "Session",
+                    "visits",
+                    "Ready",
+                    "False",
+                    Some("StoreInvalid"),
+                    SOON,
+                )
+                .await?;
+            namespace.nothing_lost("visits").await?;
+            namespace
+                .apply(&(store("later", 1, 2) + "  config: {}\n"))
+                .await?;
+            namespace
+                .condition("Session", "visits", "Ready", "True", None, SOON)
+                .await?;
             namespace
                 .apply(&unknown_driver.replace("    version: v0\n", ""))
                 .await?;

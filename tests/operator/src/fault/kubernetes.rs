@@ -2,9 +2,11 @@
 
 use std::task::{Context, Poll};
 
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{Request, Response, Uri};
 use kube::client::{Body, DynBody};
+use serde_json::Value;
 use tower::{BoxError, Layer, Service};
 
 use super::cut::CutBody;
@@ -71,6 +73,9 @@ where
         if let (Verb::Watch, Some(seconds)) = (call.verb, self.layer.watch_timeout) {
             *request.uri_mut() = with_parameters(request.uri(), &[("timeoutSeconds", seconds)]);
         }
+        if names_one_to_end(&call) {
+            expect_uid(&call, request.body());
+        }
         let gate = self.layer.gate.clone();
         let past = gate.past();
         if let (Verb::List, Some((version, _))) = (call.verb, &past) {
@@ -116,6 +121,28 @@ where
             })
         })
     }
+}
+
+/// Whether it ends a pod or a claim, of which another of the same name may have taken the place since
+/// the operator saw it.
+fn names_one_to_end(call: &Call) -> bool {
+    let deletes = call.verb == Verb::Delete && !call.name.is_empty();
+    let is_replaced = ["pods", "persistentvolumeclaims"].contains(&call.what.as_str());
+    (deletes && is_replaced) || call.what == "pods/eviction"
+}
+
+/// Ends an operator that does not say which object it means.
+fn expect_uid(call: &Call, body: &Body) {
+    let body = body.try_clone().expect("what an operator sends is whole");
+    let options = body.collect_bytes().now_or_never();
+    let options = options.expect("it is in memory").expect("it is in memory");
+    let options: Value = serde_json::from_slice(&options).unwrap_or_default();
+    let options = options.get("deleteOptions").unwrap_or(&options);
+    let uid = options.pointer("/preconditions/uid");
+    assert!(
+        uid.is_some_and(Value::is_string),
+        "{call} would end any object of this name: {options}"
+    );
 }
 
 /// The same LIST, as it would have been answered at this version. Later pages name it themselves.
@@ -166,6 +193,34 @@ mod tests {
         let expected = "https://host:1/api/v1/pods?watch=true&x=1&timeoutSeconds=20";
         let parameters = [("timeoutSeconds", 20)];
         assert_eq!(with_parameters(&asked, &parameters).to_string(), expected);
+    }
+
+    #[test]
+    fn who_ends_a_pod_says_which() {
+        let call = |verb, what: &str| Call {
+            verb,
+            what: what.to_owned(),
+            name: "tulip-0".to_owned(),
+        };
+        let deletion = call(Verb::Delete, "pods");
+        let eviction = call(Verb::Create, "pods/eviction");
+        for (call, named) in [
+            (&deletion, true),
+            (&call(Verb::Delete, "persistentvolumeclaims"), true),
+            (&eviction, true),
+            (&call(Verb::Delete, "services"), false),
+            (&call(Verb::Get, "pods"), false),
+        ] {
+            assert_eq!(names_one_to_end(call), named, "{call}");
+        }
+        let body = |text: &str| Body::from(text.as_bytes().to_vec());
+        let uid = r#"{"preconditions": {"uid": "u"}}"#;
+        expect_uid(&deletion, &body(uid));
+        expect_uid(&eviction, &body(&format!(r#"{{"deleteOptions": {uid}}}"#)));
+        for text in ["", "{}", r#"{"preconditions": {}}"#] {
+            let refused = std::panic::catch_unwind(|| expect_uid(&deletion, &body(text)));
+            assert!(refused.is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -97,7 +97,23 @@ async fn heal(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
         .await?;
     ensure!(increment(bed).await? == 2);
 
-    // What is gone disconnects nobody.
+    // What is refused disconnects nobody, and neither does what has gone.
+    let before = digest(bed).await?;
+    write(bed, REFUSED).await?;
+    stalled(bed, operator, "InvalidSpec", &refused).await?;
+    operator
+        .until("the Session to name the cause", LIMIT, async || {
+            let session = bed.sessions().get("bees").await?;
+            let ready = expect_condition(&session, "Ready", "False")?;
+            ensure!(ready.reason == "StoreInvalid", "{ready:?}");
+            Ok(())
+        })
+        .await?;
+    ensure!(digest(bed).await? == before);
+    ensure!(increment(bed).await? == 3);
+    write(bed, SECOND).await?;
+    connected(bed, operator).await?;
+
     for gone in ["deleted", "no longer labelled"] {
         let before = digest(bed).await?;
         if gone == "deleted" {
