@@ -80,6 +80,11 @@ impl<M: Machine> Host<M> {
         })
     }
 
+    /// Reports what the group does not survive.
+    pub(crate) fn fail(&self, reason: impl Into<String>) {
+        self.fatal.report(Some(self.partition), reason);
+    }
+
     pub(crate) fn with_machine<R>(&self, read: impl FnOnce(&M) -> R) -> R {
         read(&self.state.read().machine)
     }

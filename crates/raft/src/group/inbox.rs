@@ -261,7 +261,11 @@ impl<M: Machine> Worker<M> {
                 let installed = installed.map_err(|error| stopped(&error))?;
                 Outcome::Finished(codec::vote_to_pb(&installed.vote))
             }
-            Err(error) => {
+            Err(error @ ReceiveError::Disk(_)) => {
+                self.host.fail(error.to_string());
+                return Err(stopped(&error));
+            }
+            Err(error @ (ReceiveError::Broken(_) | ReceiveError::NoRoom(_))) => {
                 tracing::warn!(%error, "a snapshot transfer broke");
                 Outcome::Broken(error.to_string())
             }
@@ -283,7 +287,10 @@ impl<M: Machine> Worker<M> {
         let (receiver, progress) = received
             .await
             .map_err(|error| ReceiveError::Broken(error.to_string()))?;
-        *place = Some(receiver);
+        // After a failure of the disk nothing more is received.
+        if !matches!(progress, Err(ReceiveError::Disk(_))) {
+            *place = Some(receiver);
+        }
         progress
     }
 }

@@ -8,15 +8,30 @@ use atomix_proto::multiraft::v1 as pb;
 use super::temporary::Temporary;
 use super::{SnapshotFile, SnapshotStore};
 use crate::codec;
-use crate::device::DeviceFile;
+use crate::device::{DeviceFile, is_no_room};
 
+/// Nothing of the transfer is left.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReceiveError {
     /// The sender must begin anew.
     #[error("{0}")]
     Broken(String),
+    /// The sender must begin anew, and may find some.
+    #[error("no room for a received snapshot: {0}")]
+    NoRoom(io::Error),
+    /// Nobody knows what the disk holds: the process must end.
     #[error("cannot write a received snapshot: {0}")]
-    Io(#[from] io::Error),
+    Disk(io::Error),
+}
+
+impl From<io::Error> for ReceiveError {
+    fn from(error: io::Error) -> Self {
+        if is_no_room(&error) {
+            Self::NoRoom(error)
+        } else {
+            Self::Disk(error)
+        }
+    }
 }
 
 /// The transfer that goes on, if any; a new one takes its place.
@@ -50,42 +65,23 @@ impl Receiver {
             return Err(self.broken("a chunk was damaged on the way"));
         }
         if chunk.offset == 0 {
-            let temporary = Temporary::new(&self.store);
-            let file = self.store.device.create(temporary.path())?;
-            self.transfer = Some(Transfer {
-                id,
-                file,
-                received: 0,
-                temporary,
-            });
+            // First: it may be what takes the room.
+            self.transfer = None;
+            self.transfer = Some(Transfer::begin(&self.store, id)?);
         }
-        let Some(transfer) = self.transfer.as_mut().filter(|transfer| transfer.id == id) else {
+        // Back in its place only when more is to come: after any failure its file goes.
+        let transfer = self.transfer.take_if(|transfer| transfer.id == id);
+        let Some(mut transfer) = transfer else {
             return Err(ReceiveError::Broken(
                 "the transfer is not known here".to_owned(),
             ));
         };
-        if transfer.received != chunk.offset {
-            let expected = transfer.received;
-            return Err(self.broken(&format!("byte {expected} is missing")));
-        }
-        if let Err(error) = transfer.file.write_all(&chunk.data) {
-            // Perhaps there is no room: what was received takes none.
-            self.transfer = None;
-            return Err(error.into());
-        }
-        transfer.received += chunk.data.len() as u64;
-        let received = transfer.received;
+        let received = transfer.take(chunk)?;
         let Some(end) = &chunk.end else {
+            self.transfer = Some(transfer);
             return Ok(Progress::More(received));
         };
-        if end.length != received {
-            return Err(self.broken("the length does not match"));
-        }
-        transfer.file.sync()?;
-        match self.transfer.take() {
-            Some(transfer) => finish(transfer, end).map(Progress::Whole),
-            None => Err(self.broken("there is no transfer")),
-        }
+        transfer.finish(end).map(Progress::Whole)
     }
 
     fn broken(&mut self, reason: &str) -> ReceiveError {
@@ -94,20 +90,48 @@ impl Receiver {
     }
 }
 
-/// Checks a file of which everything has arrived.
-fn finish(transfer: Transfer, end: &pb::SnapshotEnd) -> Result<SnapshotFile, ReceiveError> {
-    let broken = |error: &dyn std::fmt::Display| ReceiveError::Broken(error.to_string());
-    let meta = end.meta.as_ref().ok_or_else(|| broken(&"no meta data"))?;
-    let meta = codec::snapshot_meta_from_pb(meta).map_err(|error| broken(&error))?;
-    let file = SnapshotFile::open(transfer.temporary.path()).map_err(|error| broken(&error))?;
-    file.check().map_err(|error| broken(&error))?;
-    if *file.meta() != meta {
-        return Err(broken(&"the file is another snapshot than announced"));
+impl Transfer {
+    fn begin(store: &SnapshotStore, id: (u64, u64, u64)) -> io::Result<Self> {
+        let temporary = Temporary::new(store);
+        let file = store.device.create(temporary.path())?;
+        Ok(Self {
+            id,
+            file,
+            received: 0,
+            temporary,
+        })
     }
-    Ok(SnapshotFile {
-        received: Some(Arc::new(transfer.temporary)),
-        ..file
-    })
+
+    /// Writes a chunk; answers how many bytes have arrived.
+    fn take(&mut self, chunk: &pb::SnapshotChunk) -> Result<u64, ReceiveError> {
+        if self.received != chunk.offset {
+            let reason = format!("byte {} is missing", self.received);
+            return Err(ReceiveError::Broken(reason));
+        }
+        self.file.write_all(&chunk.data)?;
+        self.received += chunk.data.len() as u64;
+        Ok(self.received)
+    }
+
+    /// Syncs and checks a file of which everything should have arrived.
+    fn finish(self, end: &pb::SnapshotEnd) -> Result<SnapshotFile, ReceiveError> {
+        let broken = |error: &dyn std::fmt::Display| ReceiveError::Broken(error.to_string());
+        if end.length != self.received {
+            return Err(broken(&"the length does not match"));
+        }
+        self.file.sync()?;
+        let meta = end.meta.as_ref().ok_or_else(|| broken(&"no meta data"))?;
+        let meta = codec::snapshot_meta_from_pb(meta).map_err(|error| broken(&error))?;
+        let file = SnapshotFile::open(self.temporary.path()).map_err(|error| broken(&error))?;
+        file.check().map_err(|error| broken(&error))?;
+        if *file.meta() != meta {
+            return Err(broken(&"the file is another snapshot than announced"));
+        }
+        Ok(SnapshotFile {
+            received: Some(Arc::new(self.temporary)),
+            ..file
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -121,9 +145,10 @@ pub(crate) enum Progress {
 mod tests {
     use std::io::Read as _;
     use std::path::Path;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
-    use crate::device::Device;
+    use crate::device::{Device, DiskFaults};
     use crate::types::{LogId, SnapshotMeta, StoredMembership};
 
     const CHUNK: usize = 100;
@@ -136,8 +161,13 @@ mod tests {
 
     impl Bed {
         fn new() -> Self {
+            Self::on(Device::default())
+        }
+
+        fn on(device: Device) -> Self {
             let folder = tempfile::tempdir().expect("a folder");
-            let receiver = Receiver::new(store(&folder.path().join("to")));
+            let store = SnapshotStore::open(folder.path().join("to"), device);
+            let receiver = Receiver::new(store.expect("a directory"));
             Self { folder, receiver }
         }
 
@@ -304,6 +334,68 @@ mod tests {
             bed.refuses(&chunks[1], "not known here");
             let whole = bed.all(&chunks);
             assert_eq!(contents(&whole), [5; 1000], "the sender began anew");
+        }
+    }
+
+    /// Fails one operation on received files, from some write on.
+    struct Faulty {
+        writes_left: AtomicU64,
+        write: Option<io::ErrorKind>,
+        sync: Option<io::ErrorKind>,
+    }
+
+    impl DiskFaults for Faulty {
+        fn write(&self, _path: &Path, length: usize) -> io::Result<usize> {
+            let left = self.writes_left.load(Ordering::Relaxed);
+            self.writes_left
+                .store(left.saturating_sub(1), Ordering::Relaxed);
+            match self.write {
+                Some(kind) if left == 0 => Err(kind.into()),
+                _ => Ok(length),
+            }
+        }
+
+        fn sync(&self, path: &Path) -> io::Result<()> {
+            match self.sync {
+                Some(kind) if path.extension().is_some_and(|suffix| suffix == "tmp") => {
+                    Err(kind.into())
+                }
+                _ => Ok(()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_failed_write_or_sync_leaves_nothing_and_only_a_full_disk_is_no_failure_of_it() {
+        const FULL: io::ErrorKind = io::ErrorKind::StorageFull;
+        const OTHER: io::ErrorKind = io::ErrorKind::Other;
+        // What fails, whether the process must end.
+        let table = [
+            (Some(FULL), None, false),
+            (Some(io::ErrorKind::QuotaExceeded), None, false),
+            (Some(OTHER), None, true),
+            (None, Some(FULL), false),
+            (None, Some(OTHER), true),
+        ];
+        for (write, sync, is_fatal) in table {
+            for writes_left in [0, 1, 5] {
+                let faults = Arc::new(Faulty {
+                    writes_left: AtomicU64::new(writes_left),
+                    write,
+                    sync,
+                });
+                let mut bed = Bed::on(Device::new(Some(faults)));
+                let chunks = bed.chunks(1, 7, &[5; 1000]);
+                let failed = chunks
+                    .iter()
+                    .find_map(|chunk| bed.receiver.receive(chunk).err());
+                match failed {
+                    Some(ReceiveError::Disk(_)) => assert!(is_fatal, "{write:?}, {sync:?}"),
+                    Some(ReceiveError::NoRoom(_)) => assert!(!is_fatal, "{write:?}, {sync:?}"),
+                    other => panic!("{write:?}, {sync:?}: {other:?}"),
+                }
+                assert_eq!(bed.files(), [""; 0], "{write:?}, {sync:?}");
+            }
         }
     }
 

@@ -1,5 +1,5 @@
-//! A failed sync ends the process at once. The test runs its own program again, as the process
-//! that ends.
+//! A failed sync ends the process at once: tests run their own program again, as the process that
+//! ends. Failures of snapshots are reported, for whoever runs the group to end the process.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
@@ -8,27 +8,40 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use atomix_raft::{DiskFaults, EngineOptions, WriteFailure};
+use atomix_proto::multiraft::v1::peer_reply::Body as Reply;
+use atomix_proto::multiraft::v1::snapshot_chunk_reply::Outcome;
+use atomix_raft::{DiskFaults, Engine, EngineOptions, Group, WriteFailure, peer_refusal::Reason};
 use tokio::time::Instant;
 
 use crate::disk::{lines_after_open, start, write};
 use crate::several_files::small_files;
-use crate::support::{copy, follower_record, open, options, soon};
+use crate::support::machine::Journal;
+use crate::support::network::Network;
+use crate::support::others::{History, Others};
+use crate::support::{PARTITION, copy, eventually, follower_record, open, options, soon};
 
 /// Set for the process that ends: its data directory.
 const DIRECTORY: &str = "ATOMIX_TEST_ABORT_DIRECTORY";
 const SIGABRT: i32 = 6;
 
-/// Syncs no file whose name ends like this, from some moment on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    Write,
+    Sync,
+}
+
+/// Fails an operation on the files that are meant, from some moment on.
 struct Broken {
-    ending: &'static str,
+    operation: Operation,
+    is_meant: fn(&str) -> bool,
     is_broken: AtomicBool,
 }
 
 impl Broken {
-    fn new(ending: &'static str) -> Arc<Self> {
+    fn new(operation: Operation, is_meant: fn(&str) -> bool) -> Arc<Self> {
         Arc::new(Self {
-            ending,
+            operation,
+            is_meant,
             is_broken: AtomicBool::new(false),
         })
     }
@@ -37,15 +50,24 @@ impl Broken {
         println!("the disk breaks");
         self.is_broken.store(true, Ordering::SeqCst);
     }
+
+    fn carry_out(&self, operation: Operation, path: &Path) -> io::Result<()> {
+        let is_meant = operation == self.operation && (self.is_meant)(&path.to_string_lossy());
+        if is_meant && self.is_broken.load(Ordering::SeqCst) {
+            return Err(io::Error::other("injected: it failed"));
+        }
+        Ok(())
+    }
 }
 
 impl DiskFaults for Broken {
+    fn write(&self, path: &Path, length: usize) -> io::Result<usize> {
+        self.carry_out(Operation::Write, path)?;
+        Ok(length)
+    }
+
     fn sync(&self, path: &Path) -> io::Result<()> {
-        let is_meant = path.to_string_lossy().ends_with(self.ending);
-        if is_meant && self.is_broken.load(Ordering::SeqCst) {
-            return Err(io::Error::other("injected: not synced"));
-        }
-        Ok(())
+        self.carry_out(Operation::Sync, path)
     }
 }
 
@@ -77,7 +99,7 @@ async fn a_failed_sync_aborts_the_process() {
 }
 
 async fn fail_to_sync(directory: &Path) {
-    let disk = Broken::new("");
+    let disk = Broken::new(Operation::Sync, |_| true);
     let engine = open(EngineOptions {
         faults: Some(disk.clone()),
         on_write_failure: WriteFailure::Abort,
@@ -111,7 +133,7 @@ async fn a_failed_sync_of_moved_entries_aborts_the_process() {
 }
 
 async fn move_entries_until_the_end(directory: &Path) {
-    let disk = Broken::new(".rewrite");
+    let disk = Broken::new(Operation::Sync, |path| path.ends_with(".rewrite"));
     let (_engine, group) = start(EngineOptions {
         faults: Some(disk.clone()),
         on_write_failure: WriteFailure::Abort,
@@ -129,10 +151,15 @@ async fn move_entries_until_the_end(directory: &Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_that_could_not_be_synced_does_not_exist_and_ends_the_member() {
-    for ending in ["build.tmp", "snapshots/7"] {
+    type Meant = fn(&str) -> bool;
+    let meant: [(&str, Meant); 2] = [
+        ("the file", |path| path.ends_with("build.tmp")),
+        ("the directory", |path| path.ends_with("snapshots/7")),
+    ];
+    for (what, is_meant) in meant {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("node");
-        let disk = Broken::new(ending);
+        let disk = Broken::new(Operation::Sync, is_meant);
         let (engine, group) = start(EngineOptions {
             faults: Some(disk.clone()),
             ..options(&directory)
@@ -141,17 +168,165 @@ async fn a_snapshot_that_could_not_be_synced_does_not_exist_and_ends_the_member(
         write(&group, "first").await.expect("acknowledged");
         disk.breaks();
         tokio::select! {
-            made = group.snapshot_now() => assert!(made.is_err(), "{ending}: {made:?}"),
+            made = group.snapshot_now() => assert!(made.is_err(), "{what}: {made:?}"),
             _ = engine.failed() => {}
         }
-        assert!(engine.failure().is_some(), "{ending}");
+        assert!(engine.failure().is_some(), "{what}");
         group.shutdown().await;
         let image = root.path().join("image");
         copy(&directory, &image);
-        assert_eq!(
-            lines_after_open(&image).await.unwrap(),
-            ["first"],
-            "{ending}"
-        );
+        assert_eq!(lines_after_open(&image).await.unwrap(), ["first"], "{what}");
+    }
+}
+
+fn is_received(path: &str) -> bool {
+    path.contains("snapshots/7/receive-")
+}
+
+fn snapshot_files(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory.join("snapshots/7")).unwrap();
+    entries
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+/// A follower with `history` on its disk.
+async fn start_follower(options: EngineOptions, history: &History) -> (Engine, Group<Journal>) {
+    let engine = open(options).await;
+    engine.create_group(&follower_record()).await.unwrap();
+    let group = restart_follower(&engine).await;
+    assert!(Others::of(&group).replicate(LEADER, history, 0, 1).await);
+    (engine, group)
+}
+
+async fn restart_follower(engine: &Engine) -> Group<Journal> {
+    let machine = Journal::default();
+    Group::start(engine, follower_record(), machine, Network::new())
+        .await
+        .unwrap()
+}
+
+async fn shows_log_to(group: &Group<Journal>, last: u64) {
+    eventually("the log that was on disk", || {
+        (group.status().last_log == last).then_some(())
+    })
+    .await;
+}
+
+/// Another member.
+const LEADER: (u64, u64) = (1, 2);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_received_snapshot_that_could_not_be_written_or_synced_does_not_exist_and_is_fatal() {
+    for operation in [Operation::Write, Operation::Sync] {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("node");
+        let disk = Broken::new(operation, is_received);
+        let options_with_faults = EngineOptions {
+            faults: Some(disk.clone()),
+            ..options(&directory)
+        };
+        let history = History::first_entries().with(1, &["first"]);
+        let (engine, group) = start_follower(options_with_faults, &history).await;
+        let longer = history.with(1, &["second", "third"]);
+        disk.breaks();
+        // The sender tries again, and is not told that it would help.
+        for _ in 0..2 {
+            let reply = Others::of(&group).try_install(LEADER, &longer).await;
+            let is_stopped =
+                matches!(&reply, Reply::Refusal(refusal) if refusal.reason() == Reason::Stopped);
+            let is_broken = matches!(&reply, Reply::SnapshotChunk(_));
+            assert!(is_stopped || is_broken, "{operation:?}: {reply:?}");
+            let failure = engine.failure().expect("reported before the reply");
+            assert_eq!(failure.partition, Some(PARTITION));
+            assert!(failure.message.contains("received snapshot"), "{failure}");
+            assert_eq!(snapshot_files(&directory), [""; 0], "{operation:?}");
+        }
+        group.shutdown().await;
+
+        let image = root.path().join("image");
+        copy(&directory, &image);
+        let engine = open(options(&image)).await;
+        let group = restart_follower(&engine).await;
+        shows_log_to(&group, 2).await;
+        Others::of(&group).install(LEADER, &longer).await;
+        let found = group.with_machine(|journal| journal.lines.clone());
+        assert_eq!(found, longer.lines());
+        group.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_received_snapshot_whose_name_could_not_be_synced_is_fatal_and_loses_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("node");
+    let disk = Broken::new(Operation::Sync, |path| path.ends_with("snapshots/7"));
+    let options_with_faults = EngineOptions {
+        faults: Some(disk.clone()),
+        ..options(&directory)
+    };
+    let history = History::first_entries().with(1, &["first"]);
+    let (engine, group) = start_follower(options_with_faults, &history).await;
+    let longer = history.with(1, &["second", "third"]);
+    disk.breaks();
+    let others = Others::of(&group);
+    let install = others.try_install(LEADER, &longer);
+    let (_, failure) = tokio::join!(install, tokio::time::timeout_at(soon(), engine.failed()));
+    assert_eq!(failure.unwrap().partition, Some(PARTITION));
+    group.shutdown().await;
+
+    // It is whole and synced, so a disk that has its name may give it back; one that has not has
+    // the log as it was.
+    for has_name in [true, false] {
+        let image = root.path().join(format!("image-{has_name}"));
+        copy(&directory, &image);
+        assert_eq!(snapshot_files(&image).len(), 1);
+        if !has_name {
+            std::fs::remove_dir_all(image.join("snapshots")).unwrap();
+        }
+        let engine = open(options(&image)).await;
+        let group = restart_follower(&engine).await;
+        shows_log_to(&group, if has_name { 4 } else { 2 }).await;
+        Others::of(&group).install(LEADER, &longer).await;
+        let found = group.with_machine(|journal| journal.lines.clone());
+        assert_eq!(found, longer.lines());
+        group.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_received_snapshot_that_finds_no_room_is_taken_when_there_is_some() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Full(AtomicBool::new(false)));
+    let options = EngineOptions {
+        faults: Some(disk.clone()),
+        ..options(root.path())
+    };
+    let history = History::first_entries().with(1, &["first"]);
+    let (engine, group) = start_follower(options, &history).await;
+    let longer = history.with(1, &["second", "third"]);
+    disk.0.store(true, Ordering::SeqCst);
+    let reply = Others::of(&group).try_install(LEADER, &longer).await;
+    assert!(
+        matches!(&reply, Reply::SnapshotChunk(reply) if matches!(reply.outcome, Some(Outcome::Broken(_)))),
+        "{reply:?}"
+    );
+    assert_eq!(snapshot_files(root.path()), [""; 0]);
+    assert_eq!(engine.failure(), None);
+    disk.0.store(false, Ordering::SeqCst);
+    Others::of(&group).install(LEADER, &longer).await;
+    assert_eq!(engine.failure(), None);
+    group.shutdown().await;
+}
+
+/// Has no room for received snapshots while this is set.
+struct Full(AtomicBool);
+
+impl DiskFaults for Full {
+    fn write(&self, path: &Path, length: usize) -> io::Result<usize> {
+        if self.0.load(Ordering::SeqCst) && is_received(&path.to_string_lossy()) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(length)
     }
 }

@@ -188,6 +188,19 @@ impl Others {
 
     /// Sends a snapshot of the whole history; it is installed when this returns.
     pub(crate) async fn install(&self, leader: (u64, u64), history: &History) {
+        match self.try_install(leader, history).await {
+            Reply::SnapshotChunk(reply) => {
+                assert!(
+                    matches!(reply.outcome, Some(ChunkOutcome::Finished(_))),
+                    "{reply:?}"
+                );
+            }
+            other => panic!("a snapshot was sent, not {other:?}"),
+        }
+    }
+
+    /// Sends a snapshot of the whole history.
+    pub(crate) async fn try_install(&self, leader: (u64, u64), history: &History) -> Reply {
         let (term, member_id) = leader;
         let meta = pb::SnapshotMeta {
             last_log: history.last(),
@@ -218,14 +231,6 @@ impl Others {
             }),
             data: file.into(),
         };
-        match self.tell(member_id, Body::SnapshotChunk(chunk)).await {
-            Reply::SnapshotChunk(reply) => {
-                assert!(
-                    matches!(reply.outcome, Some(ChunkOutcome::Finished(_))),
-                    "{reply:?}"
-                );
-            }
-            other => panic!("a snapshot was sent, not {other:?}"),
-        }
+        self.tell(member_id, Body::SnapshotChunk(chunk)).await
     }
 }
