@@ -90,6 +90,18 @@ pub enum StartError {
         /// Why not.
         reason: String,
     },
+    /// What was compacted is in no snapshot that can be read.
+    #[error(
+        "cannot start partition {partition}: its log is compacted up to entry {compacted}, and no whole \
+         snapshot reaches that; acknowledged entries would be lost; replace the node with \
+         `store replace-node`"
+    )]
+    NoSnapshot {
+        /// The partition.
+        partition: PartitionId,
+        /// The last compacted entry.
+        compacted: u64,
+    },
     /// Its log, snapshot or state cannot be read.
     #[error("cannot start partition {partition}: {reason}")]
     Storage {

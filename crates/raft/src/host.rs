@@ -15,7 +15,7 @@ use crate::device::is_no_room;
 use crate::fatal::FatalReporter;
 use crate::ids::PartitionId;
 use crate::machine::Machine;
-use crate::snapshot::{SnapshotFile, SnapshotStore};
+use crate::snapshot::{self, SnapshotFile, SnapshotStore};
 use crate::status::GroupEvent;
 use crate::types::{Answer, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig};
 
@@ -117,6 +117,11 @@ impl<M: Machine> Host<M> {
             .lock()
             .as_ref()
             .map_or((0, 0), |file| (file.last_index(), file.length()))
+    }
+
+    /// The last compacted entry of the log, if no whole snapshot reaches it.
+    pub(crate) fn compacted_beyond_snapshots(&self, compacted: Option<LogId>) -> Option<u64> {
+        snapshot::compacted_beyond(compacted, self.current.lock().as_ref())
     }
 
     fn set_current(&self, file: SnapshotFile) {

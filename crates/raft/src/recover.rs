@@ -24,7 +24,7 @@ use crate::log::{GroupLog, Operation, disk};
 use crate::membership::Membership;
 use crate::position::LogPosition;
 use crate::record::{GroupRecord, MemberAddress};
-use crate::snapshot::SnapshotStore;
+use crate::snapshot::{self, SnapshotStore};
 use crate::types::{
     self, Entry, LogId, Membership as RaftMembership, Payload, Peer, StoredMembership, Vote,
 };
@@ -68,6 +68,17 @@ pub enum RecoverError {
          again"
     )]
     LogBehindSnapshot(PartitionId),
+    /// What was compacted is in no snapshot that can be read.
+    #[error(
+        "the log of partition {partition} is compacted up to entry {compacted}, and no whole snapshot \
+         reaches that: recover from another member"
+    )]
+    NoSnapshot {
+        /// The partition.
+        partition: PartitionId,
+        /// The last compacted entry.
+        compacted: u64,
+    },
     /// The disk.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -114,15 +125,22 @@ pub(crate) async fn look(
 ) -> Result<Outlook, RecoverError> {
     let partition = record.partition_id;
     let unreadable = |error: std::io::Error| StorageError(error.to_string());
-    let snapshot = snapshots.list().map_err(unreadable)?.into_iter().next();
+    let newest = snapshots.list().map_err(unreadable)?.into_iter().next();
     let (last, committed, first) =
         log.inspect(|state| (state.last, state.committed, state.first()));
-    let snapshot_last = snapshot.as_ref().and_then(|file| file.meta().last_log_id);
+    let compacted = log.inspect(|state| state.purged);
+    if let Some(compacted) = snapshot::compacted_beyond(compacted, newest.as_ref()) {
+        return Err(RecoverError::NoSnapshot {
+            partition,
+            compacted,
+        });
+    }
+    let snapshot_last = newest.as_ref().and_then(|file| file.meta().last_log_id);
     if snapshot_last.map(|id| id.index) > last.map(|id| id.index) {
         return Err(RecoverError::LogBehindSnapshot(partition));
     }
     let in_log = last_membership(log, first, last).await?;
-    let in_snapshot = || snapshot.map(|file| file.meta().last_membership.clone());
+    let in_snapshot = || newest.map(|file| file.meta().last_membership.clone());
     let membership = in_log.or_else(in_snapshot);
     let membership = membership.filter(|stored| stored.log_id().is_some());
     let Some(membership) = membership else {

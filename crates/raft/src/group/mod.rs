@@ -112,6 +112,14 @@ impl<M: Machine> Group<M> {
         let host = Host::new(partition, machine, snapshots, events.clone(), fatal.clone())
             .map_err(|error| storage_error(error.to_string()))?;
         let host = Arc::new(host);
+        // openraft would go on with an empty state if it does not know what was committed.
+        let compacted = log.inspect(|state| state.purged);
+        if let Some(compacted) = host.compacted_beyond_snapshots(compacted) {
+            return Err(StartError::NoSnapshot {
+                partition,
+                compacted,
+            });
+        }
         let sender = Arc::new(Sender::new(record.clone(), transport));
         let started = Box::pin(Raft::new(
             record.member_id.0,

@@ -1,7 +1,8 @@
 //! Snapshots of one group as files.
 //!
 //! A snapshot appears under its name only when it is whole and on disk. The newest two are kept:
-//! should the newest be damaged, the older one and the log behind it bring the state back.
+//! should the newest be damaged, the older one and the log behind it bring the state back. When none
+//! that can be read reaches what was compacted, the group is not started.
 
 mod frames;
 mod receive;
@@ -20,7 +21,7 @@ pub(crate) use receive::{Progress, ReceiveError, Receiver};
 
 use crate::codec;
 use crate::device::{Device, is_no_room};
-use crate::types::{SnapshotMeta, index_of};
+use crate::types::{LogId, SnapshotMeta, index_of};
 use frames::{FrameReader, FrameWriter};
 use temporary::Temporary;
 
@@ -86,6 +87,18 @@ impl SnapshotFile {
     fn check(&self) -> io::Result<()> {
         io::copy(&mut self.reader()?, &mut io::sink()).map(|_| ())
     }
+}
+
+/// The last compacted entry of a log, if no whole snapshot reaches it: what it was is lost then.
+pub(crate) fn compacted_beyond(
+    compacted: Option<LogId>,
+    newest: Option<&SnapshotFile>,
+) -> Option<u64> {
+    let compacted = compacted?.index;
+    let reached = newest.and_then(|file| file.meta.last_log_id);
+    reached
+        .is_none_or(|last| last.index < compacted)
+        .then_some(compacted)
 }
 
 /// The directory of one group's snapshots.
@@ -253,7 +266,7 @@ mod tests {
 
     use super::*;
     use crate::device::DiskFaults;
-    use crate::types::{LogId, StoredMembership};
+    use crate::types::StoredMembership;
 
     /// Has room for a few bytes.
     struct AlmostFull;

@@ -1,10 +1,14 @@
 //! Snapshots that groups take of their own accord, and what of the log they allow to go.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use atomix_raft::{EngineOptions, GroupEvent};
+use atomix_raft::{EngineOptions, Group, GroupEvent, RecoverError, StartError};
 
-use crate::support::{Cluster, eventually};
+use crate::support::machine::Journal;
+use crate::support::network::Network;
+use crate::support::others::{History, Others};
+use crate::support::{Cluster, PARTITION, copy, eventually, follower_record, open, options};
 
 /// Options under which a few writes are enough for a snapshot.
 fn eager(options: EngineOptions) -> EngineOptions {
@@ -61,6 +65,109 @@ async fn writes_cause_snapshots_after_which_the_log_is_compacted_and_its_files_d
     assert!(restarted.compacted >= older && restarted.snapshot >= newer);
 }
 
+/// The snapshots of a node, oldest first.
+fn snapshot_files(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory.join("snapshots/7")).unwrap();
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+fn damage(file: &Path) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(file, bytes).unwrap();
+}
+
+/// The group must neither start nor be recovered on what is left.
+async fn is_refused(directory: &Path, compacted_upto: u64) {
+    let engine = open(options(directory)).await;
+    let record = engine.groups().pop().expect("the record is on disk");
+    let lost = engine.look_at_lost(PARTITION).await;
+    assert!(
+        matches!(lost, Err(RecoverError::NoSnapshot { compacted, .. }) if compacted == compacted_upto),
+        "{lost:?}"
+    );
+    let started = Group::start(&engine, record, Journal::default(), Network::new()).await;
+    let refused = started.err().expect("it is not started");
+    assert!(
+        matches!(refused, StartError::NoSnapshot { compacted, .. } if compacted == compacted_upto),
+        "{refused:?}"
+    );
+    let refused = refused.to_string();
+    assert!(refused.contains("`store replace-node`"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compacted_log_whose_snapshots_are_all_damaged_is_refused() {
+    let mut cluster = Cluster::start(1).await;
+    for round in 0..2 {
+        cluster.write(&format!("{round}")).await;
+        cluster.group(1).snapshot_now().await.unwrap();
+    }
+    let compacted = eventually("a compacted log", || {
+        let compacted = cluster.group(1).status().compacted;
+        (compacted > 0).then_some(compacted)
+    })
+    .await;
+    cluster.write("last").await;
+    cluster.crash(1).await;
+    let files = snapshot_files(cluster.directory(1));
+    assert_eq!(files.len(), 2, "{files:?}");
+    for file in &files {
+        damage(file);
+    }
+    is_refused(cluster.directory(1), compacted).await;
+    for file in &files {
+        std::fs::remove_file(file).unwrap();
+    }
+    is_refused(cluster.directory(1), compacted).await;
+}
+
+/// Nothing says then what was committed but the snapshot itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fresh_member_whose_only_snapshot_is_damaged_is_refused() {
+    const LEADER: (u64, u64) = (1, 2);
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("node");
+    let engine = open(options(&directory)).await;
+    let record = follower_record();
+    engine.create_group(&record).await.unwrap();
+    let group = Group::start(&engine, record, Journal::default(), Network::new());
+    let group = group.await.unwrap();
+    let history = History::first_entries().with(1, &["one", "two"]);
+    Others::of(&group).install(LEADER, &history).await;
+    let compacted = eventually("a log behind the snapshot", || {
+        let compacted = group.status().compacted;
+        (compacted > 0).then_some(compacted)
+    })
+    .await;
+    group.shutdown().await;
+    drop((group, engine));
+
+    let whole = root.path().join("whole");
+    copy(&directory, &whole);
+    let engine = open(options(&whole)).await;
+    let group = Group::start(
+        &engine,
+        follower_record(),
+        Journal::default(),
+        Network::new(),
+    );
+    let group = group.await.unwrap();
+    let found = group.with_machine(|journal| journal.lines.clone());
+    assert_eq!(found, history.lines());
+    group.shutdown().await;
+
+    let files = snapshot_files(&directory);
+    let [only] = &files[..] else {
+        panic!("one was received: {files:?}");
+    };
+    damage(only);
+    is_refused(&directory, compacted).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_newest_snapshot_costs_nothing() {
     let mut cluster = Cluster::start(1).await;
@@ -74,18 +181,11 @@ async fn a_damaged_newest_snapshot_costs_nothing() {
     let expected = cluster.converged().await;
     cluster.crash(1).await;
 
-    let snapshots = cluster.directory(1).join("snapshots/7");
-    let mut files: Vec<_> = std::fs::read_dir(snapshots)
-        .unwrap()
-        .map(|file| file.unwrap().path())
-        .collect();
-    files.sort();
-    assert_eq!(files.len(), 2, "two are kept: {files:?}");
-    let newest = files.pop().unwrap();
-    let mut bytes = std::fs::read(&newest).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(&newest, bytes).unwrap();
+    let files = snapshot_files(cluster.directory(1));
+    let [_, newest] = &files[..] else {
+        panic!("two are kept: {files:?}");
+    };
+    damage(newest);
 
     cluster.restart(1).await;
     cluster.leader().await;
