@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{broadcast, watch};
 
 use crate::device::is_no_room;
-use crate::fatal::FatalReporter;
+use crate::fatal::{FatalReporter, PanicGuard};
 use crate::ids::PartitionId;
 use crate::machine::Machine;
 use crate::snapshot::{self, SnapshotFile, SnapshotStore};
@@ -23,6 +23,9 @@ use crate::types::{Answer, LogId, Payload, SnapshotMeta, StoredMembership, TypeC
 /// each attempt may have to go through the whole state.
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_FULL_DISK_PAUSE: Duration = Duration::from_secs(16);
+
+/// Who panics, if it is the machine.
+const MACHINE: &str = "the state machine";
 
 type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotFile>;
 
@@ -83,6 +86,11 @@ impl<M: Machine> Host<M> {
     /// Reports what the group does not survive.
     pub(crate) fn fail(&self, reason: impl Into<String>) {
         self.fatal.report(Some(self.partition), reason);
+    }
+
+    /// Reports a panic of whoever holds it.
+    pub(crate) fn panic_guard(&self, name: &'static str) -> PanicGuard {
+        self.fatal.panic_guard(Some(self.partition), name)
     }
 
     pub(crate) fn with_machine<R>(&self, read: impl FnOnce(&M) -> R) -> R {
@@ -188,21 +196,6 @@ impl<M: Machine> Host<M> {
     }
 }
 
-/// Reports a panic of the machine, whose task would otherwise end without a word.
-struct PanicGuard<'a> {
-    fatal: &'a FatalReporter,
-    partition: PartitionId,
-}
-
-impl Drop for PanicGuard<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.fatal
-                .report(Some(self.partition), "the state machine panicked");
-        }
-    }
-}
-
 /// openraft's handle to the host.
 pub(crate) struct HostHandle<M: Machine>(pub(crate) Arc<Host<M>>);
 
@@ -220,10 +213,7 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for HostHandle<M> {
         S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
     {
         let host = &self.0;
-        let _guard = PanicGuard {
-            fatal: &host.fatal,
-            partition: host.partition,
-        };
+        let _guard = host.panic_guard(MACHINE);
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
             let (index, term) = (entry.log_id.index, entry.log_id.leader_id.term);
@@ -256,10 +246,7 @@ impl<M: Machine> RaftStateMachine<TypeConfig> for HostHandle<M> {
     ) -> Result<(), io::Error> {
         let host = self.0.clone();
         blocking(move || {
-            let _guard = PanicGuard {
-                fatal: &host.fatal,
-                partition: host.partition,
-            };
+            let _guard = host.panic_guard(MACHINE);
             host.install(snapshot)
         })
         .await
@@ -303,10 +290,7 @@ impl<M: Machine> RaftSnapshotBuilder<TypeConfig> for Builder<M> {
             let host = self.host.clone();
             let (meta, state) = view;
             let created = blocking(move || {
-                let _guard = PanicGuard {
-                    fatal: &host.fatal,
-                    partition: host.partition,
-                };
+                let _guard = host.panic_guard(MACHINE);
                 // The state is about as large as when it was last written.
                 let (_, expected) = host.newest_snapshot();
                 let write = |writer: &mut dyn io::Write| M::write_snapshot(&state, writer);

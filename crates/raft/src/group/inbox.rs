@@ -280,7 +280,9 @@ impl<M: Machine> Worker<M> {
         let Some(mut receiver) = place.take() else {
             return Err(ReceiveError::Broken("receiving broke before".to_owned()));
         };
+        let guard = self.host.panic_guard("receiving a snapshot");
         let received = tokio::task::spawn_blocking(move || {
+            let _guard = guard;
             let progress = receiver.receive(&chunk);
             (receiver, progress)
         });

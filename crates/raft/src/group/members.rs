@@ -85,7 +85,9 @@ impl<M: Machine> Group<M> {
         let partition = self.inner.record.partition_id;
         tracing::info!(%partition, ?change, "changes the members");
         // A task of its own: who gives up must not leave a joint configuration behind.
+        let guard = self.inner.host.panic_guard("a change of the members");
         let changing = tokio::spawn(async move {
+            let _guard = guard;
             let changed = raft.change_membership_if(proposal, false, [precondition]);
             Box::pin(changed).await
         });

@@ -7,7 +7,6 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 use super::{Node, lease};
-use crate::fatal::FatalReporter;
 use crate::ids::MemberId;
 use crate::machine::Machine;
 use crate::membership::Membership;
@@ -107,14 +106,16 @@ fn progress(record: &GroupRecord, metrics: &RaftMetrics<TypeConfig>) -> Vec<Memb
         .collect()
 }
 
-/// Turns changes into events, and a broken group into a fatal error.
+/// Turns changes into events, until the group stops.
+///
+/// # Errors
+/// When the group broke.
 pub(super) async fn watch<M: Machine>(
     record: GroupRecord,
     raft: Node<M>,
     events: broadcast::Sender<GroupEvent>,
-    fatal: FatalReporter,
     stopping: CancellationToken,
-) {
+) -> Result<(), String> {
     let mut metrics = raft.metrics();
     let mut seen = Seen::default();
     // A lease runs out without any change of the metrics.
@@ -123,10 +124,7 @@ pub(super) async fn watch<M: Machine>(
     loop {
         let now = metrics.borrow_watched().clone();
         if let Err(error) = &now.running_state {
-            if !stopping.is_cancelled() {
-                fatal.report(Some(record.partition_id), error.to_string());
-            }
-            return;
+            return Err(error.to_string());
         }
         for event in seen.changes(&to_status(&record, &now)) {
             // Nobody listens; the status has it.
@@ -135,14 +133,11 @@ pub(super) async fn watch<M: Machine>(
         tokio::select! {
             changed = metrics.changed() => {
                 if changed.is_err() {
-                    if !stopping.is_cancelled() {
-                        fatal.report(Some(record.partition_id), "the Raft task ended");
-                    }
-                    return;
+                    return Err("the Raft task ended".to_owned());
                 }
             }
             _ = tick.tick() => {}
-            () = stopping.cancelled() => return,
+            () = stopping.cancelled() => return Ok(()),
         }
     }
 }

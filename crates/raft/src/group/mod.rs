@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use openraft::errors::{
     ClientWriteError, ForwardReason, ForwardToLeader, InitializeError as RaftInitializeError,
     RaftError,
@@ -133,7 +134,7 @@ impl<M: Machine> Group<M> {
             .map_err(|error| storage_error(error.to_string()))?;
 
         let stopping = CancellationToken::new();
-        let reads = Arc::new(Reads::new(raft.clone()));
+        let reads = Arc::new(Reads::new(raft.clone(), host.clone()));
         let upkeep = Arc::new(Upkeep::new(
             raft.clone(),
             host.clone(),
@@ -150,13 +151,14 @@ impl<M: Machine> Group<M> {
             record.clone(),
             raft.clone(),
             events.clone(),
-            fatal,
             stopping.clone(),
         );
+        let keeping = upkeep.clone().run(stopping.clone());
+        let spawn = |name, work| fatal.spawn(partition, name, stopping.clone(), work);
         let tasks = vec![
-            tokio::spawn(receiving),
-            tokio::spawn(watching),
-            tokio::spawn(upkeep.clone().run(stopping.clone())),
+            spawn("the inbox", receiving.map(Ok).boxed()),
+            spawn("the watch of the metrics", watching.boxed()),
+            spawn("the upkeep", keeping.map(Ok).boxed()),
         ];
         Ok(Self {
             inner: Arc::new(Inner {

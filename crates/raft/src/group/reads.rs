@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::{Node, hint};
 use crate::error::ReadError;
+use crate::host::Host;
 use crate::machine::Machine;
 
 /// The log position that a linearizable read must see.
@@ -24,6 +25,7 @@ type Waiter = oneshot::Sender<Result<ReadIndex, ReadError>>;
 
 pub(super) struct Reads<M: Machine> {
     raft: Node<M>,
+    host: Arc<Host<M>>,
     queue: Mutex<Queue>,
 }
 
@@ -35,9 +37,10 @@ struct Queue {
 }
 
 impl<M: Machine> Reads<M> {
-    pub(super) fn new(raft: Node<M>) -> Self {
+    pub(super) fn new(raft: Node<M>, host: Arc<Host<M>>) -> Self {
         Self {
             raft,
+            host,
             queue: Mutex::default(),
         }
     }
@@ -60,6 +63,8 @@ impl<M: Machine> Reads<M> {
     }
 
     async fn run(self: Arc<Self>) {
+        // No later read would begin a round.
+        let _guard = self.host.panic_guard("a round of reads");
         loop {
             let waiting = {
                 let mut queue = self.queue.lock();

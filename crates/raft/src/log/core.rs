@@ -53,16 +53,14 @@ impl LogCore {
             moving: moving.clone(),
             closing: closing.clone(),
         };
-        let writer = std::thread::Builder::new()
-            .name("log-writer".to_owned())
-            .spawn(|| writer.run())?;
+        let writer = fatal.spawn_thread("log-writer", || writer.run())?;
         let (stop_purging, stop) = mpsc::channel();
         let purged = engine.clone();
-        let purger = std::thread::Builder::new()
-            .name("log-purger".to_owned())
-            .spawn(move || {
-                purge_loop(&purged, &stop, purge_interval, &moving, &fatal, on_failure);
-            })?;
+        let reporter = fatal.clone();
+        let purger = fatal.spawn_thread("log-purger", move || {
+            let fatal = &reporter;
+            purge_loop(&purged, &stop, purge_interval, &moving, fatal, on_failure);
+        })?;
         Ok(Self {
             engine,
             running: Mutex::new(Some(Running {
