@@ -1,8 +1,8 @@
 //! What a group's log is after truncations, purges and reopening.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use futures::FutureExt as _;
 use openraft::EntryPayload;
@@ -12,6 +12,7 @@ use openraft::type_config::TypeConfigExt as _;
 
 use crate::device::Device;
 use crate::engine::{Claim, Engine};
+use crate::error::OpenError;
 use crate::ids::{MemberId, PartitionId};
 use crate::log::{Files, GroupLog, LogEngine};
 use crate::options::{EngineOptions, WriteFailure};
@@ -171,6 +172,130 @@ fn copy(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+const BATCHES: u64 = 6;
+
+/// A log of several batches with one entry each, which tests damage.
+struct Small {
+    root: tempfile::TempDir,
+    bytes: Vec<u8>,
+    /// How long the file was after each batch.
+    ends: Vec<usize>,
+}
+
+impl Small {
+    async fn written() -> Self {
+        // In memory where that is possible: thousands of starts sync for nothing here.
+        let in_memory = tempfile::tempdir_in("/dev/shm");
+        let root = in_memory.or_else(|_| tempfile::tempdir()).unwrap();
+        let pristine = root.path().join("pristine");
+        let (engine, mut log) = open(&pristine).await;
+        let mut ends = Vec::new();
+        for index in 0..BATCHES {
+            append(&mut log, 1, index..index + 1).await;
+            // Behind its end lies what the engine has reserved, until it closes the file.
+            let bytes = std::fs::read(log_file(&pristine)).unwrap();
+            let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+            ends.push(last + 1);
+        }
+        drop((engine, log));
+        let bytes = std::fs::read(log_file(&pristine)).unwrap();
+        assert_eq!(
+            ends.last(),
+            Some(&bytes.len()),
+            "a batch ends by a checksum"
+        );
+        copy(&pristine, &root.path().join("damaged"));
+        Self { root, bytes, ends }
+    }
+
+    /// How many entries a node finds that starts on the log with these bytes; `None` = it refuses.
+    async fn entries_of(&self, bytes: &[u8], damage: &dyn std::fmt::Debug) -> Option<u64> {
+        let directory = self.root.path().join("damaged");
+        std::fs::write(log_file(&directory), bytes).unwrap();
+        let entries = match Engine::open(EngineOptions::new(&directory)) {
+            Ok(engine) => entries_of_open(engine, damage).await,
+            Err(OpenError::Damaged { .. }) => {
+                let left = std::fs::read(log_file(&directory)).unwrap();
+                assert!(left == bytes, "{damage:?}: refused and changed");
+                return None;
+            }
+            Err(OpenError::Incomplete { .. }) => None,
+            Err(error) => panic!("{damage:?}: {error}"),
+        };
+        std::fs::remove_dir_all(&directory).unwrap();
+        copy(&self.root.path().join("pristine"), &directory);
+        entries
+    }
+}
+
+async fn entries_of_open(engine: Engine, damage: &dyn std::fmt::Debug) -> Option<u64> {
+    if engine.groups().is_empty() {
+        return Some(0);
+    }
+    let claimed = engine.claim(&record());
+    let Claim { mut log, .. } = claimed.unwrap_or_else(|error| panic!("{damage:?}: {error}"));
+    let (purged, last, entries) = content(&mut log).await;
+    let found = entries.len() as u64;
+    let first_ones = (0..found).map(|index| (1, index));
+    assert!(entries.into_iter().eq(first_ones), "{damage:?}");
+    let last_found = found.checked_sub(1);
+    let last_found = last_found.map(|index| LogId::new_term_index(1, index));
+    assert_eq!((purged, last), (None, last_found), "{damage:?}");
+    Some(found)
+}
+
+fn log_file(directory: &Path) -> PathBuf {
+    directory.join("log").join("0000000000000001.raftlog")
+}
+
+#[tokio::test]
+async fn a_flip_of_any_bit_leaves_all_or_all_but_the_last_batch_or_is_refused() {
+    let small = Small::written().await;
+    let [.., last_batch, end] = small.ends[..] else {
+        panic!("several batches: {:?}", small.ends);
+    };
+    let mut bytes = small.bytes.clone();
+    for position in 0..end {
+        for bit in 0..8 {
+            bytes[position] ^= 1 << bit;
+            let found = small.entries_of(&bytes, &(position, bit)).await;
+            bytes[position] ^= 1 << bit;
+            if position < last_batch {
+                assert_eq!(found, None, "byte {position}, bit {bit}: others follow");
+            } else {
+                let expected = [None, Some(BATCHES - 1)];
+                assert!(
+                    expected.contains(&found),
+                    "byte {position}, bit {bit}: {found:?}"
+                );
+            }
+        }
+    }
+}
+
+/// Nothing tells a log that was cut from one that was never longer.
+#[tokio::test]
+async fn a_log_cut_at_any_byte_has_the_batches_that_are_whole_or_is_refused() {
+    let small = Small::written().await;
+    let mut refused = Vec::new();
+    for length in 0..=small.bytes.len() {
+        let whole = small.ends.iter().filter(|end| **end <= length).count() as u64;
+        // What is missing is missing, or the disk had reserved room for it.
+        let cut = small.bytes[..length].to_vec();
+        let mut zeroed = cut.clone();
+        zeroed.resize(small.bytes.len() + 100, 0);
+        for bytes in [cut, zeroed] {
+            match small.entries_of(&bytes, &length).await {
+                Some(found) => assert_eq!(found, whole, "cut at {length}"),
+                None => refused.push(length),
+            }
+        }
+    }
+    // A torn batch is never a reason to refuse once the node and its group are on disk.
+    let first = small.ends[0];
+    assert!(refused.iter().all(|length| *length < first), "{refused:?}");
 }
 
 #[tokio::test]
