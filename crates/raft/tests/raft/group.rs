@@ -76,6 +76,13 @@ async fn another_member_leads_when_the_leader_dies_and_followers_name_it() {
     }
     let change = |event: &GroupEvent| matches!(event, GroupEvent::LeaderChanged { leader: Some(leader), .. } if leader.0 == second);
     assert!(seen.iter().any(change), "{seen:?}");
+
+    // Whoever does not answer within an election timeout is asked anew.
+    let election_timeout = cluster.group(second).record().timings.election_timeout;
+    for kind in ["append", "vote", "pre-vote"] {
+        let timeouts = cluster.network.timeouts(kind);
+        assert_eq!(timeouts, [election_timeout], "{kind}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -24,6 +24,8 @@ pub(crate) struct Network {
     pub(crate) holds_snapshots: watch::Sender<bool>,
     /// Chunks that were held.
     pub(crate) held_chunks: AtomicU64,
+    /// How long the senders of each kind of message waited at most for the answer.
+    timeouts: Mutex<BTreeMap<&'static str, BTreeSet<Duration>>>,
 }
 
 #[derive(Default)]
@@ -68,10 +70,28 @@ impl Network {
         self.state.lock().starved.insert(id);
     }
 
+    /// All time-outs that messages of a kind were sent with.
+    pub(crate) fn timeouts(&self, kind: &str) -> Vec<Duration> {
+        let timeouts = self.timeouts.lock();
+        timeouts.get(kind).into_iter().flatten().copied().collect()
+    }
+
     pub(crate) fn heal(&self) {
         let mut state = self.state.lock();
         state.isolated.clear();
         state.starved.clear();
+    }
+}
+
+fn kind(message: &PeerMessage) -> &'static str {
+    match &message.body {
+        Some(Body::AppendEntries(_)) => "append",
+        Some(Body::Vote(_)) => "vote",
+        Some(Body::PreVote(_)) => "pre-vote",
+        Some(Body::TransferLeader(_)) => "transfer",
+        Some(Body::SnapshotChunk(_)) => "snapshot",
+        Some(Body::Report(_)) => "report",
+        None => "nothing",
     }
 }
 
@@ -90,6 +110,9 @@ impl Transport for Network {
         if class == Class::Snapshot {
             self.snapshot_chunks.fetch_add(1, Ordering::Relaxed);
         }
+        let mut timeouts = self.timeouts.lock();
+        timeouts.entry(kind(&message)).or_default().insert(timeout);
+        drop(timeouts);
         let (from, to, node_id) = (target.from_member.0, target.to_member.0, target.to_node);
         let address = target.address.clone();
         let state = self.state.clone();
