@@ -3,14 +3,17 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use openraft::EntryPayload;
 use openraft::RaftLogReader as _;
 use openraft::storage::{RaftLogStorage as _, RaftLogStorageExt as _};
 use openraft::type_config::TypeConfigExt as _;
+use parking_lot::{Condvar, Mutex};
 
-use crate::device::Device;
+use crate::device::{Device, DiskFaults};
 use crate::engine::{Claim, Engine};
 use crate::error::OpenError;
 use crate::ids::{MemberId, PartitionId};
@@ -329,6 +332,103 @@ async fn appends_of_all_groups_complete_in_the_order_in_which_they_were_made() {
     }
 }
 
+/// Counts the syncs of the log, which wait while the disk stands still.
+#[derive(Default)]
+struct Standstill {
+    state: Mutex<Syncs>,
+    changed: Condvar,
+}
+
+/// How long anything may take that must happen.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Default)]
+struct Syncs {
+    stands_still: bool,
+    begun: usize,
+}
+
+impl Standstill {
+    fn stop(&self) {
+        let mut state = self.state.lock();
+        state.stands_still = true;
+        state.begun = 0;
+    }
+
+    fn wait_for_a_sync(&self) {
+        let mut state = self.state.lock();
+        let is_none = |state: &mut Syncs| state.begun == 0;
+        let waited = self.changed.wait_while_for(&mut state, is_none, PATIENCE);
+        assert!(!waited.timed_out(), "never synced");
+    }
+
+    fn go_on(&self) {
+        self.state.lock().stands_still = false;
+        self.changed.notify_all();
+    }
+}
+
+impl DiskFaults for Standstill {
+    fn sync(&self, path: &Path) -> std::io::Result<()> {
+        if path.extension().is_some_and(|kind| kind == "raftlog") {
+            let mut state = self.state.lock();
+            state.begun += 1;
+            self.changed.notify_all();
+            self.changed
+                .wait_while_for(&mut state, |state| state.stands_still, PATIENCE);
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_all_groups_append_while_the_disk_syncs_is_synced_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Standstill::default());
+    let engine = Engine::open(EngineOptions {
+        faults: Some(disk.clone()),
+        ..EngineOptions::new(directory.path())
+    });
+    let engine = engine.unwrap();
+    let mut logs = Vec::new();
+    for number in 1..=3 {
+        let group = GroupRecord {
+            partition_id: PartitionId(number),
+            ..record()
+        };
+        engine.create_group(&group).await.unwrap();
+        let Claim { log, .. } = engine.claim(&group).unwrap();
+        logs.push(log);
+    }
+    let mut completions = Vec::new();
+    let mut append = |log: &GroupLog, index| {
+        let (sender, receiver) = TypeConfig::oneshot();
+        log.append(vec![entry(1, index)], IoFlushed::signal(sender));
+        completions.push(receiver);
+    };
+
+    disk.stop();
+    let [first, others @ ..] = &logs[..] else {
+        panic!("three groups");
+    };
+    append(first, 0);
+    disk.wait_for_a_sync();
+    for index in 0..100 {
+        for log in others {
+            append(log, index);
+        }
+    }
+    disk.go_on();
+    for completion in completions {
+        completion.await.unwrap().unwrap();
+    }
+    assert_eq!(
+        disk.state.lock().begun,
+        2,
+        "that of the first append, and one for all others"
+    );
+}
+
 #[tokio::test]
 async fn entries_that_are_no_longer_in_memory_are_read_from_the_disk_in_order() {
     let directory = tempfile::tempdir().unwrap();
@@ -373,7 +473,7 @@ async fn a_log_without_a_node_id_is_refused() {
         ..raft_engine::Config::default()
     };
     let files = Files::new(std::collections::HashMap::new(), Device::default());
-    let engine = LogEngine::open_with_file_system(config, std::sync::Arc::new(files)).unwrap();
+    let engine = LogEngine::open_with_file_system(config, Arc::new(files)).unwrap();
     let mut batch = raft_engine::LogBatch::default();
     batch.put(5, b"vote".to_vec(), Vec::new()).unwrap();
     engine.write(&mut batch, true).unwrap();
