@@ -116,6 +116,20 @@ pub(crate) struct Writer {
     pub(crate) closing: Arc<AtomicBool>,
 }
 
+/// Why a batch is not on disk.
+enum Unwritten {
+    /// What the disk holds now, nobody knows.
+    Failed(StorageError),
+    /// The disk is full, and nobody waits for room any more.
+    Closed,
+}
+
+impl From<StorageError> for Unwritten {
+    fn from(error: StorageError) -> Self {
+        Self::Failed(error)
+    }
+}
+
 /// One batch for raft-engine.
 struct Built {
     batch: LogBatch,
@@ -126,22 +140,24 @@ struct Built {
 impl Writer {
     /// Ends when every sender is gone.
     pub(crate) fn run(mut self) {
-        let mut failed: Option<StorageError> = None;
+        let mut result = Ok(());
         while let Ok(first) = self.requests.recv() {
             let batch = self.collect(first);
-            if failed.is_none() {
-                failed = self.write(&batch).err();
-                if let Some(error) = &failed {
-                    fail(&self.fatal, self.on_failure, error.to_string());
-                }
+            if result.is_ok() {
+                result = self.write(&batch).map_err(|unwritten| match unwritten {
+                    Unwritten::Failed(error) => {
+                        fail(&self.fatal, self.on_failure, error.to_string());
+                        error
+                    }
+                    Unwritten::Closed => StorageError("closed while the disk was full".to_owned()),
+                });
             }
-            let result = failed.clone().map_or(Ok(()), Err);
             for request in batch {
                 request.completion.complete(result.clone());
             }
         }
-        if failed.is_some() {
-            // Closing would sync what must not be taken for durable, and panic once more.
+        if result.is_err() {
+            // Closing would sync what must not be taken for durable, and panic if that fails.
             std::mem::forget(self.engine);
         }
     }
@@ -159,7 +175,7 @@ impl Writer {
         batch
     }
 
-    fn write(&mut self, requests: &[Request]) -> Result<(), StorageError> {
+    fn write(&mut self, requests: &[Request]) -> Result<(), Unwritten> {
         loop {
             let mut spans = HashMap::new();
             // Built anew for every attempt: raft-engine marks a batch while it writes it.
@@ -180,12 +196,14 @@ impl Writer {
                 Ok(Err(error)) if is_full_disk(&error) => {
                     tracing::warn!(%error, "the disk is full; writes wait");
                     if self.closing.load(Ordering::Relaxed) {
-                        return Err(StorageError("closed while the disk was full".into()));
+                        return Err(Unwritten::Closed);
                     }
                     std::thread::park_timeout(FULL_DISK_PAUSE);
                 }
-                Ok(Err(error)) => return Err(StorageError(error.to_string())),
-                Err(_) => return Err(StorageError("the disk did not sync a write".into())),
+                Ok(Err(error)) => return Err(StorageError(error.to_string()).into()),
+                Err(_) => {
+                    return Err(StorageError("the disk did not sync a write".into()).into());
+                }
             }
         }
     }

@@ -4,9 +4,9 @@
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use atomix_proto::multiraft::v1::peer_reply::Body as Reply;
 use atomix_proto::multiraft::v1::snapshot_chunk_reply::Outcome;
@@ -18,7 +18,7 @@ use crate::several_files::small_files;
 use crate::support::machine::Journal;
 use crate::support::network::Network;
 use crate::support::others::{History, Others};
-use crate::support::{PARTITION, copy, eventually, follower_record, open, options, soon};
+use crate::support::{PARTITION, closed, copy, eventually, follower_record, open, options, soon};
 
 /// Set for the process that ends: its data directory.
 const DIRECTORY: &str = "ATOMIX_TEST_ABORT_DIRECTORY";
@@ -71,15 +71,21 @@ impl DiskFaults for Broken {
     }
 }
 
-/// Runs one test of this program as a process of its own, which must abort after its disk broke.
-fn expect_abort(test: &str, directory: &Path) -> String {
+/// Runs one test of this program as a process of its own; answers how it ended and what it printed.
+fn run_again(test: &str, directory: &Path) -> (ExitStatus, String) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
         .env(DIRECTORY, directory)
         .output()
         .unwrap();
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert_eq!(output.status.signal(), Some(SIGABRT), "{printed}");
+    (output.status, printed)
+}
+
+/// The process must abort after its disk broke.
+fn expect_abort(test: &str, directory: &Path) -> String {
+    let (status, printed) = run_again(test, directory);
+    assert_eq!(status.signal(), Some(SIGABRT), "{printed}");
     assert!(printed.contains("the disk breaks"), "{printed}");
     printed
 }
@@ -297,7 +303,7 @@ async fn a_received_snapshot_whose_name_could_not_be_synced_is_fatal_and_loses_n
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_received_snapshot_that_finds_no_room_is_taken_when_there_is_some() {
     let root = tempfile::tempdir().unwrap();
-    let disk = Arc::new(Full(AtomicBool::new(false)));
+    let disk = Full::new(is_received);
     let options = EngineOptions {
         faults: Some(disk.clone()),
         ..options(root.path())
@@ -305,7 +311,7 @@ async fn a_received_snapshot_that_finds_no_room_is_taken_when_there_is_some() {
     let history = History::first_entries().with(1, &["first"]);
     let (engine, group) = start_follower(options, &history).await;
     let longer = history.with(1, &["second", "third"]);
-    disk.0.store(true, Ordering::SeqCst);
+    disk.is_full.store(true, Ordering::SeqCst);
     let reply = Others::of(&group).try_install(LEADER, &longer).await;
     assert!(
         matches!(&reply, Reply::SnapshotChunk(reply) if matches!(reply.outcome, Some(Outcome::Broken(_)))),
@@ -313,20 +319,74 @@ async fn a_received_snapshot_that_finds_no_room_is_taken_when_there_is_some() {
     );
     assert_eq!(snapshot_files(root.path()), [""; 0]);
     assert_eq!(engine.failure(), None);
-    disk.0.store(false, Ordering::SeqCst);
+    disk.is_full.store(false, Ordering::SeqCst);
     Others::of(&group).install(LEADER, &longer).await;
     assert_eq!(engine.failure(), None);
     group.shutdown().await;
 }
 
-/// Has no room for received snapshots while this is set.
-struct Full(AtomicBool);
+/// Has no room for the files that are meant, while it is full.
+struct Full {
+    is_meant: fn(&str) -> bool,
+    is_full: AtomicBool,
+    refused: AtomicU64,
+}
+
+impl Full {
+    fn new(is_meant: fn(&str) -> bool) -> Arc<Self> {
+        Arc::new(Self {
+            is_meant,
+            is_full: AtomicBool::new(false),
+            refused: AtomicU64::new(0),
+        })
+    }
+}
 
 impl DiskFaults for Full {
     fn write(&self, path: &Path, length: usize) -> io::Result<usize> {
-        if self.0.load(Ordering::SeqCst) && is_received(&path.to_string_lossy()) {
+        if self.is_full.load(Ordering::SeqCst) && (self.is_meant)(&path.to_string_lossy()) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(length)
     }
+}
+
+/// Nothing is lost: what waits for room was not acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_closed_while_the_disk_is_full_ends_in_good_order() {
+    if let Ok(directory) = std::env::var(DIRECTORY) {
+        return close_on_a_full_disk(Path::new(&directory)).await;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let test = "abort::a_log_that_is_closed_while_the_disk_is_full_ends_in_good_order";
+    let (status, printed) = run_again(test, root.path());
+    assert!(status.success(), "{status}: {printed}");
+    assert!(printed.contains("closed on a full disk"), "{printed}");
+    assert_eq!(lines_after_open(root.path()).await.unwrap(), ["first"]);
+}
+
+async fn close_on_a_full_disk(directory: &Path) {
+    let disk = Full::new(|_| true);
+    let (engine, group) = start(EngineOptions {
+        faults: Some(disk.clone()),
+        on_write_failure: WriteFailure::Abort,
+        ..options(directory)
+    })
+    .await;
+    write(&group, "first").await.expect("acknowledged");
+    disk.is_full.store(true, Ordering::SeqCst);
+    let writer = group.clone();
+    let waits = tokio::spawn(async move { write(&writer, "second").await });
+    eventually("a write that finds no room", || {
+        (disk.refused.load(Ordering::SeqCst) > 0).then_some(())
+    })
+    .await;
+    group.shutdown().await;
+    let outcome = waits.await.unwrap();
+    assert!(outcome.is_err(), "acknowledged: {outcome:?}");
+    assert_eq!(engine.failure(), None);
+    drop((group, engine));
+    closed(directory).await;
+    println!("closed on a full disk");
 }

@@ -66,6 +66,15 @@ pub(crate) async fn open(options: EngineOptions) -> Engine {
     }
 }
 
+/// Waits until the last user of a directory has closed it.
+pub(crate) async fn closed(directory: &Path) {
+    eventually("a closed directory", || {
+        let lock = std::fs::File::open(directory.join("LOCK")).expect("the lock is there");
+        lock.try_lock().ok()
+    })
+    .await;
+}
+
 /// Member 1 of three; the others are played by the test.
 pub(crate) fn follower_record() -> GroupRecord {
     let members = (1..=3).map(|id| {
