@@ -57,3 +57,32 @@ pub enum WriteFailure {
     /// Every later write fails; for tests.
     Report,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_those_of_the_design() {
+        let EngineOptions {
+            directory,
+            purge_threshold,
+            log_file_size,
+            purge_interval,
+            log_retention,
+            snapshot_bytes,
+            snapshot_pause,
+            on_write_failure,
+            faults,
+        } = EngineOptions::new("data");
+        assert_eq!(directory, PathBuf::from("data"));
+        assert_eq!(purge_threshold, 256 << 20);
+        assert_eq!(log_file_size, 32 << 20);
+        assert_eq!(purge_interval, Duration::from_secs(10));
+        assert_eq!(log_retention, 64 << 20);
+        assert_eq!(snapshot_bytes, 64 << 20);
+        assert_eq!(snapshot_pause, Duration::from_secs(60));
+        assert_eq!(on_write_failure, WriteFailure::Abort);
+        assert!(faults.is_none());
+    }
+}

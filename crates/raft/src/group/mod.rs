@@ -418,8 +418,18 @@ mod tests {
                 (heartbeat, from, to),
                 "of {election_timeout} ms"
             );
-            assert_eq!(config.enable_pre_vote, Some(true));
-            assert_eq!(config.enable_leader_restore, Some(false));
         }
+    }
+
+    #[test]
+    fn what_openraft_must_do_and_must_leave_to_us_is_set() {
+        let config = config(PartitionId(7), &Timings::default()).expect("the usual timings");
+        assert_eq!(config.enable_pre_vote, Some(true));
+        assert_eq!(config.enable_leader_restore, Some(false));
+        // The upkeep takes snapshots and compacts the log.
+        assert_eq!(config.snapshot_policy, SnapshotPolicy::Never);
+        assert_eq!(config.max_in_snapshot_log_to_keep, u64::MAX);
+        assert_eq!(config.max_payload_entries, 4096);
+        assert_eq!(config.install_snapshot_timeout, 300_000);
     }
 }
