@@ -43,11 +43,14 @@ use crate::security::Security;
 const WATCH_EVENTS: usize = 1024;
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
+type AdjustEngine = Box<dyn FnOnce(EngineOptions) -> EngineOptions + Send>;
+
 /// A node that is about to run.
 pub struct Service {
     options: Options,
     resolver: Arc<dyn Resolver>,
     kinds: Kinds,
+    adjust_engine: AdjustEngine,
 }
 
 /// A running node.
@@ -86,6 +89,7 @@ impl Service {
             options,
             resolver,
             kinds: Kinds::standard(),
+            adjust_engine: Box::new(std::convert::identity),
         }
     }
 
@@ -104,6 +108,17 @@ impl Service {
         self
     }
 
+    /// Opens the data directory with other settings than the engine's own; for tests, which have no
+    /// time to write as much as makes a production node take snapshots.
+    #[must_use]
+    pub fn with_engine_options(
+        mut self,
+        adjust: impl FnOnce(EngineOptions) -> EngineOptions + Send + 'static,
+    ) -> Self {
+        self.adjust_engine = Box::new(adjust);
+        self
+    }
+
     /// Opens the data directory, starts its partitions and serves until `shutdown` is cancelled, and
     /// then as long as other nodes need to take over what this one leads.
     ///
@@ -114,6 +129,7 @@ impl Service {
             options,
             resolver,
             kinds,
+            adjust_engine,
         } = self;
         let control = listen(options.control_addr).await?;
         let peer = listen(options.peer_addr).await?;
@@ -135,7 +151,7 @@ impl Service {
 
         let raft = RaftSettings::of(&options);
         // Reads all of the log.
-        let engine_options = EngineOptions::new(options.data_dir);
+        let engine_options = adjust_engine(EngineOptions::new(options.data_dir));
         let engine = tokio::task::spawn_blocking(move || Engine::open(engine_options))
             .await
             .map_err(NodeError::OpenEnded)??;

@@ -3,33 +3,27 @@
 
 use std::time::Duration;
 
-use atomix_node::{Handle, Options, Service};
-use atomix_primitives::Kinds;
 use atomix_primitives::probe::{
     AcquireReply, AcquireRequest, Empty, Item, KeyRequest, PutRequest, UnlockRequest,
 };
-use atomix_process::logging::LogFormat;
 use atomix_proto::multiraft::v1::failure::Reason;
-use atomix_proto::multiraft::v1::node_client::NodeClient;
 use atomix_proto::multiraft::v1::{
-    BootstrapRequest, EventPosition, Events, FollowEvents, Operate, Operation, PartitionConfig,
-    Query, RaftTimings, request, response,
+    BootstrapRequest, EventPosition, Events, FollowEvents, Operate, Operation, Query, request,
+    response,
 };
 use atomix_proto::runtime::topic::v1::{PublishRequest, SubscribeResponse};
 use prost::Message;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tonic::Code;
-use tonic::transport::Endpoint;
 
 use crate::support::driver::{NoReply, Stream};
 use crate::support::eventually;
 use crate::support::nodes::PATIENCE;
+use crate::support::services::{NodeService, probe};
 
 /// A node with one partition whose only member it is.
 struct Single {
-    node: Handle,
-    shutdown: CancellationToken,
+    node: NodeService,
     stream: Stream,
     session: u64,
     _folder: tempfile::TempDir,
@@ -38,65 +32,27 @@ struct Single {
 impl Single {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let any = "127.0.0.1:0".parse().unwrap();
-        let options = Options {
-            data_dir: folder.path().join("node"),
-            control_addr: any,
-            peer_addr: any,
-            admin_addr: any,
-            tls_directory: None,
-            allowed_namespaces: None,
-            require_operator: false,
-            hosts_file: None,
-            election_timeout_millis: None,
-            snapshot_entry_threshold: None,
-            log_filter: None,
-            log_format: LogFormat::Text,
+        let mut node = NodeService::new(folder.path().join("node"));
+        let node_id = node.start(std::convert::identity).await;
+        let plan = BootstrapRequest {
+            partitions: vec![node.alone(1, node_id, 1)],
         };
-        let shutdown = CancellationToken::new();
-        let service = Service::new(options).with_kinds(Kinds::with_test_kind());
-        let node = Box::pin(service.start(shutdown.clone())).await.unwrap();
-
-        let endpoint = Endpoint::from_shared(format!("http://{}", node.control_addr)).unwrap();
-        let config = PartitionConfig {
-            partition_id: 1,
-            members: [(1, node.peer_addr.to_string())].into(),
-            store_uid: "a-store".to_owned(),
-            member_id: 1,
-            // Long, because the time that a starved process misses does not count.
-            raft: Some(RaftTimings {
-                election_timeout: Some(Duration::from_secs(2).try_into().unwrap()),
-                snapshot_entry_threshold: 0,
-            }),
-            node_id: node.node_id,
-            incarnation: 1,
-            initializer: 1,
-            node_ids: [(1, node.node_id)].into(),
-            ..PartitionConfig::default()
-        };
-        NodeClient::new(endpoint.connect().await.unwrap())
-            .bootstrap(BootstrapRequest {
-                partitions: vec![config],
-            })
-            .await
-            .unwrap();
-        let stream = Stream::open(node.peer_addr, "a-store").await.unwrap();
+        node.addresses.bootstrap(plan).await.unwrap();
+        let stream = Stream::open(node.addresses.peer, "a-store").await.unwrap();
         let session = eventually("a session is opened", PATIENCE, || async {
             stream.open_session(1, Duration::from_secs(60)).await.ok()
         })
         .await;
         Self {
             node,
-            shutdown,
             stream,
             session,
             _folder: folder,
         }
     }
 
-    async fn stop(self) {
-        self.shutdown.cancel();
-        self.node.join().await.unwrap();
+    async fn stop(mut self) {
+        self.node.stop().await;
     }
 
     async fn operate<R: Message + Default>(
@@ -180,16 +136,6 @@ fn offsets(events: &Events) -> Vec<u64> {
     let offset = |payload| SubscribeResponse::decode(payload).unwrap().offset;
     let events = events.events.iter();
     events.map(|event| offset(event.payload.clone())).collect()
-}
-
-fn probe(method: &str, owner: u64, request: &impl Message) -> Operation {
-    Operation {
-        kind: "probe".to_owned(),
-        primitive: "p".to_owned(),
-        method: method.to_owned(),
-        request: request.encode_to_vec().into(),
-        owner,
-    }
 }
 
 fn decode<R: Message + Default>(outcome: response::Outcome) -> Result<R, NoReply> {

@@ -1,4 +1,4 @@
-//! Real nodes as processes: one program, so that what every test needs is compiled once.
+//! Real nodes, most of them as processes: one program, so that what every test needs is compiled once.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,5 +13,6 @@ mod frame;
 mod membership;
 mod processes;
 mod recovery;
+mod snapshots;
 mod streams;
 mod support;

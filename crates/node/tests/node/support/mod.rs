@@ -4,8 +4,10 @@
 
 #![allow(missing_docs, unreachable_pub, reason = "test support")]
 
+pub mod addresses;
 pub mod driver;
 pub mod nodes;
+pub mod services;
 
 use std::future::Future;
 use std::time::Duration;

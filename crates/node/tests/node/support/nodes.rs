@@ -1,30 +1,26 @@
 //! `atomix-node` processes.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use atomix_proto::multiraft::v1::group_status::Role;
-use atomix_proto::multiraft::v1::node_client::NodeClient;
 use atomix_proto::multiraft::v1::{
-    BootstrapRequest, GetStatusRequest, GetStatusResponse, GroupStatus, JoinRequest, LeaveRequest,
-    PartitionConfig, RaftTimings, TransferLeadershipRequest,
+    BootstrapRequest, GetStatusResponse, GroupStatus, JoinRequest, PartitionConfig, RaftTimings,
 };
 use tokio::process::{Child, Command};
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
 
+use super::addresses::Addresses;
 use super::eventually;
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One node: its addresses and data outlive its process.
 pub struct NodeProcess {
-    pub control: SocketAddr,
-    pub peer: SocketAddr,
-    pub admin: SocketAddr,
+    addresses: Addresses,
     data_dir: PathBuf,
     child: Option<Child>,
 }
@@ -32,11 +28,8 @@ pub struct NodeProcess {
 impl NodeProcess {
     /// A node that is not started yet, on an address of its own.
     pub fn new(data_dir: PathBuf) -> Self {
-        let [control, peer, admin] = free_ports(own_address());
         Self {
-            control,
-            peer,
-            admin,
+            addresses: Addresses::new(),
             data_dir,
             child: None,
         }
@@ -142,68 +135,13 @@ impl NodeProcess {
     pub fn log_file(&self) -> PathBuf {
         self.data_dir.with_extension("log")
     }
+}
 
-    pub async fn control(&self) -> Result<NodeClient<Channel>, Status> {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.control)).unwrap();
-        let channel = endpoint
-            .timeout(Duration::from_secs(10))
-            .connect()
-            .await
-            .map_err(|error| Status::new(Code::Unavailable, error.to_string()))?;
-        Ok(NodeClient::new(channel))
-    }
+impl Deref for NodeProcess {
+    type Target = Addresses;
 
-    pub async fn status(&self) -> Result<GetStatusResponse, Status> {
-        let mut control = self.control().await?;
-        Ok(control.get_status(GetStatusRequest {}).await?.into_inner())
-    }
-
-    pub async fn bootstrap(&self, request: BootstrapRequest) -> Result<(), Status> {
-        self.control().await?.bootstrap(request).await?;
-        Ok(())
-    }
-
-    /// Calls Join and gives it so long.
-    pub async fn join(&self, request: JoinRequest, patience: Duration) -> Result<(), Status> {
-        let mut request = tonic::Request::new(request);
-        request.set_timeout(patience);
-        self.control().await?.join(request).await?;
-        Ok(())
-    }
-
-    /// Calls Leave and gives it so long.
-    pub async fn leave(&self, request: LeaveRequest, patience: Duration) -> Result<(), Status> {
-        let mut request = tonic::Request::new(request);
-        request.set_timeout(patience);
-        self.control().await?.leave(request).await?;
-        Ok(())
-    }
-
-    pub async fn transfer(&self, partition: u32, member: u64) -> Result<(), Status> {
-        let request = TransferLeadershipRequest {
-            partition_id: partition,
-            member_id: member,
-        };
-        self.control().await?.transfer_leadership(request).await?;
-        Ok(())
-    }
-
-    /// The partition's group as this node sees it; `None` when it does not answer or has none.
-    pub async fn group(&self, partition: u32) -> Option<GroupStatus> {
-        let status = self.status().await.ok()?;
-        let mut groups = status.groups.into_iter();
-        groups.find(|group| group.partition_id == partition)
-    }
-
-    /// Fetches a page of the admin server.
-    pub async fn admin(&self, path: &str) -> String {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let mut stream = tokio::net::TcpStream::connect(self.admin).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+    fn deref(&self) -> &Addresses {
+        &self.addresses
     }
 }
 
@@ -245,34 +183,20 @@ impl Cluster {
         cluster
     }
 
-    /// What one node is told to bootstrap. Node n's member of partition p is p * 10 + n.
+    /// What one node is told to bootstrap.
     pub fn plan(&self, node: usize, partitions: u32, incarnation: u64) -> BootstrapRequest {
-        let config = |partition: u32| {
-            let member = |node: usize| member_id(partition, incarnation, node);
-            let members: HashMap<u64, String> = (0..3)
-                .map(|node| (member(node), self.nodes[node].peer.to_string()))
-                .collect();
-            PartitionConfig {
-                partition_id: partition,
-                members,
-                store_uid: "a-store".to_owned(),
-                member_id: member(node),
-                raft: Some(RaftTimings {
-                    election_timeout: Some(Duration::from_millis(500).try_into().unwrap()),
-                    snapshot_entry_threshold: 1000,
-                }),
-                node_id: self.node_ids[node],
-                incarnation,
-                initializer: member(partition as usize % 3),
-                node_ids: (0..3)
-                    .map(|node| (member(node), self.node_ids[node]))
-                    .collect(),
-                ..PartitionConfig::default()
-            }
+        let timings = RaftTimings {
+            election_timeout: Some(Duration::from_millis(500).try_into().unwrap()),
+            snapshot_entry_threshold: 1000,
         };
-        BootstrapRequest {
-            partitions: (1..=partitions).map(config).collect(),
-        }
+        let plan = Plan {
+            peers: &self.peers(),
+            node_ids: &self.node_ids,
+            partitions,
+            incarnation,
+            timings,
+        };
+        plan.of(node)
     }
 
     /// The node that leads the partition, as soon as there is one.
@@ -361,6 +285,43 @@ impl Drop for Cluster {
     }
 }
 
+/// Partitions, each of them on the first three nodes.
+pub struct Plan<'a> {
+    pub peers: &'a [SocketAddr],
+    pub node_ids: &'a [u64],
+    pub partitions: u32,
+    pub incarnation: u64,
+    pub timings: RaftTimings,
+}
+
+impl Plan<'_> {
+    /// What one node is told to bootstrap.
+    pub fn of(&self, node: usize) -> BootstrapRequest {
+        let config = |partition: u32| {
+            let member = |node: usize| member_id(partition, self.incarnation, node);
+            PartitionConfig {
+                partition_id: partition,
+                members: (0..3)
+                    .map(|node| (member(node), self.peers[node].to_string()))
+                    .collect(),
+                store_uid: "a-store".to_owned(),
+                member_id: member(node),
+                raft: Some(self.timings),
+                node_id: self.node_ids[node],
+                incarnation: self.incarnation,
+                initializer: member(partition as usize % 3),
+                node_ids: (0..3)
+                    .map(|node| (member(node), self.node_ids[node]))
+                    .collect(),
+                ..PartitionConfig::default()
+            }
+        };
+        BootstrapRequest {
+            partitions: (1..=self.partitions).map(config).collect(),
+        }
+    }
+}
+
 pub fn member_id(partition: u32, incarnation: u64, node: usize) -> u64 {
     incarnation * 1000 + u64::from(partition) * 10 + u64::try_from(node).unwrap() + 1
 }
@@ -373,16 +334,4 @@ async fn leads(node: &NodeProcess, partition: u32) -> bool {
         .groups
         .iter()
         .any(|group| group.partition_id == partition && group.role() == Role::Leader)
-}
-
-/// A loopback address that nobody else uses, so that a port of it stays free between two processes.
-fn own_address() -> IpAddr {
-    let [a, b, c] = rand::random::<[u8; 3]>();
-    IpAddr::V4(Ipv4Addr::new(127, a.max(1), b, c.clamp(1, 254)))
-}
-
-/// Three different ports: all are held until each is known.
-fn free_ports(ip: IpAddr) -> [SocketAddr; 3] {
-    let held = [(); 3].map(|()| TcpListener::bind((ip, 0)).unwrap());
-    held.map(|listener| listener.local_addr().unwrap())
 }
