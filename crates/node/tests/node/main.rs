@@ -9,6 +9,7 @@
 )]
 
 mod control;
+mod failures;
 mod frame;
 mod membership;
 mod processes;

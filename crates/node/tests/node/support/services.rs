@@ -1,12 +1,13 @@
 //! Nodes in the process of the test: for what no option of the program reaches, such as a disk that
 //! fails, snapshots after a few writes, and the kind of primitive that exists for tests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use atomix_node::{Handle, NodeError, Options, Service};
 use atomix_primitives::Kinds;
 use atomix_process::logging::LogFormat;
+use atomix_process::tasks::TaskError;
 use atomix_proto::multiraft::v1::{Operation, PartitionConfig, RaftTimings};
 use atomix_raft::{EngineOptions, OpenError};
 use prost::Message;
@@ -130,5 +131,32 @@ impl NodeService {
         let (node, shutdown) = self.running.take().expect("the node runs");
         shutdown.cancel();
         node.join().await.unwrap();
+    }
+
+    /// Goes on with a copy of its data: what a process that ended by itself leaves behind. This
+    /// process holds the lock of the original still.
+    pub fn continue_on_copy(&mut self) {
+        let copy = self.data_dir.with_extension("copy");
+        copy_directory(&self.data_dir, &copy);
+        self.data_dir = copy;
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(&mut self) -> Result<(), TaskError> {
+        let (node, _shutdown) = self.running.take().expect("the node runs");
+        node.join().await
+    }
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_directory(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
     }
 }
