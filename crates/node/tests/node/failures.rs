@@ -3,7 +3,7 @@
 
 use std::error::Error;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use atomix_raft::{DiskFaults, EngineOptions, WriteFailure};
 
 use crate::support::driver::Stream;
 use crate::support::eventually;
-use crate::support::nodes::PATIENCE;
+use crate::support::nodes::{Cluster, NodeProcess, PATIENCE};
 use crate::support::services::{NodeService, probe};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -177,4 +177,42 @@ async fn a_log_that_cannot_be_synced_ends_the_node_and_acknowledges_nothing() {
     let ended = tokio::time::timeout(LONG, node.ended()).await;
     let ended = text(&ended.expect("the node ends").unwrap_err());
     assert!(ended.contains("cannot write to the log"), "{ended}");
+}
+
+#[tokio::test]
+async fn a_damaged_or_missing_log_ends_the_process_and_its_message_says_what_to_do() {
+    let mut cluster = Cluster::bootstrapped(2).await;
+    let node = &mut cluster.nodes[0];
+    node.kill().await;
+    let log = node.data_dir().join("log");
+    let mut files = std::fs::read_dir(&log)
+        .unwrap()
+        .map(|file| file.unwrap().path());
+    let is_log = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "raftlog");
+    let file = files.find(is_log).expect("a log file");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[200] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let refused = refuses_to_start(node).await;
+    assert!(refused.contains("is damaged"), "{refused}");
+    assert!(refused.contains("store replace-node"), "{refused}");
+
+    std::fs::rename(&log, node.data_dir().with_extension("gone")).unwrap();
+    let refused = refuses_to_start(node).await;
+    assert!(refused.contains("is incomplete"), "{refused}");
+    assert!(refused.contains("store replace-node"), "{refused}");
+
+    // The others go on without it.
+    cluster.leader(1).await;
+    cluster.leader(2).await;
+}
+
+/// Starts a process that ends by itself; answers what it logged.
+async fn refuses_to_start(node: &mut NodeProcess) -> String {
+    let before = std::fs::read_to_string(node.log_file()).unwrap();
+    node.spawn();
+    let status = node.ended().await;
+    assert!(!status.success(), "{status}");
+    let log = std::fs::read_to_string(node.log_file()).unwrap();
+    log[before.len()..].to_owned()
 }
