@@ -81,6 +81,7 @@ async fn a_count_under_kill_9_is_at_least_the_acknowledged_and_at_most_the_possi
     }
 }
 
+const LONG: Duration = Duration::from_secs(60);
 /// Before the others elect.
 const AT_ONCE: Duration = Duration::from_millis(200);
 
@@ -316,6 +317,63 @@ async fn a_leader_cut_off_from_the_others_longer_than_the_timeout_ends_no_sessio
     let deadline = Instant::now() + PATIENCE;
     let value = follower.increment("c", session, 1, deadline).await;
     assert_eq!(value.unwrap().unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_was_stopped_never_answers_with_the_state_of_before() {
+    const WRITES: i64 = 20;
+    const READS: usize = 50;
+    let cluster = Cluster::bootstrapped(1).await;
+    let session = Follower::new(cluster.peers(), 1).open_session(LONG).await;
+    let mut written = 0;
+    for _ in 0..3 {
+        let leader = cluster.leader(1).await;
+        let stopped = &cluster.nodes[leader];
+        let stream = Stream::open(stopped.peer, "").await.unwrap();
+        eventually("the leader reads", PATIENCE, || async {
+            stream
+                .get(1, "c")
+                .await
+                .ok()
+                .filter(|read| *read == written)
+        })
+        .await;
+        stopped.pause().await;
+
+        let mut others = cluster.peers();
+        others.remove(leader);
+        let mut others = Follower::new(others, 1);
+        let target = written + WRITES;
+        while written < target {
+            written += 1;
+            let sequence = u64::try_from(written).unwrap();
+            let deadline = Instant::now() + PATIENCE;
+            let value = others.increment("c", session, sequence, deadline).await;
+            assert_eq!(value.unwrap().unwrap(), written);
+        }
+        let reads = (0..READS).map(|_| {
+            let stream = stream.clone();
+            tokio::spawn(async move { stream.get(1, "c").await })
+        });
+        let reads: Vec<_> = reads.collect();
+        eventually(
+            "the reads wait for the stopped leader",
+            PATIENCE,
+            || async { (stream.unsent() == 0 && stream.unanswered() >= READS).then_some(()) },
+        )
+        .await;
+        stopped.resume().await;
+        for read in reads {
+            match read.await.unwrap() {
+                Ok(value) => assert!(value >= written, "read {value} after {written} was written"),
+                Err(failure) => assert!(
+                    failure.is_without_effect() || failure.reason().is_none(),
+                    "{failure:?}"
+                ),
+            }
+        }
+        assert_eq!(cluster.read_at(leader, 1, "c").await, written);
+    }
 }
 
 async fn passes(time: Duration) {

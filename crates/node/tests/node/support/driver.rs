@@ -188,6 +188,16 @@ impl Stream {
             .map_err(|_| NoReply::Lost)
     }
 
+    /// Messages that the connection has not taken yet.
+    pub fn unsent(&self) -> usize {
+        self.sender.max_capacity() - self.sender.capacity()
+    }
+
+    /// Requests that wait for their answers.
+    pub fn unanswered(&self) -> usize {
+        self.waiting.lock().responses.len()
+    }
+
     /// How the stream ended, once it has.
     pub fn ended(&self) -> Option<Status> {
         self.waiting.lock().ended.clone()

@@ -14,6 +14,7 @@ use atomix_proto::multiraft::v1::{
 use tokio::process::{Child, Command};
 
 use super::addresses::Addresses;
+use super::driver::Stream;
 use super::eventually;
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -264,6 +265,24 @@ impl Cluster {
             }
         }
         None
+    }
+
+    /// What a counter is at one node, which leads for that: it answers from what it has applied
+    /// itself.
+    pub async fn read_at(&self, node: usize, partition: u32, counter: &str) -> i64 {
+        let member = member_id(partition, 1, node);
+        let what = format!("node {node} leads partition {partition} and reads");
+        eventually(&what, 3 * PATIENCE, || async {
+            let stream = Stream::open(self.nodes[node].peer, "").await.ok()?;
+            if let Ok(value) = stream.get(partition, counter).await {
+                return Some(value);
+            }
+            let leader = self.leader(partition).await;
+            // It may be too far behind yet.
+            let _ = self.nodes[leader].transfer(partition, member).await;
+            None
+        })
+        .await
     }
 
     pub fn peers(&self) -> Vec<SocketAddr> {
