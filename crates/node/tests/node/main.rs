@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod bootstrap;
 mod control;
 mod failures;
 mod frame;
