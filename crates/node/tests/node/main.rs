@@ -18,3 +18,4 @@ mod recovery;
 mod snapshots;
 mod streams;
 mod support;
+mod watch;
