@@ -1,5 +1,6 @@
 //! Drivers: how the runtime reaches a store. The [`Driver`] trait, and the built-in `multi-raft` and
-//! `memory` drivers, which spread primitives over the partitions of a store in the same way.
+//! `memory` drivers, which spread primitives over the partitions of a store in the same way, as the
+//! kinds of crate `primitives` say.
 //!
 //! Not for routing primitives to stores, and not for the application API: those are the runtime's.
 

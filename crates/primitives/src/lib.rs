@@ -5,6 +5,9 @@
 //! no floating point and no iteration over unordered maps. A snapshot is byte-identical on all
 //! replicas at the same index.
 //!
+//! Drivers ask the kinds too: which partitions of a store an operation goes to, and what a stream
+//! consists of ([`spread`]). That is as pure, and a promise to the data on the disks.
+//!
 //! Not for: agreeing on the log (crate `raft`), keeping sessions alive (the leader's memory) or
 //! answering requests (crates `node` and `driver`).
 //!
@@ -16,8 +19,8 @@
 //!   It must come before the operation is acknowledged: acknowledging withdraws one that waits, but
 //!   says of a finished one that its answer has arrived;
 //! - before a read, when [`StateMachine::next_timer`] is due: an entry with a `Tick`;
-//! - a new kind of primitive is a folder in `kinds/` that implements [`Primitive`], its `.proto`
-//!   file and one line in [`Kinds::standard`].
+//! - a new kind of primitive is a folder in `kinds/` that implements [`Primitive`] and
+//!   [`Spread`](spread::Spread), its `.proto` file and one line in [`Kinds::standard`].
 //!
 //! [`CommandBatch`]: atomix_proto::multiraft::v1::CommandBatch
 
@@ -36,6 +39,7 @@ mod output;
 mod section;
 mod session;
 mod snapshot;
+pub mod spread;
 mod state;
 mod timers;
 

@@ -20,7 +20,6 @@ use self::connection::MultiRaftConnection;
 use crate::driver::{Connection, Description, Driver, StoreId};
 use crate::error::DriverError;
 use crate::resolver::Resolver;
-pub use crate::spread::{PartitionId, partition_of, partition_of_key};
 
 /// Connects to stores of `atomix-node` processes.
 pub struct MultiRaftDriver {

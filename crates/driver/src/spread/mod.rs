@@ -1,20 +1,21 @@
 //! Primitives spread over the partitions of a store, for drivers whose partitions run the state
-//! machine of crate `primitives`: which partition an operation goes to, what goes to several, and
-//! streams that are read from pages and events.
+//! machine of crate `primitives`: carries out what goes to one partition or to several, and reads
+//! streams from pages and events.
 //!
-//! Each kind has a file in `kinds`. Not for how a partition is reached: that is the driver's, behind
+//! Not for which partitions these are and what a stream consists of: the kinds say that
+//! ([`atomix_primitives::spread`]). Not for how a partition is reached: that is the driver's, behind
 //! [`Partitions`].
 
-mod kinds;
-mod plan;
-mod routing;
 mod stream;
 
 use std::future::Future;
 use std::sync::Arc;
 
+pub(crate) use atomix_primitives::spread::PartitionId;
+use atomix_primitives::spread::{Plan, encode_remaining};
 use atomix_primitives::{Access, Kinds, OperationError};
 use atomix_proto::multiraft::v1::{Events, FollowEvents, Operation};
+use atomix_proto::runtime::map::v1::LockRequest;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::future::join_all;
@@ -22,8 +23,6 @@ use prost::Message as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use self::plan::{Place, Plan};
-pub use self::routing::{PartitionId, partition_of, partition_of_key};
 use crate::driver::{Holdings, Invocation, ReplyStream};
 use crate::error::{DriverError, ErrorKind};
 
@@ -114,8 +113,8 @@ impl<P: Partitions> Spread<P> {
         }
         check_size(&operation)?;
         self.kinds.validate(&operation).map_err(operation_error)?;
-        let place = Place::of(&operation, self.partitions.count());
-        match kinds::plan(&operation, &place)? {
+        let plan = self.kinds.plan(&operation, self.partitions.count());
+        match plan.map_err(operation_error)? {
             Plan::One(partition) => self.one(partition, operation, deadline).await,
             Plan::Each { requests, merge } => {
                 let parts = requests.into_iter().map(|(partition, request)| {
@@ -125,7 +124,7 @@ impl<P: Partitions> Spread<P> {
                 // All of them, also when one fails: what has begun is better finished.
                 let replies = join_all(parts).await;
                 let replies: Result<Vec<Bytes>, DriverError> = replies.into_iter().collect();
-                merge(replies?)
+                merge(replies?).map_err(operation_error)
             }
             Plan::Locks(locks) => self.lock(&operation, locks, deadline).await,
         }
@@ -137,7 +136,7 @@ impl<P: Partitions> Spread<P> {
         match holdings {
             Holdings::All => (1..=count).map(PartitionId).collect(),
             Holdings::Of { kind, primitive } => {
-                kinds::partitions_of(kind, None, &Place::new(kind, primitive, count))
+                self.kinds.partitions_of(kind, primitive, None, count)
             }
         }
     }
@@ -152,9 +151,13 @@ impl<P: Partitions> Spread<P> {
         self.kinds
             .validate_primitive(&operation.kind, &operation.primitive)
             .map_err(operation_error)?;
-        let streaming = kinds::streaming(&operation)?.ok_or_else(|| no_method(&operation))?;
-        let place = Place::of(&operation, self.partitions.count());
-        let partitions = kinds::partitions_of(&operation.kind, streaming.key.as_deref(), &place);
+        let streaming = self.kinds.streaming(&operation).map_err(operation_error)?;
+        let partitions = self.kinds.partitions_of(
+            &operation.kind,
+            &operation.primitive,
+            streaming.key.as_deref(),
+            self.partitions.count(),
+        );
         let permits = self.may_follow(partitions.len())?;
         let opened = stream::open(
             &self.partitions,
@@ -206,13 +209,13 @@ impl<P: Partitions> Spread<P> {
     async fn lock(
         &self,
         operation: &Operation,
-        locks: Vec<(PartitionId, plan::KeyLocks)>,
+        locks: Vec<(PartitionId, LockRequest)>,
         deadline: Instant,
     ) -> Result<Bytes, DriverError> {
         let started = Instant::now();
         let mut granted = Vec::with_capacity(locks.len());
         for (partition, lock) in locks {
-            let request = plan::encode_remaining(lock, started.elapsed());
+            let request = encode_remaining(lock, started.elapsed());
             let part = with_request(operation, request);
             granted.push(self.partitions.write(partition, part, deadline).await?);
         }

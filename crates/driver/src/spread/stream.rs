@@ -13,18 +13,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use atomix_primitives::spread::{Streaming, decode_reply};
 use atomix_proto::multiraft::v1::{
     Event, EventPosition, FollowEvents, Operation, Page, PageRequest,
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::future::join_all;
 use futures::stream::{self, Stream, StreamExt as _};
-use prost::encoding::{WireType, encode_key, encode_varint};
 use prost::{DecodeError, Message as _};
 use tokio::time::Instant;
 
-use super::plan::decode_reply;
-use super::{PAGE, PartitionId, Partitions};
+use super::{PAGE, PartitionId, Partitions, operation_error};
 use crate::error::{DriverError, ErrorKind};
 
 /// The first page of each partition is in memory before anything is sent.
@@ -34,42 +33,6 @@ const PAGE_BYTES: u32 = 128 << 10;
 const WAIT: Duration = Duration::from_secs(2);
 /// One asking; when the store is away for longer, it is asked again.
 const PATIENCE: Duration = Duration::from_hours(1);
-
-/// A message for an event, or for an entry of a page.
-type Message = Result<Bytes, DecodeError>;
-
-/// What a streaming RPC consists of.
-pub(super) struct Streaming {
-    /// Only what happens to this key.
-    pub(super) key: Option<Bytes>,
-    /// Sent before everything else.
-    pub(super) greeting: Option<Bytes>,
-    /// What the primitive holds comes first.
-    pub(super) listing: Option<Listing>,
-    /// What happens afterwards is told too.
-    pub(super) follows: bool,
-    /// The message that tells of an event.
-    pub(super) change: fn(&Event) -> Message,
-}
-
-/// How a primitive's pages are told.
-pub(super) struct Listing {
-    /// The message of an entry.
-    pub(super) entry: fn(Bytes) -> Message,
-    /// What is sent when the primitive holds nothing.
-    pub(super) nothing: Option<Bytes>,
-    /// Where what an event is about stands in the order of the pages, as their `next` says it.
-    pub(super) place: fn(&Event) -> Message,
-}
-
-/// A message of a single field that holds this message.
-pub(super) fn wrapped(tag: u32, message: &[u8]) -> Bytes {
-    let mut wrapped = BytesMut::with_capacity(message.len() + 12);
-    encode_key(tag, WireType::LengthDelimited, &mut wrapped);
-    encode_varint(message.len() as u64, &mut wrapped);
-    wrapped.extend_from_slice(message);
-    wrapped.freeze()
-}
 
 /// Opens a stream: takes its position in every partition.
 pub(super) async fn open<P: Partitions>(
@@ -198,7 +161,7 @@ impl<P: Partitions> PartitionStream<P> {
             owner: 0,
         };
         let read = self.partitions.read(self.partition, operation, deadline);
-        let mut page: Page = decode_reply(read.await?)?;
+        let mut page: Page = decode_reply(read.await?).map_err(operation_error)?;
         let Some(listing) = &self.streaming.listing else {
             return Ok(());
         };

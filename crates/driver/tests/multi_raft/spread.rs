@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use atomix_driver::multiraft::partition_of_key;
 use atomix_driver::{Connection, DriverError, ErrorKind, Invocation, Owner, ReplyStream};
+use atomix_primitives::spread::partition_of_key;
 use atomix_proto::multiraft::v1::failure::Reason;
 use atomix_proto::runtime::map::v1::{LockRequest, PutRequest, SizeRequest, SizeResponse};
 use atomix_proto::runtime::topic::v1::{PublishRequest, SubscribeRequest, SubscribeResponse};

@@ -23,10 +23,12 @@ use std::sync::Arc;
 use atomix_proto::multiraft::v1::Operation;
 use bytes::Bytes;
 
+use self::wire::no_method;
 use crate::SUPPORTED_VERSION;
 use crate::error::{OperationError, SnapshotError};
 use crate::kind::{Access, AnyPrimitive, Method, Primitive};
 use crate::section::SectionReader;
+use crate::spread::{PartitionId, Place, Plan, PlanKeys, Spread, Streaming};
 
 /// Names of primitives are at most this long, in bytes.
 const MAX_NAME_BYTES: usize = 1_024;
@@ -64,7 +66,7 @@ impl Kinds {
 
     /// The same with one kind more.
     #[must_use]
-    pub fn with<P: Primitive>(mut self) -> Self {
+    pub fn with<P: Primitive + Spread>(mut self) -> Self {
         self.by_name
             .insert(P::KIND, Box::new(KindOf::<P>(PhantomData)));
         self
@@ -146,6 +148,50 @@ impl Kinds {
         Ok(())
     }
 
+    /// Where a valid operation goes in a store of so many partitions.
+    ///
+    /// # Errors
+    /// UNIMPLEMENTED for what cannot be done over several partitions, and for a kind that is not
+    /// here.
+    pub fn plan(&self, operation: &Operation, partitions: u32) -> Result<Plan, OperationError> {
+        let place = Place::new(&operation.kind, &operation.primitive, partitions);
+        match self.get(&operation.kind)?.keys() {
+            Some(plan) if !place.is_one_partition() => {
+                plan(&operation.method, &operation.request, &place)
+            }
+            Some(_) | None => Ok(Plan::One(place.primitive())),
+        }
+    }
+
+    /// What a streaming operation consists of.
+    ///
+    /// # Errors
+    /// UNIMPLEMENTED for a kind that is not here or has no such stream; INVALID_ARGUMENT for a request
+    /// that does not decode.
+    pub fn streaming(&self, operation: &Operation) -> Result<Streaming, OperationError> {
+        let Operation { kind, method, .. } = operation;
+        let streaming = self.get(kind)?.streaming(method, &operation.request)?;
+        streaming.ok_or_else(|| no_method(kind, method))
+    }
+
+    /// Which partitions of so many have something of a primitive, or of one key of it.
+    pub fn partitions_of(
+        &self,
+        kind: &str,
+        primitive: &str,
+        key: Option<&[u8]>,
+        partitions: u32,
+    ) -> Vec<PartitionId> {
+        let place = Place::new(kind, primitive, partitions);
+        let kind = self.by_name.get(kind);
+        let has_keys = kind.is_some_and(|kind| kind.keys().is_some());
+        match (has_keys, key) {
+            (true, Some(key)) => vec![place.key(key)],
+            (true, None) => place.all(),
+            (false, _) => vec![place.primitive()],
+        }
+    }
+
     /// Checks an operation and tells the active version from which it can be applied.
     pub(crate) fn version_needed(&self, operation: &Operation) -> Result<u32, OperationError> {
         self.access(operation)?;
@@ -198,6 +244,9 @@ impl Default for Kinds {
 trait AnyKind: Send + Sync {
     fn methods(&self) -> &'static [Method];
     fn version_needed(&self, method: &str, request: &Bytes) -> Result<u32, OperationError>;
+    fn keys(&self) -> Option<PlanKeys>;
+    fn streaming(&self, method: &str, request: &Bytes)
+    -> Result<Option<Streaming>, OperationError>;
     fn create(&self) -> Arc<dyn AnyPrimitive>;
     fn read(
         &self,
@@ -208,7 +257,7 @@ trait AnyKind: Send + Sync {
 
 struct KindOf<P>(PhantomData<fn() -> P>);
 
-impl<P: Primitive> AnyKind for KindOf<P> {
+impl<P: Primitive + Spread> AnyKind for KindOf<P> {
     fn methods(&self) -> &'static [Method] {
         P::METHODS
     }
@@ -216,6 +265,18 @@ impl<P: Primitive> AnyKind for KindOf<P> {
     fn version_needed(&self, method: &str, request: &Bytes) -> Result<u32, OperationError> {
         let request = P::parse(method, request)?;
         Ok(P::version_needed(&request))
+    }
+
+    fn keys(&self) -> Option<PlanKeys> {
+        P::KEYS
+    }
+
+    fn streaming(
+        &self,
+        method: &str,
+        request: &Bytes,
+    ) -> Result<Option<Streaming>, OperationError> {
+        P::streaming(method, request)
     }
 
     fn create(&self) -> Arc<dyn AnyPrimitive> {

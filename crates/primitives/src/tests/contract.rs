@@ -8,6 +8,7 @@ use atomix_proto::multiraft::v1::{RaiseVersion, command};
 use bytes::Bytes;
 
 use super::support::*;
+use crate::spread::Spread;
 use crate::{
     Answer, Context, ErrorCode, Kinds, Method, OperationError, Outcome, Primitive, Progress,
     SectionReader, SectionWriter, SnapshotError, StateMachine, TimerId, View,
@@ -97,6 +98,8 @@ impl Primitive for Rude {
         Ok(Self { rings })
     }
 }
+
+impl Spread for Rude {}
 
 fn partition(kinds: Kinds) -> Partition {
     Partition {
@@ -217,6 +220,8 @@ impl<const NEWEST: u32> Primitive for Evolving<NEWEST> {
         Ok(Self(stored / u64::from(version)))
     }
 }
+
+impl<const NEWEST: u32> Spread for Evolving<NEWEST> {}
 
 #[test]
 fn a_section_is_written_as_all_replicas_can_read_it_and_a_newer_one_is_refused() {

@@ -18,6 +18,7 @@ use crate::error::{ErrorCode, OperationError, SnapshotError};
 use crate::kind::{Answer, Method, Primitive, Progress};
 use crate::section::{SectionReader, SectionWriter};
 
+mod spread;
 #[cfg(test)]
 mod tests;
 

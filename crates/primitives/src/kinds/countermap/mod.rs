@@ -30,6 +30,7 @@ use super::keyed::{Due, key_exists, no_key, page, size, text};
 use super::wire::{answer, decode, done, length_of_time, no_method, no_read, no_write};
 
 mod section;
+mod spread;
 #[cfg(test)]
 mod tests;
 

@@ -15,6 +15,7 @@
 
 mod line;
 mod section;
+mod spread;
 
 use std::io;
 

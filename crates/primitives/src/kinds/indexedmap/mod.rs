@@ -27,6 +27,7 @@ mod change;
 mod pages;
 mod request;
 mod section;
+mod spread;
 #[cfg(test)]
 mod tests;
 

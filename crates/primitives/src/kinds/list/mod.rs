@@ -29,6 +29,7 @@ use super::keyed::page::Filling;
 use super::keyed::size;
 use super::wire::{answer, decode, done, no_method, no_read, no_write};
 
+mod spread;
 #[cfg(test)]
 mod tests;
 

@@ -11,6 +11,7 @@
 //! business.
 
 mod section;
+mod spread;
 
 use std::io;
 use std::time::Duration;

@@ -32,6 +32,7 @@ use super::wire::{answer, done, no_read, no_write};
 mod change;
 mod request;
 mod section;
+mod spread;
 #[cfg(test)]
 mod tests;
 

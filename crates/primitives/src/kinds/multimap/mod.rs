@@ -25,6 +25,7 @@ use super::keyed::{no_key, page, size, text};
 use super::wire::{answer, done, no_read, no_write};
 
 mod request;
+mod spread;
 #[cfg(test)]
 mod tests;
 

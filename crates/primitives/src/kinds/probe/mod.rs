@@ -4,6 +4,7 @@
 
 mod messages;
 mod section;
+mod spread;
 
 use std::time::Duration;
 

@@ -25,6 +25,7 @@ use super::keyed::table::{Table, Value};
 use super::keyed::{Due, page, size, text};
 use super::wire::{TimerRecord, answer, decode, done, no_method, no_read, no_write, time_to_live};
 
+mod spread;
 #[cfg(test)]
 mod tests;
 

@@ -22,6 +22,7 @@ use crate::section::{SectionReader, SectionWriter};
 
 use super::wire::{decode, done, no_method, no_read};
 
+mod spread;
 #[cfg(test)]
 mod tests;
 

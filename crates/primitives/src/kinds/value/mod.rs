@@ -10,6 +10,7 @@
 //! the value, if there is one, as a `VersionedValue`.
 
 mod section;
+mod spread;
 
 use std::io;
 use std::time::Duration;

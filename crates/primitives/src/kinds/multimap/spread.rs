@@ -1,4 +1,4 @@
-//! `multimap`.
+//! Where the keys of the kind `multimap` are, and what its streams consist of.
 
 use atomix_proto::multiraft::v1::Event;
 use atomix_proto::runtime::multimap::v1::{
@@ -8,11 +8,35 @@ use atomix_proto::runtime::multimap::v1::{
 use bytes::Bytes;
 use prost::{DecodeError, Message as _};
 
-use super::super::plan::{self, Place, Plan, decode, decode_reply};
-use super::super::stream::{Listing, Streaming};
-use crate::error::DriverError;
+use crate::error::{OperationError, Reply};
+use crate::spread::streaming::{Streaming, event_in_2, key_of};
+use crate::spread::{Place, Plan, PlanKeys, Spread, decode, decode_reply, plan};
 
-pub(super) fn plan(method: &str, request: &Bytes, place: &Place<'_>) -> Result<Plan, DriverError> {
+use super::MultiMap;
+
+impl Spread for MultiMap {
+    const KEYS: Option<PlanKeys> = Some(plan);
+
+    fn streaming(method: &str, request: &Bytes) -> Result<Option<Streaming>, OperationError> {
+        match method {
+            "Events" => {
+                let EventsRequest { id: _, key } = decode(request)?;
+                let greeting = EventsResponse {
+                    event: Some(multimap::Event::default()),
+                };
+                let greeting = greeting.encode_to_vec().into();
+                Ok(Some(Streaming::events(key, greeting, event_in_2)))
+            }
+            "Entries" => {
+                let EntriesRequest { id: _, watch } = decode(request)?;
+                Ok(Some(Streaming::entries(watch, key_of, change)))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+fn plan(method: &str, request: &Bytes, place: &Place<'_>) -> Result<Plan, OperationError> {
     match method {
         "Size" => Ok(plan::size(request, place)),
         "Clear" => Ok(plan::clear(request, place)),
@@ -22,7 +46,7 @@ pub(super) fn plan(method: &str, request: &Bytes, place: &Place<'_>) -> Result<P
 }
 
 /// The two have the same messages: each partition gets the entries of its keys.
-fn entries(request: &Bytes, place: &Place<'_>) -> Result<Plan, DriverError> {
+fn entries(request: &Bytes, place: &Place<'_>) -> Result<Plan, OperationError> {
     let PutEntriesRequest { id, entries } = decode(request)?;
     let sorted = place.sorted(entries, |entry| &entry.key).into_iter();
     let requests = sorted.map(|(partition, entries)| {
@@ -36,40 +60,12 @@ fn entries(request: &Bytes, place: &Place<'_>) -> Result<Plan, DriverError> {
     })
 }
 
-fn any_updated(replies: Vec<Bytes>) -> Result<Bytes, DriverError> {
+fn any_updated(replies: Vec<Bytes>) -> Reply {
     let mut updated = false;
     for reply in replies {
         updated |= decode_reply::<PutEntriesResponse>(reply)?.updated;
     }
     Ok(PutEntriesResponse { updated }.encode_to_vec().into())
-}
-
-pub(super) fn streaming(method: &str, request: &Bytes) -> Result<Option<Streaming>, DriverError> {
-    match method {
-        "Events" => {
-            let EventsRequest { id: _, key } = decode(request)?;
-            let greeting = EventsResponse {
-                event: Some(multimap::Event::default()),
-            };
-            let greeting = greeting.encode_to_vec().into();
-            Ok(Some(super::events(key, greeting, super::event_in_2)))
-        }
-        "Entries" => {
-            let EntriesRequest { id: _, watch } = decode(request)?;
-            Ok(Some(Streaming {
-                key: None,
-                greeting: None,
-                listing: Some(Listing {
-                    entry: super::entry_in_1,
-                    nothing: None,
-                    place: super::key_of,
-                }),
-                follows: watch,
-                change,
-            }))
-        }
-        _ => Ok(None),
-    }
 }
 
 /// An entry of the one value that came or went.

@@ -4,42 +4,38 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 // The LockRequest of a counter map is the same message.
-use atomix_proto::multiraft::v1::Operation;
 use atomix_proto::runtime::map::v1::LockRequest;
-pub(super) use atomix_proto::runtime::map::v1::LockRequest as KeyLocks;
 use bytes::Bytes;
 use prost::Message;
 
 use super::routing::{PartitionId, partition_of, partition_of_key};
-use crate::error::{DriverError, ErrorKind};
+use super::{decode, decode_reply};
+use crate::error::{OperationError, Reply};
 
 /// What is done with an operation.
-pub(super) enum Plan {
+pub enum Plan {
     /// It goes to one partition as it is.
     One(PartitionId),
     /// Each partition gets its own request, all at the same time. Not one atomic step.
     Each {
+        /// The requests, by partition.
         requests: Vec<(PartitionId, Bytes)>,
         /// Makes one reply of the partitions'.
-        merge: fn(Vec<Bytes>) -> Result<Bytes, DriverError>,
+        merge: fn(Vec<Bytes>) -> Reply,
     },
     /// Locks of keys, in the order in which they are to be taken.
-    Locks(Vec<(PartitionId, KeyLocks)>),
+    Locks(Vec<(PartitionId, LockRequest)>),
 }
 
 /// Where a primitive and its keys are.
-pub(super) struct Place<'a> {
+pub struct Place<'a> {
     kind: &'a str,
     primitive: &'a str,
     partitions: u32,
 }
 
 impl<'a> Place<'a> {
-    pub(super) fn of(operation: &'a Operation, partitions: u32) -> Self {
-        Self::new(&operation.kind, &operation.primitive, partitions)
-    }
-
-    pub(super) fn new(kind: &'a str, primitive: &'a str, partitions: u32) -> Self {
+    pub(crate) fn new(kind: &'a str, primitive: &'a str, partitions: u32) -> Self {
         Self {
             kind,
             primitive,
@@ -47,24 +43,27 @@ impl<'a> Place<'a> {
         }
     }
 
-    pub(super) fn is_one_partition(&self) -> bool {
+    pub(crate) fn is_one_partition(&self) -> bool {
         self.partitions <= 1
     }
 
-    pub(super) fn primitive(&self) -> PartitionId {
+    /// The partition of the primitive.
+    pub fn primitive(&self) -> PartitionId {
         partition_of(self.kind, self.primitive, self.partitions)
     }
 
-    pub(super) fn key(&self, key: &[u8]) -> PartitionId {
+    /// The partition of a key, if the keys are spread.
+    pub fn key(&self, key: &[u8]) -> PartitionId {
         partition_of_key(self.kind, self.primitive, key, self.partitions)
     }
 
-    pub(super) fn all(&self) -> Vec<PartitionId> {
+    /// All partitions.
+    pub fn all(&self) -> Vec<PartitionId> {
         (1..=self.partitions.max(1)).map(PartitionId).collect()
     }
 
     /// Sorts things by the partition of their keys, in the order in which they come.
-    pub(super) fn sorted<T>(
+    pub fn sorted<T>(
         &self,
         things: Vec<T>,
         key: impl Fn(&T) -> &str,
@@ -86,26 +85,22 @@ struct Keyed {
 }
 
 /// A request whose field 2 is a key.
-pub(super) fn by_key(request: &Bytes, place: &Place<'_>) -> Result<Plan, DriverError> {
+pub(crate) fn by_key(request: &Bytes, place: &Place<'_>) -> Result<Plan, OperationError> {
     let Keyed { key } = decode(request)?;
     Ok(Plan::One(place.key(key.as_bytes())))
 }
 
 /// The same request to every partition; the sizes that they answer are added up.
-pub(super) fn size(request: &Bytes, place: &Place<'_>) -> Plan {
+pub(crate) fn size(request: &Bytes, place: &Place<'_>) -> Plan {
     everywhere(request, place, sum_of_sizes)
 }
 
 /// The same request to every partition; they answer nothing.
-pub(super) fn clear(request: &Bytes, place: &Place<'_>) -> Plan {
+pub(crate) fn clear(request: &Bytes, place: &Place<'_>) -> Plan {
     everywhere(request, place, nothing)
 }
 
-fn everywhere(
-    request: &Bytes,
-    place: &Place<'_>,
-    merge: fn(Vec<Bytes>) -> Result<Bytes, DriverError>,
-) -> Plan {
+fn everywhere(request: &Bytes, place: &Place<'_>, merge: fn(Vec<Bytes>) -> Reply) -> Plan {
     let partitions = place.all().into_iter();
     Plan::Each {
         requests: partitions.map(|id| (id, request.clone())).collect(),
@@ -120,7 +115,7 @@ struct Size {
     size: u32,
 }
 
-fn sum_of_sizes(replies: Vec<Bytes>) -> Result<Bytes, DriverError> {
+fn sum_of_sizes(replies: Vec<Bytes>) -> Reply {
     let mut size: u32 = 0;
     for reply in replies {
         size = size.saturating_add(decode_reply::<Size>(reply)?.size);
@@ -128,12 +123,12 @@ fn sum_of_sizes(replies: Vec<Bytes>) -> Result<Bytes, DriverError> {
     Ok(Size { size }.encode_to_vec().into())
 }
 
-fn nothing(_replies: Vec<Bytes>) -> Result<Bytes, DriverError> {
+fn nothing(_replies: Vec<Bytes>) -> Reply {
     Ok(Bytes::new())
 }
 
 /// A Lock of keys: by partitions, ascending, and within a partition all at once.
-pub(super) fn lock(request: &Bytes, place: &Place<'_>) -> Result<Plan, DriverError> {
+pub(crate) fn lock(request: &Bytes, place: &Place<'_>) -> Result<Plan, OperationError> {
     let LockRequest { id, keys, timeout } = decode(request)?;
     let locks = place.sorted(keys, |key| key).into_iter();
     let locks = locks.map(|(partition, keys)| {
@@ -144,7 +139,7 @@ pub(super) fn lock(request: &Bytes, place: &Place<'_>) -> Result<Plan, DriverErr
 }
 
 /// An Unlock of keys: at all their partitions at once.
-pub(super) fn unlock(request: &Bytes, place: &Place<'_>) -> Result<Plan, DriverError> {
+pub(crate) fn unlock(request: &Bytes, place: &Place<'_>) -> Result<Plan, OperationError> {
     let LockRequest { id, keys, .. } = decode(request)?;
     let locks = place.sorted(keys, |key| key).into_iter();
     let requests = locks.map(|(partition, keys)| {
@@ -159,7 +154,7 @@ pub(super) fn unlock(request: &Bytes, place: &Place<'_>) -> Result<Plan, DriverE
 }
 
 /// A Lock whose caller has waited for so long already.
-pub(super) fn encode_remaining(mut lock: KeyLocks, waited: Duration) -> Bytes {
+pub fn encode_remaining(mut lock: LockRequest, waited: Duration) -> Bytes {
     let timeout = lock
         .timeout
         .and_then(|timeout| Duration::try_from(timeout).ok());
@@ -169,31 +164,11 @@ pub(super) fn encode_remaining(mut lock: KeyLocks, waited: Duration) -> Bytes {
     lock.encode_to_vec().into()
 }
 
-pub(super) fn decode<M: Message + Default>(request: &Bytes) -> Result<M, DriverError> {
-    M::decode(request.clone())
-        .map_err(|error| DriverError::invalid(format!("the request does not decode: {error}")))
-}
-
-pub(super) fn decode_reply<M: Message + Default>(reply: Bytes) -> Result<M, DriverError> {
-    M::decode(reply).map_err(|error| {
-        let message = format!("the store answered what does not decode: {error}");
-        DriverError::new(ErrorKind::Internal, message)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
     use super::*;
-
-    fn operation() -> Operation {
-        Operation {
-            kind: "map".to_owned(),
-            primitive: "table".to_owned(),
-            ..Operation::default()
-        }
-    }
 
     fn keys(count: usize) -> Vec<String> {
         (0..count).map(|number| format!("key-{number}")).collect()
@@ -201,8 +176,7 @@ mod tests {
 
     #[test]
     fn locks_are_taken_in_the_order_of_their_partitions_whatever_order_they_are_named_in() {
-        let operation = operation();
-        let place = Place::of(&operation, 4);
+        let place = Place::new("map", "table", 4);
         let plan_of = |keys: Vec<String>| {
             let request = LockRequest {
                 keys,
@@ -215,7 +189,7 @@ mod tests {
         };
         let forward = plan_of(keys(40));
         let backward = plan_of(keys(40).into_iter().rev().collect());
-        let order = |locks: &[(PartitionId, KeyLocks)]| -> Vec<u32> {
+        let order = |locks: &[(PartitionId, LockRequest)]| -> Vec<u32> {
             locks.iter().map(|(partition, _)| partition.0).collect()
         };
         assert_eq!(order(&forward), [1, 2, 3, 4]);

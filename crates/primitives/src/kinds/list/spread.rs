@@ -1,4 +1,4 @@
-//! `list`.
+//! What the streams of the kind `list` consist of.
 //!
 //! All pages of a list are of one state of it: a list that changes while it is read ends the stream
 //! with ABORTED.
@@ -10,44 +10,38 @@ use atomix_proto::runtime::list::v1::{
 use bytes::Bytes;
 use prost::{DecodeError, Message as _};
 
-use super::super::plan::decode;
-use super::super::stream::{Listing, Streaming};
-use crate::error::DriverError;
+use crate::error::OperationError;
+use crate::spread::streaming::{Listing, Streaming, anywhere, event_in_1};
+use crate::spread::{Spread, decode};
 
-pub(super) fn streaming(method: &str, request: &Bytes) -> Result<Option<Streaming>, DriverError> {
-    match method {
-        "Events" => {
-            let EventsRequest { id: _, replay } = decode(request)?;
-            let greeting = EventsResponse {
-                event: Some(list::Event::default()),
-            };
-            let greeting = greeting.encode_to_vec().into();
-            let events = super::events(String::new(), greeting, super::event_in_1);
-            let replayed = Listing {
-                entry: appended,
-                nothing: None,
-                place: super::anywhere,
-            };
-            Ok(Some(Streaming {
-                listing: replay.then_some(replayed),
-                ..events
-            }))
-        }
-        "Items" => {
-            let ItemsRequest { id: _, watch } = decode(request)?;
-            Ok(Some(Streaming {
-                key: None,
-                greeting: None,
-                listing: Some(Listing {
-                    entry: super::entry_in_1,
+use super::List;
+
+impl Spread for List {
+    fn streaming(method: &str, request: &Bytes) -> Result<Option<Streaming>, OperationError> {
+        match method {
+            "Events" => {
+                let EventsRequest { id: _, replay } = decode(request)?;
+                let greeting = EventsResponse {
+                    event: Some(list::Event::default()),
+                };
+                let greeting = greeting.encode_to_vec().into();
+                let events = Streaming::events(String::new(), greeting, event_in_1);
+                let replayed = Listing {
+                    entry: appended,
                     nothing: None,
-                    place: super::anywhere,
-                }),
-                follows: watch,
-                change,
-            }))
+                    place: anywhere,
+                };
+                Ok(Some(Streaming {
+                    listing: replay.then_some(replayed),
+                    ..events
+                }))
+            }
+            "Items" => {
+                let ItemsRequest { id: _, watch } = decode(request)?;
+                Ok(Some(Streaming::entries(watch, anywhere, change)))
+            }
+            _ => Ok(None),
         }
-        _ => Ok(None),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `map`.
+//! Where the keys of the kind `map` are, and what its streams consist of.
 
 use std::collections::BTreeSet;
 
@@ -11,11 +11,35 @@ use atomix_proto::runtime::map::v1::{
 use bytes::Bytes;
 use prost::{DecodeError, Message as _};
 
-use super::super::plan::{self, Place, Plan, decode};
-use super::super::stream::{Listing, Streaming};
-use crate::error::{DriverError, ErrorKind};
+use crate::error::OperationError;
+use crate::spread::streaming::{Streaming, event_in_2, key_of};
+use crate::spread::{Place, Plan, PlanKeys, Spread, decode, plan};
 
-pub(super) fn plan(method: &str, request: &Bytes, place: &Place<'_>) -> Result<Plan, DriverError> {
+use super::Map;
+
+impl Spread for Map {
+    const KEYS: Option<PlanKeys> = Some(plan);
+
+    fn streaming(method: &str, request: &Bytes) -> Result<Option<Streaming>, OperationError> {
+        match method {
+            "Events" => {
+                let EventsRequest { id: _, key } = decode(request)?;
+                let greeting = EventsResponse {
+                    event: Some(map::Event::default()),
+                };
+                let greeting = greeting.encode_to_vec().into();
+                Ok(Some(Streaming::events(key, greeting, event_in_2)))
+            }
+            "Entries" => {
+                let EntriesRequest { id: _, watch } = decode(request)?;
+                Ok(Some(Streaming::entries(watch, key_of, change)))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+fn plan(method: &str, request: &Bytes, place: &Place<'_>) -> Result<Plan, OperationError> {
     match method {
         "Size" => Ok(plan::size(request, place)),
         "Clear" => Ok(plan::clear(request, place)),
@@ -27,7 +51,7 @@ pub(super) fn plan(method: &str, request: &Bytes, place: &Place<'_>) -> Result<P
 }
 
 /// One partition makes all changes or none.
-fn commit(request: &Bytes, place: &Place<'_>) -> Result<Plan, DriverError> {
+fn commit(request: &Bytes, place: &Place<'_>) -> Result<Plan, OperationError> {
     let CommitRequest { id: _, operations } = decode(request)?;
     let keys = operations.iter().filter_map(|operation| {
         Some(match operation.operation.as_ref()? {
@@ -42,40 +66,11 @@ fn commit(request: &Bytes, place: &Place<'_>) -> Result<Plan, DriverError> {
     match (partitions.next(), partitions.next()) {
         (Some(only), None) => Ok(Plan::One(only)),
         (None, _) => Ok(Plan::One(place.primitive())),
-        (Some(_), Some(_)) => Err(DriverError::new(
-            ErrorKind::Unsupported,
+        (Some(_), Some(_)) => Err(OperationError::unimplemented(
             "operations: their keys lie in several partitions of the store, and a Commit over \
              several is not offered yet; nothing was changed. Commit keys of one partition, or use \
              a store with one partition",
         )),
-    }
-}
-
-pub(super) fn streaming(method: &str, request: &Bytes) -> Result<Option<Streaming>, DriverError> {
-    match method {
-        "Events" => {
-            let EventsRequest { id: _, key } = decode(request)?;
-            let greeting = EventsResponse {
-                event: Some(map::Event::default()),
-            };
-            let greeting = greeting.encode_to_vec().into();
-            Ok(Some(super::events(key, greeting, super::event_in_2)))
-        }
-        "Entries" => {
-            let EntriesRequest { id: _, watch } = decode(request)?;
-            Ok(Some(Streaming {
-                key: None,
-                greeting: None,
-                listing: Some(Listing {
-                    entry: super::entry_in_1,
-                    nothing: None,
-                    place: super::key_of,
-                }),
-                follows: watch,
-                change,
-            }))
-        }
-        _ => Ok(None),
     }
 }
 
