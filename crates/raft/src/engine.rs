@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 use std::sync::Arc;
 
 use atomix_proto::multiraft::v1 as pb;
@@ -16,7 +17,7 @@ use parking_lot::Mutex;
 use prost::Message as _;
 
 use crate::boots::BootCounters;
-use crate::device::Device;
+use crate::device::{Device, is_no_room};
 use crate::error::{OpenError, StartError, StorageError};
 use crate::fatal::{FatalError, FatalReporter};
 use crate::ids::{MemberId, NodeId, PartitionId};
@@ -405,17 +406,25 @@ impl Engine {
         let directory = open::snapshots(&self.inner.options.directory, partition);
         let device = &self.inner.device;
         let removed = match device.remove_directory(&directory) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => Err(error),
             Ok(()) => directory
                 .parent()
                 .map_or(Ok(()), |parent| device.sync_directory(parent)),
         };
         removed.map_err(|error| {
-            StorageError(format!(
-                "the snapshots of partition {partition} stay: {error}"
-            ))
+            let reason = format!("the snapshots of partition {partition} stay: {error}");
+            self.end_unless_full(partition, &error, &reason);
+            StorageError(reason)
         })
+    }
+
+    /// What the disk failed to do is not tried again, but for want of room: after a failed sync a
+    /// later one may say that all is well though it is not.
+    fn end_unless_full(&self, partition: PartitionId, error: &io::Error, reason: &str) {
+        if !is_no_room(error) {
+            self.inner.fatal.report(Some(partition), reason);
+        }
     }
 
     pub(crate) fn fatal(&self) -> &FatalReporter {
@@ -439,9 +448,10 @@ impl Engine {
         }
         let directory = open::snapshots(&self.inner.options.directory, partition);
         let snapshots = SnapshotStore::open(directory, self.inner.device.clone());
-        let snapshots = snapshots.map_err(|error| StartError::Storage {
-            partition,
-            reason: error.to_string(),
+        let snapshots = snapshots.map_err(|error| {
+            let reason = format!("cannot open the directory of snapshots: {error}");
+            self.end_unless_full(partition, &error, &reason);
+            StartError::Storage { partition, reason }
         })?;
         slot.started = true;
         Ok(Claim {

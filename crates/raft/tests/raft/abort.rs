@@ -185,6 +185,36 @@ async fn a_snapshot_that_could_not_be_synced_does_not_exist_and_ends_the_member(
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_of_snapshots_that_could_not_be_synced_is_fatal() {
+    let is_parent = |path: &str| path.ends_with("/snapshots");
+    for is_left_over in [false, true] {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("node");
+        let disk = Broken::new(Operation::Sync, is_parent);
+        let engine = open(EngineOptions {
+            faults: Some(disk.clone()),
+            ..options(&directory)
+        })
+        .await;
+        if is_left_over {
+            std::fs::create_dir_all(directory.join("snapshots/7")).unwrap();
+            disk.breaks();
+            let created = engine.create_group(&follower_record()).await;
+            created.expect_err("what was left over may come again");
+        } else {
+            engine.create_group(&follower_record()).await.unwrap();
+            disk.breaks();
+            let machine = Journal::default();
+            let started = Group::start(&engine, follower_record(), machine, Network::new()).await;
+            started.err().expect("snapshots may be lost");
+        }
+        let failure = engine.failure().expect("the process must end");
+        assert_eq!(failure.partition, Some(PARTITION), "{failure}");
+        assert!(failure.message.contains("snapshots"), "{failure}");
+    }
+}
+
 fn is_received(path: &str) -> bool {
     path.contains("snapshots/7/receive-")
 }
