@@ -2,6 +2,8 @@
 //!
 //! Needs the program `atomix-node` in the same target directory: `cargo build -p atomix-node`.
 
+mod misfits;
+mod sessions;
 mod store;
 mod streams;
 

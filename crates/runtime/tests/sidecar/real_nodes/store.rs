@@ -58,8 +58,11 @@ impl Drop for Process {
 }
 
 pub struct TestStore {
+    uid: &'static str,
     nodes: Vec<Node>,
     partitions: u32,
+    /// How often its data has begun.
+    incarnation: u64,
 }
 
 struct Node {
@@ -114,6 +117,11 @@ async fn connect(address: SocketAddr) -> Option<Channel> {
 impl TestStore {
     /// Starts nodes and bootstraps the partitions with a replica on each node.
     pub async fn start(nodes: usize, partitions: u32) -> Self {
+        Self::start_as("test-store", nodes, partitions).await
+    }
+
+    /// As [`TestStore::start`], with a uid of its own.
+    pub async fn start_as(uid: &'static str, nodes: usize, partitions: u32) -> Self {
         let mut nodes: Vec<Node> = (0..nodes)
             .map(|_| Node {
                 ip: own_address(),
@@ -124,15 +132,27 @@ impl TestStore {
         for node in &mut nodes {
             node.start();
         }
-        let store = Self { nodes, partitions };
-        store.bootstrap().await;
-        for partition in 1..=partitions {
+        let mut store = Self {
+            uid,
+            nodes,
+            partitions,
+            incarnation: 0,
+        };
+        store.begin().await;
+        store
+    }
+
+    /// Bootstraps the partitions, which are empty then, whatever they held.
+    pub async fn begin(&mut self) {
+        self.incarnation += 1;
+        self.bootstrap().await;
+        for partition in 1..=self.partitions {
+            let this = &*self;
             until("a leader", || async {
-                store.leader(partition).await.is_some()
+                this.leader(partition).await.is_some()
             })
             .await;
         }
-        store
     }
 
     async fn bootstrap(&self) {
@@ -158,18 +178,19 @@ impl TestStore {
     }
 
     fn partition_config(&self, partition: u32, own: usize, node_ids: &[u64]) -> PartitionConfig {
-        let member = |index: usize| u64::from(partition) * 1_000 + index as u64 + 1;
+        let of_partition = self.incarnation * 1_000_000 + u64::from(partition) * 1_000;
+        let member = |index: usize| of_partition + index as u64 + 1;
         let indexes = || 0..self.nodes.len();
         PartitionConfig {
             partition_id: partition,
             members: indexes()
                 .map(|index| (member(index), self.nodes[index].peer()))
                 .collect(),
-            store_uid: "test-store".into(),
+            store_uid: self.uid.into(),
             member_id: member(own),
             raft: Some(RaftTimings::default()),
             node_id: node_ids[own],
-            incarnation: 1,
+            incarnation: self.incarnation,
             initializer: member(partition as usize % self.nodes.len()),
             node_ids: indexes()
                 .map(|index| (member(index), node_ids[index]))
@@ -216,15 +237,27 @@ impl TestStore {
     }
 
     pub fn connect_request(&self, name: &str) -> ConnectRequest {
+        self.connect_request_with(name, self.partitions, "{}")
+    }
+
+    /// As if it had so many partitions, with these time-outs.
+    pub fn connect_request_with(
+        &self,
+        name: &str,
+        partitions: u32,
+        timeouts: &str,
+    ) -> ConnectRequest {
         let nodes: Vec<String> = self.nodes.iter().map(Node::peer).collect();
-        let partitions = self.partitions;
+        let config = format!(
+            r#"{{"nodes": {nodes:?}, "partitions": {partitions}, "timeouts": {timeouts}}}"#
+        );
         ConnectRequest {
             store_id: store(name),
             driver_id: Some(DriverId {
                 name: "multi-raft".into(),
                 version: "v1".into(),
             }),
-            config: format!(r#"{{"nodes": {nodes:?}, "partitions": {partitions}}}"#).into(),
+            config: config.into(),
         }
     }
 }
@@ -261,6 +294,14 @@ impl SidecarProcess {
     }
 
     /// SIGKILL, then the same again.
+    /// Sends it a signal: `STOP`, `CONT`.
+    pub fn signal(&self, name: &str) {
+        let process = self.process.as_ref().expect("it runs");
+        let pid = process.0.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.unwrap().success(), "{name}");
+    }
+
     pub fn kill_and_start_again(&mut self) {
         self.process = None;
         self.spawn();
