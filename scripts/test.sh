@@ -13,12 +13,29 @@ ignore_other_clusters
 # The tests use a cluster of their own, also while a demo's runs.
 export CLUSTER_NAME=${CLUSTER_NAME:-test-$(pwd | sha256sum | cut -c1-6)}
 
+# Every process that begins here has it in its environment, so that one that stays is found.
+export ATOMIX_TEST_RUN=$$-$SRANDOM
+
 clean_up() {
     local status=$?
     end_jobs
     remove_clusters
+    nothing_is_left_running || status=1
     print_steps
     exit "$status"
+}
+
+nothing_is_left_running() {
+    local folder variables left=0
+    for folder in /proc/[0-9]*; do
+        # It may end meanwhile.
+        mapfile -d '' variables 2>/dev/null <"$folder/environ" || continue
+        if [[ " ${variables[*]} " == *" ATOMIX_TEST_RUN=$ATOMIX_TEST_RUN "* ]]; then
+            echo "still running: process ${folder#/proc/}, $(tr '\0' ' ' <"$folder/cmdline")" >&2
+            left=1
+        fi
+    done
+    return "$left"
 }
 trap clean_up EXIT
 

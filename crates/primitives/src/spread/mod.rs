@@ -88,6 +88,21 @@ mod tests {
     }
 
     #[test]
+    fn a_kind_has_the_streams_of_its_services() {
+        let kinds = Kinds::standard();
+        for kind in atomix_proto::kinds::KINDS {
+            for method in kind.streams {
+                let stream = kinds.streaming(&operation(kind.name, "it", method, 0, &()));
+                assert!(stream.is_ok(), "{} {method}", kind.name);
+            }
+            for method in kind.methods {
+                let stream = kinds.streaming(&operation(kind.name, "it", method, 0, &()));
+                assert!(stream.is_err(), "{} {method}", kind.name);
+            }
+        }
+    }
+
+    #[test]
     fn a_stream_that_a_kind_does_not_have_is_refused_by_its_name() {
         let kinds = Kinds::with_test_kind();
         for (kind, method) in [("counter", "Events"), ("map", "Elements"), ("probe", "Put")] {
