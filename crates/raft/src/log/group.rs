@@ -298,10 +298,21 @@ impl GroupLog {
         }
     }
 
+    /// Whether a batch with this operation would be written alone, had the log just been opened.
+    #[cfg(test)]
+    pub(super) fn replaces_when_opened(&self, operation: &Operation) -> bool {
+        let loaded = Loaded::read(&self.shared.core.engine, self.shared.region).unwrap();
+        operation.replaces(&loaded.span)
+    }
+
     /// What the disk has, also of entries that are in memory.
     #[cfg(test)]
     pub(super) fn read_from_disk(&self, range: Range<u64>) -> Result<Vec<Entry>, String> {
-        read(&self.shared.core.engine, self.shared.region, range, None)
+        let engine = &self.shared.core.engine;
+        let read_once = || read(engine, self.shared.region, range.clone(), None);
+        // As `entries` does it: meanwhile they may be moved to another file.
+        let mut attempts = (0..READ_ATTEMPTS).map(|_| read_once());
+        attempts.find(Result::is_ok).unwrap_or_else(read_once)
     }
 
     /// Which entries of a range are on disk alone, and those behind them, from memory.

@@ -69,7 +69,11 @@ impl Loaded {
         let stale = on_disk.is_some_and(|(start, last)| start > next || next > last + 1);
         Ok(Self {
             state,
-            span: Span { first, next },
+            span: Span {
+                first,
+                next,
+                end: on_disk.map_or(next, |(_, last)| next.max(last + 1)),
+            },
             stale,
         })
     }

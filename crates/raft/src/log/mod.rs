@@ -40,6 +40,9 @@ pub(crate) type LogEngine = raft_engine::Engine<Files, raft_engine::internals::F
 pub(crate) struct Span {
     pub(crate) first: u64,
     pub(crate) next: u64,
+    /// Behind the last entry that the engine has. Those from `next` on were cut off before it was
+    /// opened; the next append takes their place.
+    pub(crate) end: u64,
 }
 
 impl Span {

@@ -17,7 +17,7 @@ use crate::device::{Device, DiskFaults};
 use crate::engine::{Claim, Engine};
 use crate::error::OpenError;
 use crate::ids::{MemberId, PartitionId};
-use crate::log::{Files, GroupLog, LogEngine};
+use crate::log::{Files, GroupLog, LogEngine, Operation};
 use crate::options::{EngineOptions, WriteFailure};
 use crate::record::{GroupRecord, Timings};
 use crate::types::{Entry, IoFlushed, LogId, Payload, TypeConfig, Vote};
@@ -103,6 +103,27 @@ async fn truncated_entries_stay_away_over_restarts() {
     append(&mut log, 4, 0..2).await;
     let last = Some(LogId::new_term_index(4, 1));
     assert_eq!(content(&mut log).await, (None, last, vec![(4, 0), (4, 1)]));
+}
+
+/// Whoever moves entries to other files at the same time would panic.
+#[tokio::test]
+async fn the_place_of_entries_that_were_cut_off_before_a_restart_is_taken_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let (engine, mut log) = open(directory.path()).await;
+    append(&mut log, 1, 0..10).await;
+    log.truncate_after(Some(LogId::new_term_index(1, 4)))
+        .await
+        .unwrap();
+    drop((engine, log));
+
+    let next = |index| Operation::Append(vec![entry(2, index)]);
+    let (engine, mut log) = open(directory.path()).await;
+    assert!(log.replaces_when_opened(&next(5)), "5 to 9 are on the disk");
+    append(&mut log, 2, 5..6).await;
+    drop((engine, log));
+
+    let (_engine, log) = open(directory.path()).await;
+    assert!(!log.replaces_when_opened(&next(6)));
 }
 
 #[tokio::test]

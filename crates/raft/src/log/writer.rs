@@ -61,12 +61,13 @@ impl Request {
 }
 
 impl Operation {
-    /// Whether it takes the place of entries of the span: whoever moves those must not be at it.
-    fn replaces(&self, span: &Span) -> bool {
+    /// Whether it takes the place of entries that the engine has: whoever moves those must not be at
+    /// it.
+    pub(super) fn replaces(&self, span: &Span) -> bool {
         match self {
             Self::Append(entries) => entries
                 .first()
-                .is_some_and(|first| first.log_id.index < span.next),
+                .is_some_and(|first| first.log_id.index < span.end),
             Self::Clean(_) => true,
             Self::Put(..) | Self::PutNode(..) | Self::Compact(_) => false,
         }
@@ -252,7 +253,10 @@ fn add(
             batch
                 .add_entries::<StoredEntry>(region, &stored)
                 .map_err(|error| error.to_string())?;
-            span.next = next;
+            if !entries.is_empty() {
+                span.next = next;
+                span.end = next;
+            }
         }
         Operation::Put(key, value) => {
             batch
@@ -268,12 +272,14 @@ fn add(
             batch.add_command(region, Command::Compact { index: *first });
             span.first = span.first.max(*first);
             span.next = span.next.max(*first);
+            span.end = span.end.max(*first);
         }
         Operation::Clean(next) => {
             batch.add_command(region, Command::Clean);
             *span = Span {
                 first: *next,
                 next: *next,
+                end: *next,
             };
         }
     }
