@@ -221,3 +221,141 @@ impl Machine for PartitionMachine {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+    use atomix_primitives::PrimitiveKey;
+    use atomix_primitives::probe::{AcquireRequest, Item, PutRequest};
+    use atomix_proto::multiraft::v1::{OpenSession, Operation};
+    use oneshot::error::TryRecvError;
+
+    use super::*;
+
+    const PRIMITIVE: &str = "p";
+
+    fn machine() -> PartitionMachine {
+        let (faults, _) = Faults::new();
+        PartitionMachine::new(PartitionId(1), Arc::new(Kinds::with_test_kind()), faults)
+    }
+
+    fn apply(machine: &mut PartitionMachine, index: u64, command: command::Command) -> Output {
+        let command = Command {
+            command: Some(command),
+        };
+        let batch = CommandBatch {
+            commands: vec![command],
+            ..CommandBatch::default()
+        };
+        machine.apply(index, 1, &batch.encode_to_vec().into())
+    }
+
+    fn operate(sequence: u64, method: &str, request: &impl prost::Message) -> Operate {
+        Operate {
+            session: 1,
+            sequence,
+            operation: Some(Operation {
+                kind: "probe".to_owned(),
+                primitive: PRIMITIVE.to_owned(),
+                method: method.to_owned(),
+                request: request.encode_to_vec().into(),
+                owner: sequence,
+            }),
+            ..Operate::default()
+        }
+    }
+
+    /// A session that holds the lock, and queues for it once more.
+    fn contended() -> (PartitionMachine, CommandOutcome) {
+        let mut machine = machine();
+        let open = OpenSession {
+            timeout_nanos: u64::MAX,
+            client: String::new(),
+        };
+        apply(&mut machine, 1, command::Command::OpenSession(open));
+        let acquire = AcquireRequest::default();
+        let mut last = None;
+        for sequence in 1..=2 {
+            let operate = operate(sequence, "Acquire", &acquire);
+            let index = sequence + 1;
+            let output = apply(&mut machine, index, command::Command::Operate(operate));
+            last = output.outcomes.into_iter().next();
+        }
+        (machine, last.unwrap())
+    }
+
+    fn filter() -> EventFilter {
+        EventFilter {
+            primitive: PrimitiveKey {
+                kind: "probe",
+                name: PRIMITIVE.into(),
+            },
+            key: None,
+        }
+    }
+
+    fn install(machine: &mut PartitionMachine, other: &PartitionMachine) {
+        let mut written = Vec::new();
+        PartitionMachine::write_snapshot(&other.snapshot(), &mut written).unwrap();
+        machine.install(&mut written.as_slice()).unwrap();
+    }
+
+    #[test]
+    fn who_waits_when_a_snapshot_takes_the_states_place_is_told_to_ask_again() {
+        let (mut machine, waiting) = contended();
+        let CommandOutcome::Pending(mut reply) = waiting else {
+            panic!("{waiting:?}");
+        };
+        assert_eq!(reply.try_recv().unwrap_err(), TryRecvError::Empty);
+        let following = machine.follow(&filter(), EventPosition::after_operation(0));
+        let Ok(Following::Waits { id, mut call, .. }) = following else {
+            panic!("nothing happened yet");
+        };
+        assert_eq!(call.try_recv().unwrap_err(), TryRecvError::Empty);
+
+        // In the meantime the leader has gone on: what they wait for is in the snapshot.
+        let (mut leader, _) = contended();
+        let put = PutRequest {
+            key: "k".into(),
+            value: "v".into(),
+            ttl_nanos: 0,
+        };
+        let put = operate(3, "Put", &put);
+        apply(&mut leader, 4, command::Command::Operate(put));
+        install(&mut machine, &leader);
+        assert_eq!(reply.try_recv().unwrap_err(), TryRecvError::Closed);
+        assert_eq!(call.try_recv().unwrap_err(), TryRecvError::Closed);
+        assert!(!machine.leave(&id), "nobody is left to be called");
+
+        let following = machine.follow(&filter(), EventPosition::after_operation(0));
+        let Ok(Following::Read(read)) = following else {
+            panic!("the event of the snapshot is read");
+        };
+        let [event] = read.events.as_slice() else {
+            panic!("{:?}", read.events);
+        };
+        let item = Item::decode(event.payload.as_ref()).unwrap();
+        assert_eq!(item.value, "v");
+    }
+
+    #[test]
+    fn a_snapshot_that_cannot_be_read_changes_nothing() {
+        let (mut machine, _) = contended();
+        let mut written = Vec::new();
+        PartitionMachine::write_snapshot(&machine.snapshot(), &mut written).unwrap();
+        for length in 0..written.len() {
+            let cut = machine.install(&mut &written[..length]).unwrap_err();
+            assert!(
+                matches!(
+                    cut.kind(),
+                    io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+                ),
+                "{length} bytes: {cut}"
+            );
+        }
+        let mut again = Vec::new();
+        PartitionMachine::write_snapshot(&machine.snapshot(), &mut again).unwrap();
+        assert!(written == again);
+    }
+}

@@ -57,7 +57,9 @@ impl Peers for PeersService {
 
 impl PeersService {
     fn accept(&self, incoming: Streaming<PeerFrame>) -> Response<Frames> {
-        let (sender, receiver) = mpsc::channel(REPLIES);
+        let (sender, receiver) = mpsc::channel(REPLIES + 1);
+        // Also a sender that takes no replies is told why it is cut off.
+        let last = sender.clone().try_reserve_owned();
         let service = self.clone();
         tokio::spawn(async move {
             let ended = tokio::select! {
@@ -66,8 +68,9 @@ impl PeersService {
             };
             if let Err(status) = ended {
                 tracing::debug!(%status, "a node's stream ended");
-                // The other node may be gone.
-                let _ = sender.try_send(Err(status));
+                if let Ok(last) = last {
+                    last.send(Err(status));
+                }
             }
         });
         Response::new(ReceiverStream::new(receiver))

@@ -153,18 +153,31 @@ impl Node {
     }
 
     async fn send(&self) -> Result<PeerReply, TransportError> {
+        self.send_for(PartitionId(1), Class::Raft).await
+    }
+
+    async fn send_for(
+        &self,
+        partition: PartitionId,
+        class: Class,
+    ) -> Result<PeerReply, TransportError> {
+        let target = PeerTarget {
+            partition,
+            ..self.target.clone()
+        };
         let message = PeerMessage::default();
-        let sent = self
-            .transport
-            .send(&self.target, message, Class::Raft, LONG);
-        sent.await
+        self.transport.send(&target, message, class, LONG).await
     }
 
     /// Sends until there is a reply; how long that took.
     async fn reach(&self) -> Duration {
+        self.reach_for(PartitionId(1), Class::Raft).await
+    }
+
+    async fn reach_for(&self, partition: PartitionId, class: Class) -> Duration {
         let began = Instant::now();
         let mut pause = tokio::time::interval(Duration::from_millis(5));
-        while self.send().await.is_err() {
+        while self.send_for(partition, class).await.is_err() {
             assert!(began.elapsed() < LONG, "the peer is not reached");
             pause.tick().await;
         }
@@ -175,6 +188,20 @@ impl Node {
 async fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     listener.local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn all_groups_share_one_stream_of_each_class() {
+    let address = free_address().await;
+    let peer = Peer::new(Manner::Replies);
+    let _serving = peer.serve(address).await;
+    let node = Node::new(address);
+    for partition in 1..=8 {
+        for class in [Class::Raft, Class::Snapshot] {
+            node.reach_for(PartitionId(partition), class).await;
+        }
+    }
+    assert_eq!(peer.streams(), 2);
 }
 
 #[tokio::test]

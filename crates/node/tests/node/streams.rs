@@ -1,15 +1,20 @@
 //! Streams between real nodes and their ends: which process may speak, how long a greeting may take,
 //! and that SIGTERM ends a node whatever is open.
 
+use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use atomix_proto::multiraft::v1::partitions_client::PartitionsClient;
 use atomix_proto::multiraft::v1::peers_client::PeersClient;
 use atomix_proto::multiraft::v1::{
-    AppendEntries, DriverMessage, PeerFrame, PeerHello, PeerMessage, Vote, WatchRequest,
-    peer_frame, peer_message, peer_refusal, peer_reply,
+    AppendEntries, DriverMessage, PeerFrame, PeerHello, PeerMessage, RaftTimings, Vote,
+    WatchRequest, peer_frame, peer_message, peer_refusal, peer_reply,
 };
+use atomix_raft::{DiskFaults, EngineOptions};
+use parking_lot::{Condvar, Mutex};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -27,7 +32,8 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use crate::support::driver::Stream;
 use crate::support::eventually;
-use crate::support::nodes::{Cluster, NodeProcess, PATIENCE, member_id};
+use crate::support::nodes::{Cluster, NodeProcess, PATIENCE, Plan, member_id};
+use crate::support::services::NodeService;
 
 async fn channel(address: SocketAddr) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
@@ -65,15 +71,7 @@ impl PeerStream {
 
     /// Sends an append to a member that does not exist, and waits for what comes of it.
     async fn ask(&mut self, correlation_id: u64) -> Result<PeerFrame, Status> {
-        let message = PeerMessage {
-            store_uid: "a-store".to_owned(),
-            incarnation: 1,
-            partition_id: 99,
-            from_member: 1,
-            to_member: 2,
-            body: Some(peer_message::Body::AppendEntries(AppendEntries::default())),
-        };
-        self.send(correlation_id, message).await
+        self.send(correlation_id, to_nobody()).await
     }
 
     async fn send(
@@ -81,16 +79,41 @@ impl PeerStream {
         correlation_id: u64,
         message: PeerMessage,
     ) -> Result<PeerFrame, Status> {
+        // The stream may have ended; then the answer says so.
+        let _ = self.post(correlation_id, message).await;
+        self.next().await
+    }
+
+    /// Sends a message and does not wait for what comes of it.
+    async fn post(
+        &self,
+        correlation_id: u64,
+        message: PeerMessage,
+    ) -> Result<(), mpsc::error::SendError<PeerFrame>> {
         let frame = PeerFrame {
             correlation_id,
             body: Some(peer_frame::Body::Message(message)),
         };
-        // The stream may have ended; then the answer says so.
-        let _ = self.sender.send(frame).await;
+        self.sender.send(frame).await
+    }
+
+    async fn next(&mut self) -> Result<PeerFrame, Status> {
         self.incoming
             .message()
             .await?
             .ok_or_else(|| Status::unknown("ended without a reason"))
+    }
+}
+
+/// An append to a member that does not exist.
+fn to_nobody() -> PeerMessage {
+    PeerMessage {
+        store_uid: "a-store".to_owned(),
+        incarnation: 1,
+        partition_id: 99,
+        from_member: 1,
+        to_member: 2,
+        body: Some(peer_message::Body::AppendEntries(AppendEntries::default())),
     }
 }
 
@@ -310,6 +333,122 @@ async fn a_node_that_speaks_for_a_member_of_another_node_is_refused() {
     assert_eq!(refusal.message, expected);
     let after = cluster.nodes[leader].group(1).await.unwrap();
     assert_eq!((after.term, after.leader), (before.term, before.leader));
+}
+
+/// A disk that stands still for a while.
+#[derive(Default)]
+struct Standstill {
+    stands: Mutex<bool>,
+    moves: Condvar,
+}
+
+impl Standstill {
+    fn set(&self, stands: bool) {
+        *self.stands.lock() = stands;
+        self.moves.notify_all();
+    }
+}
+
+impl DiskFaults for Standstill {
+    fn sync(&self, _path: &Path) -> io::Result<()> {
+        let mut stands = self.stands.lock();
+        // A test that failed must not hang.
+        self.moves
+            .wait_while_for(&mut stands, |stands| *stands, PATIENCE * 2);
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_waits_for_its_disk_holds_up_no_other_message_of_the_stream() {
+    const LEADER: usize = 1;
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Standstill::default());
+    let faults = Arc::clone(&disk);
+    let mut node = NodeService::new(folder.path().join("node"));
+    let node_id = node
+        .start(move |options| EngineOptions {
+            faults: Some(faults.clone()),
+            ..options
+        })
+        .await;
+    // The test speaks for the others.
+    let nowhere: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let node_ids = [node_id, 77, 78];
+    let plan = Plan {
+        peers: &[node.addresses.peer, nowhere, nowhere],
+        node_ids: &node_ids,
+        partitions: 1,
+        incarnation: 1,
+        timings: RaftTimings {
+            election_timeout: Some(PATIENCE.try_into().unwrap()),
+            snapshot_entry_threshold: 0,
+        },
+    };
+    let mut plan = plan.of(0);
+    plan.partitions[0].initializer = member_id(1, 1, LEADER);
+    node.addresses.bootstrap(plan).await.unwrap();
+    let mut leader = PeerStream::open(node.addresses.peer, node_ids[LEADER], 1)
+        .await
+        .unwrap();
+
+    disk.set(true);
+    let append = AppendEntries {
+        vote: Some(Vote {
+            term: 5,
+            member_id: member_id(1, 1, LEADER),
+            committed: true,
+        }),
+        ..AppendEntries::default()
+    };
+    let message = PeerMessage {
+        store_uid: "a-store".to_owned(),
+        incarnation: 1,
+        partition_id: 1,
+        from_member: member_id(1, 1, LEADER),
+        to_member: member_id(1, 1, 0),
+        body: Some(peer_message::Body::AppendEntries(append)),
+    };
+    leader.post(1, message).await.unwrap();
+    let answers = tokio::time::timeout(PATIENCE, async {
+        let refused = leader.ask(2).await.unwrap();
+        disk.set(false);
+        [refused, leader.next().await.unwrap()]
+    });
+    let [refused, appended] = answers.await.expect("one does not wait for the other");
+    assert_eq!(refused.correlation_id, 2, "{refused:?}");
+    assert_eq!(appended.correlation_id, 1, "{appended:?}");
+    let Some(peer_frame::Body::Reply(reply)) = appended.body else {
+        panic!("{appended:?}");
+    };
+    let taken = matches!(reply.body, Some(peer_reply::Body::AppendEntries(_)));
+    assert!(taken, "{reply:?}");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_takes_no_replies_is_cut_off_and_told_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = NodeProcess::new(folder.path().join("node"));
+    node.start().await;
+    let mut lazy = PeerStream::open(node.peer, 77, 1).await.unwrap();
+    let mut other = PeerStream::open(node.peer, 78, 1).await.unwrap();
+    let sending = async {
+        let mut sent = 0;
+        while lazy.post(sent, to_nobody()).await.is_ok() {
+            sent += 1;
+            assert!(sent < 1_000_000, "replies have no bound");
+        }
+    };
+    let sent = tokio::time::timeout(PATIENCE * 3, sending).await;
+    sent.expect("the stream is ended");
+    let ended = loop {
+        if let Err(status) = lazy.next().await {
+            break status;
+        }
+    };
+    assert_eq!(ended.code(), Code::ResourceExhausted, "{ended}");
+    assert_eq!(other.ask(1).await.unwrap().correlation_id, 1);
 }
 
 /// The services that a port names.
