@@ -6,6 +6,7 @@ mod close;
 mod dereference;
 pub mod resolve;
 mod status;
+mod strays;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use atomix_resources::{Session, SessionStatus};
 
 use close::Closing;
 use status::Phase;
+use strays::Strays;
 
 /// Sessions that are reconciled at a time.
 const CONCURRENCY: usize = 16;
@@ -64,6 +66,7 @@ pub struct SessionController {
     status: StatusWriter,
     undecodable: Arc<UndecodableReports>,
     memory: Arc<Mutex<HashMap<ObjectKey, Memory>>>,
+    strays: Strays,
     /// Since when pods are looked at.
     begun: Instant,
 }
@@ -95,6 +98,7 @@ impl SessionController {
             status,
             undecodable: Arc::new(reports),
             memory: Arc::default(),
+            strays: Strays::default(),
             begun: Instant::now(),
         }
     }
@@ -215,7 +219,9 @@ impl SessionController {
         if let Some((_, number)) = known.filter(|(seen, _)| Some(*seen) == generation) {
             return Ok(Some(number));
         }
-        let number = dereference::pods_without_runtime(&self.context, key, session).await?;
+        let (client, namespace) = (&self.context.client, &key.namespace);
+        let selector = &session.spec.selector;
+        let number = self.strays.count(client, namespace, selector).await?;
         self.with_memory(key, |memory| {
             memory.without_runtime = generation.map(|generation| (generation, number));
         });

@@ -73,9 +73,19 @@ impl StatusWriter {
     /// something from the old status (a time, a count) starts from this.
     #[must_use]
     pub fn pending(&self, meta: &ObjectMeta) -> Option<Value> {
-        let written = self.written.lock();
-        let newest = written.get(&key_of(meta))?;
-        newest.is_ahead_of(meta).then(|| newest.status.clone())
+        self.newest(meta).map(|newest| newest.status)
+    }
+
+    /// What was written last, unless the object shows it or something newer: then it is forgotten.
+    fn newest(&self, meta: &ObjectMeta) -> Option<Written> {
+        let mut written = self.written.lock();
+        let key = key_of(meta);
+        let newest = written.get(&key)?;
+        if newest.is_ahead_of(meta) {
+            return Some(newest.clone());
+        }
+        written.remove(&key);
+        None
     }
 
     /// [`Self::write`] for an object that does not decode: statuses as JSON.
@@ -92,9 +102,7 @@ impl StatusWriter {
         K: Resource<DynamicType = ()> + Debug + Clone,
     {
         let key = key_of(meta);
-        let newest = self.written.lock().get(&key).cloned();
-        let newest = newest.filter(|written| written.is_ahead_of(meta));
-        let (base, version) = match newest {
+        let (base, version) = match self.newest(meta) {
             Some(written) => (written.status, written.resource_version),
             None => (known, meta.resource_version.clone()),
         };
