@@ -122,17 +122,29 @@ impl StoreController {
         self.context
             .sessions
             .listen(move |change: &Change<'_, DeserializeGuard<Session>>| {
-                let Ok(session) = &change.object().0 else {
+                let named = |session: &DeserializeGuard<Session>| {
+                    let session = session.0.as_ref().ok()?;
+                    Some(store_of(&ObjectKey::of(session), session))
+                };
+                // One that cannot be read may use its Store still.
+                let Some(key) = named(change.object()) else {
                     return;
                 };
-                let is_gone = matches!(change, Change::Deleted(_));
-                let key = store_of(&ObjectKey::of(session), session);
+                let left = match change {
+                    Change::Deleted(_) => Some(key.clone()),
+                    Change::Applied { before, .. } => before
+                        .and_then(|before| named(before))
+                        .filter(|before| *before != key),
+                };
+                if let Some(left) = left.filter(|left| stores.get(left).is_some()) {
+                    queue.add(left);
+                }
                 let is_news = stores.get(&key).is_some_and(|store| {
                     let is_going = store.meta().deletion_timestamp.is_some();
                     let decoded = store.0.as_ref().ok();
                     let status = decoded.and_then(|store| store.status.as_ref());
                     let in_use = status.and_then(|status| status.in_use);
-                    is_going || is_gone || in_use == Some(false)
+                    is_going || in_use == Some(false)
                 });
                 if is_news {
                     queue.add(key);

@@ -110,6 +110,57 @@ async fn another_namespace(bed: &TestBed, operator: &mut Supervised<'_>) -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_its_session_has_left_is_unused_and_can_go() -> Result<()> {
+    workload::run("left", None, leave).await?;
+    Ok(())
+}
+
+async fn leave(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    let size = StoreSize {
+        replicas: 1,
+        partitions: 1,
+    };
+    workload::bootstrap(bed, operator, "tulip", size).await?;
+    resources::create(&bed.stores(), samples::store_of_driver("rose", "memory")).await?;
+    connect(bed, operator, "bees", "tulip").await?;
+    for (store, is_used) in [("tulip", true), ("rose", false), ("tulip", true)] {
+        let to_store = json!({"spec": {"store": {"name": store}}});
+        resources::change(&bed.sessions(), "bees", to_store).await?;
+        operator
+            .until("the Store to say whether it is used", LIMIT, async || {
+                let store = bed.stores().get("tulip").await?;
+                let in_use = store.data.pointer("/status/inUse");
+                ensure!(in_use == Some(&json!(is_used)), "inUse is {in_use:?}");
+                Ok(())
+            })
+            .await?;
+    }
+
+    // The last one leaves when the Store waits for it.
+    bed.stores()
+        .delete("tulip", &DeleteParams::default())
+        .await?;
+    operator
+        .until("the Store to wait for its Session", LIMIT, async || {
+            let store = bed.stores().get("tulip").await?;
+            let stalled = expect_condition(&store, "Stalled", "True")?;
+            ensure!(stalled.reason == "InUse", "{stalled:?}");
+            Ok(())
+        })
+        .await?;
+    let to_rose = json!({"spec": {"store": {"name": "rose"}}});
+    resources::change(&bed.sessions(), "bees", to_rose).await?;
+    operator
+        .until_settled("the Store to be gone", LIMIT, async || {
+            ensure!(bed.stores().get_opt("tulip").await?.is_none());
+            let session = bed.sessions().get("bees").await?;
+            expect_condition(&session, "Ready", "True")?;
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_holds_a_namespace_that_is_deleted() -> Result<()> {
     let bed = TestBed::create("ending").await?;
     // The lease must not go with the namespace.
