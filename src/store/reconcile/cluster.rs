@@ -328,9 +328,11 @@ impl Pass<'_> {
 
     /// What comes after the status, since it may take its time: members, pods, leaders.
     async fn act(&self, judged: Judged) -> Result<Next, StoreError> {
+        let kept = judged.kept.as_ref();
+        let gates = kept.map_or(Next::OnChange, Kept::next_of_gates);
         let both = judged.placed.zip(judged.kept);
         let acted = match both.filter(|_| !self.is_paused) {
-            None => Ok(judged.outcome.next),
+            None => Ok(sooner(judged.outcome.next, gates)),
             Some(_) if !judged.wishes.is_empty() => {
                 self.recover(&judged.inputs, &judged.wishes).await
             }

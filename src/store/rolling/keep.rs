@@ -66,6 +66,8 @@ pub struct Kept {
     pub is_held_up: bool,
     /// Gates to write: pod and whether it opens.
     gates: Vec<(u32, bool)>,
+    /// A gate may change though nothing tells of it.
+    gates_wait: bool,
     transfers: Vec<Transfer>,
     next: Next,
 }
@@ -75,6 +77,16 @@ impl Kept {
     #[must_use]
     pub fn replaces_pods(&self) -> bool {
         matches!(self.roll.step, Step::Replace(_, _))
+    }
+
+    /// When to look at the gates again: all that is kept up of a paused Store.
+    #[must_use]
+    pub fn next_of_gates(&self) -> Next {
+        if self.gates_wait {
+            Next::After(LOOK)
+        } else {
+            Next::OnChange
+        }
     }
 }
 
@@ -132,11 +144,15 @@ impl Keeper<'_> {
             Vec::new()
         };
         let roll = self.roll(inputs, placed, judged, newest.as_deref());
-        let next = self.next(inputs, &roll, &gates, &pods);
-        let next = if is_unsure {
-            sooner(next, Next::After(LOOK))
-        } else {
-            next
+        let opens = |at: &u32| gates.contains(&(*at, true));
+        let has_shut = pods
+            .iter()
+            .any(|at| !self.is_open(inputs, *at) && is_up(inputs, *at) && !opens(at));
+        let gates_wait = is_unsure || has_shut;
+        let next = match &roll.step {
+            Step::Replace(_, _) | Step::Wait(_) => Next::After(LOOK),
+            Step::Done | Step::Refused { .. } if gates_wait => Next::After(LOOK),
+            Step::Done | Step::Refused { .. } => Next::OnChange,
         };
         let targets: &[u32] = match &roll.step {
             Step::Replace(ordinals, _) => ordinals,
@@ -153,6 +169,7 @@ impl Keeper<'_> {
             roll,
             is_held_up,
             gates,
+            gates_wait,
             transfers,
             next,
         }
@@ -212,19 +229,6 @@ impl Keeper<'_> {
             is_moving: !placed.decision.actions.is_empty() && !self.is_refused,
         };
         rolling::plan(&desired, &observed)
-    }
-
-    fn next(&self, inputs: &Inputs, roll: &Roll, gates: &[(u32, bool)], pods: &[u32]) -> Next {
-        let opens = |at: &u32| gates.contains(&(*at, true));
-        let has_shut = pods
-            .iter()
-            .any(|at| !self.is_open(inputs, *at) && is_up(inputs, *at) && !opens(at));
-        match &roll.step {
-            Step::Replace(_, _) => Next::After(LOOK),
-            Step::Wait(_) => Next::After(LOOK),
-            Step::Done | Step::Refused { .. } if has_shut => Next::After(LOOK),
-            Step::Done | Step::Refused { .. } => Next::OnChange,
-        }
     }
 
     /// Writes the gates that differ; also of a paused Store, as they tell what is so.
