@@ -144,6 +144,12 @@ kustomize_installs_the_same() {
     for name in "${!values_of[@]}"; do
         same_as_the_chart "$name" "$scratch"
     done
+    # So that docs/install.md may tell to delete it.
+    for name in "${!values_of[@]}"; do
+        if grep -E '^kind: (CustomResourceDefinition|Namespace)$' "deploy/kustomize/$name/operator.yaml"; then
+            fail "who deletes deploy/kustomize/$name/operator.yaml loses more than the operator"
+        fi
+    done
     for overlay in deploy/kustomize/overlays/*/; do
         kubectl kustomize "$overlay" >"$scratch/overlay.yaml" || fail "$overlay does not build"
         if diff -q "$scratch/base.yaml" "$scratch/overlay.yaml" >/dev/null; then

@@ -78,6 +78,15 @@ async fn the_command_line_lets_go_as_the_release_does() -> Result<()> {
             cluster.uninstall_chart()?;
             nothing_is_left_of_it(&cluster).await?;
 
+            // The same of an install by kustomize.
+            cluster.install_by_kustomize("deploy/kustomize/overlays/high-availability")?;
+            is_guarded(&namespace, true).await?;
+            ensure!(pods_in(&cluster, SYSTEM_NAMESPACE).await?.len() == 2);
+            namespace.kubectl_atomix(&["uninstall", "--yes"])?;
+            cluster.uninstall_by_kustomize()?;
+            nothing_is_left_of_it(&cluster).await?;
+            is_guarded(&namespace, false).await?;
+
             cluster.install_chart()?;
             cluster.test_chart()?;
             is_guarded(&namespace, true).await?;
@@ -100,12 +109,16 @@ async fn is_guarded(namespace: &Namespace, expected: bool) -> Result<()> {
     .await
 }
 
-/// Names and uids of all pods.
 async fn pods_of(
     cluster: &Cluster,
     namespace: &Namespace,
 ) -> Result<Vec<(String, Option<String>)>> {
-    let pods: Api<Pod> = Api::namespaced(cluster.client(), namespace.name());
+    pods_in(cluster, namespace.name()).await
+}
+
+/// Names and uids of all pods.
+async fn pods_in(cluster: &Cluster, namespace: &str) -> Result<Vec<(String, Option<String>)>> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), namespace);
     let found = pods.list(&ListParams::default()).await?;
     let mut named: Vec<_> = found
         .iter()
