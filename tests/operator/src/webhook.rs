@@ -9,9 +9,10 @@ use anyhow::{Context as _, Result, bail};
 use atomix_controller::ObjectKey;
 use atomix_operator::certificates::{CertificateOptions, CertificateSource, Lifetimes};
 use atomix_operator::webhook::{PATH, SidecarOptions, WebhookOptions};
+use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -59,9 +60,21 @@ impl TestWebhook {
     /// # Errors
     /// When the API server refuses.
     pub async fn create(bed: &TestBed, lifetimes: Lifetimes) -> Result<Self> {
+        Self::create_of(bed, CertificateSource::Operator(lifetimes)).await
+    }
+
+    /// The same, of certificates that somebody else makes.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn create_external(bed: &TestBed) -> Result<Self> {
+        Self::create_of(bed, CertificateSource::External).await
+    }
+
+    async fn create_of(bed: &TestBed, source: CertificateSource) -> Result<Self> {
         let secret = ObjectKey::new(bed.namespace(), SECRET);
         let configuration = format!("lily-{}", bed.namespace());
-        Self::create_named(bed, lifetimes, secret, configuration).await
+        Self::create_named(bed, source, secret, configuration).await
     }
 
     /// As [`Self::create`], with names of the caller's. Sidecars speak TLS if the operators of the
@@ -71,7 +84,7 @@ impl TestWebhook {
     /// As [`Self::create`].
     pub async fn create_named(
         bed: &TestBed,
-        lifetimes: Lifetimes,
+        source: CertificateSource,
         secret: ObjectKey,
         configuration: String,
     ) -> Result<Self> {
@@ -90,7 +103,7 @@ impl TestWebhook {
                     secret,
                     configuration,
                     names: vec![address.ip().to_string()],
-                    source: CertificateSource::Operator(lifetimes),
+                    source,
                 },
             },
             client: ClientDebug(bed.client().clone()),
@@ -162,6 +175,30 @@ impl TestWebhook {
         let key = &self.options.certificates.secret;
         let secrets: Api<Secret> = Api::namespaced(self.client.0.clone(), &key.namespace);
         Ok(secrets.get(&key.name).await?)
+    }
+
+    /// Tells the API server whom to trust, as cert-manager does.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn trust(&self, authority: &str) -> Result<()> {
+        let bundle = ByteString(authority.as_bytes().to_vec());
+        let patch = json!({"webhooks": [{
+            "name": "inject.atomix.io",
+            "clientConfig": {"caBundle": bundle},
+        }]});
+        let name = &self.options.certificates.configuration;
+        let patch = Patch::Strategic(patch);
+        let parameters = PatchParams::default();
+        self.configurations()
+            .patch(name, &parameters, &patch)
+            .await?;
+        Ok(())
+    }
+
+    /// What the certificate is for: the address that the API server calls.
+    pub fn host(&self) -> String {
+        self.address.ip().to_string()
     }
 
     /// The authorities that the API server is told to trust.

@@ -1,5 +1,5 @@
-//! A Store grows and shrinks on real pods while an application counts, by the scale subresource, as
-//! kubectl and autoscalers change it.
+//! A Store grows and shrinks on real pods while an application counts, as a HorizontalPodAutoscaler
+//! wants it. Nothing here measures pods; an autoscaler keeps to its bounds all the same.
 
 use std::time::Duration;
 
@@ -21,12 +21,19 @@ async fn a_store_grows_and_shrinks_while_an_application_counts_and_nothing_is_lo
     namespace
         .clone()
         .run(async {
-            for name in ["store", "session", "injected-application"] {
+            let store = sample(&cluster, "autoscaled-store")?.replace("scores", "counts");
+            namespace.apply(&store).await?;
+            for name in ["session", "injected-application"] {
                 namespace.apply(&sample(&cluster, name)?).await?;
             }
             let mut counted = namespace.counts_beyond("visits", 50, SOON).await?;
-            for replicas in [4, 3] {
-                namespace.scale_store(replicas).await?;
+            let bounds = [
+                ("minReplicas: 3", "minReplicas: 4", 4),
+                ("maxReplicas: 5", "maxReplicas: 3", 3),
+            ];
+            for (before, after, replicas) in bounds {
+                // The Store is applied again with it, and keeps what the autoscaler made of it.
+                namespace.apply(&store.replace(before, after)).await?;
                 settled(&namespace, replicas).await?;
                 counted = namespace
                     .counts_beyond("visits", counted.acknowledged + 50, SOON)

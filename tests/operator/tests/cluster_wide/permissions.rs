@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use atomix_controller::ObjectKey;
 use atomix_operator::Scope;
-use atomix_operator::certificates::Lifetimes as WebhookLifetimes;
+use atomix_operator::certificates::{CertificateSource, Lifetimes as WebhookLifetimes};
 use atomix_operator::identities::{IdentityOptions, Lifetimes};
 use atomix_operator_tests::fault::{Audit, Request};
 use atomix_operator_tests::namespace::TestNamespace;
@@ -138,9 +138,8 @@ async fn live(
     identity::use_authority(bed.namespace(), &authority);
     let secret = ObjectKey::new(own.name(), format!("{NAME}-webhook"));
     let kept = [authority.clone(), secret.clone()];
-    let webhook =
-        TestWebhook::create_named(&bed, WebhookLifetimes::default(), secret, NAME.to_owned())
-            .await?;
+    let source = CertificateSource::Operator(WebhookLifetimes::default());
+    let webhook = TestWebhook::create_named(&bed, source, secret, NAME.to_owned()).await?;
     let audit = Audit::default();
     let token = token(bed.client(), own.name()).await?;
     let settings = Settings {

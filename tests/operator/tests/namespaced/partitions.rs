@@ -32,28 +32,22 @@ async fn live(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
     resources::create(&bed.stores(), samples::store_of_driver("rose", "memory")).await?;
     let endpoint = Endpoint::from_shared(format!("http://{}", operator.api()))?;
     let service = StoresClient::new(endpoint.connect().await?);
+    // One that does not have the lease knows as much.
+    let standby = bed.operator(None);
+    let endpoint = Endpoint::from_shared(format!("http://{}", standby.api()))?;
+    let standby_service = StoresClient::new(endpoint.connect().await?);
 
     operator
-        .until("both partitions to have leaders", LIMIT, async || {
-            let found = ask(&service, bed.namespace(), "tulip").await?;
-            ensure!(
-                found.partitions.len() == 2 && found.nodes.len() == 3,
-                "{found:?}"
-            );
-            for partition in &found.partitions {
-                let voters = partition.members.iter().filter(|member| {
-                    member.role() == Role::Voter && member.pod.starts_with("tulip-")
-                });
-                ensure!(voters.count() == 3, "{partition:?}");
-                let mut members = partition.members.iter();
-                ensure!(
-                    members.any(|member| member.member_id == partition.leader),
-                    "{partition:?}"
-                );
-            }
-            Ok(())
-        })
+        .until(
+            "both to tell of leaders of both partitions",
+            LIMIT,
+            async || {
+                told(&standby_service, bed.namespace()).await?;
+                told(&service, bed.namespace()).await
+            },
+        )
         .await?;
+    standby.terminate()?;
 
     // The answer is of the operator's view, which learns of a new Store by its watch.
     operator
@@ -97,6 +91,28 @@ async fn live(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
             },
         )
         .await
+}
+
+/// Checks that each partition of the Store has three voters, one of which leads.
+async fn told(service: &StoresClient<Channel>, namespace: &str) -> Result<()> {
+    let found = ask(service, namespace, "tulip").await?;
+    ensure!(
+        found.partitions.len() == 2 && found.nodes.len() == 3,
+        "{found:?}"
+    );
+    for partition in &found.partitions {
+        let voters = partition
+            .members
+            .iter()
+            .filter(|member| member.role() == Role::Voter && member.pod.starts_with("tulip-"));
+        ensure!(voters.count() == 3, "{partition:?}");
+        let mut members = partition.members.iter();
+        ensure!(
+            members.any(|member| member.member_id == partition.leader),
+            "{partition:?}"
+        );
+    }
+    Ok(())
 }
 
 async fn refuse_transfers(bed: &TestBed, service: &StoresClient<Channel>) -> Result<()> {

@@ -1,6 +1,6 @@
 //! The injection webhook, asked by the real API server: what becomes of pods, and certificates that
 //! come, are renewed and replaced without one question failing, wherever operators crash and with
-//! two of them at work.
+//! two of them at work; or that somebody else makes.
 #![allow(
     clippy::indexing_slicing,
     reason = "a missing field of a JSON value is null, it does not panic"
@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use atomix_operator::certificates::Lifetimes;
 use atomix_operator_tests::fault::{CrashPoint, Disturbance, Side};
+use atomix_operator_tests::issuer::WebhookIssuer;
 use atomix_operator_tests::namespace::TestNamespace;
 use atomix_operator_tests::operator_under_test::{OperatorUnderTest, Settings};
 use atomix_operator_tests::resources::{self, expect_condition};
@@ -20,8 +21,10 @@ use atomix_operator_tests::test_bed::TestBed;
 use atomix_operator_tests::wait::until;
 use atomix_operator_tests::webhook::{SECRET, TestWebhook};
 use atomix_operator_tests::workload::LIMIT;
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, Secret};
+use kube::Api;
 use kube::api::DeleteParams;
+use rustls::pki_types::CertificateDer;
 use tokio::time::Instant;
 
 /// Short enough that a test sees authorities come and go, long enough for a busy machine.
@@ -218,6 +221,58 @@ async fn a_crash_between_secret_and_ca_bundle_heals() -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_that_somebody_else_makes_are_shown_and_never_written() -> Result<()> {
+    let bed = TestBed::create("external").await?;
+    let webhook = TestWebhook::create_external(&bed).await?;
+    let operator = start(&bed, &webhook)?;
+    let secrets: Api<Secret> = Api::namespaced(bed.client().clone(), bed.namespace());
+    let host = webhook.host();
+    let shows = async |wanted: &CertificateDer<'static>| {
+        until("the webhook to show the certificate", LIMIT, async || {
+            webhook.try_out(samples::asking_pod("bee", "hive")).await?;
+            ensure!(webhook.connect().await? == *wanted, "it shows another one");
+            Ok(())
+        })
+        .await
+    };
+
+    // The Secret comes before the caBundle.
+    let issuer = WebhookIssuer::new("first")?;
+    let first = issuer.issue(&secrets, SECRET, &host).await?;
+    webhook.trust(&issuer.authority).await?;
+    shows(&first).await?;
+
+    // A renewal.
+    let second = issuer.issue(&secrets, SECRET, &host).await?;
+    let asked = webhook.try_out(samples::asking_pod("bee", "hive")).await;
+    asked.context("while the certificate is renewed")?;
+    shows(&second).await?;
+
+    // A certificate that the API server does not trust yet waits until it does.
+    let next = WebhookIssuer::new("second")?;
+    let third = next.issue(&secrets, SECRET, &host).await?;
+    let mut period = tokio::time::interval(PERIOD);
+    for _ in 0..40 {
+        period.tick().await;
+        let shown = webhook.connect().await?;
+        ensure!(shown == second, "it shows what is not trusted yet");
+    }
+    webhook.trust(&next.authority).await?;
+    shows(&third).await?;
+
+    // It may not even get them then.
+    let calls = operator.gate().calls().into_iter();
+    let calls = calls.map(|call| call.call.to_string());
+    let written: Vec<String> = calls
+        .filter(|call| call.contains("secrets") || call.contains("webhookconfigurations"))
+        .filter(|call| !call.starts_with("list") && !call.starts_with("watch"))
+        .collect();
+    ensure!(written.is_empty(), "the operator called {written:?}");
+    operator.terminate()?;
+    bed.remove().await
 }
 
 async fn heals(bed: &TestBed, webhook: &TestWebhook, crash: CrashPoint) -> Result<()> {
