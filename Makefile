@@ -4,7 +4,7 @@
 #   NODES=2                 nodes of the cluster that `make cluster` and `make demo` start
 #   CLUSTER=existing CONTEXT=name   use a cluster of yours instead (never by an exported KUBECONFIG alone)
 #   IMAGE_REGISTRY=host/path        with CLUSTER=existing: push images there; or KIND=name: load them into kind
-#   PART, ROWS, HISTORIES   what of `make chaos-operator` runs; scripts/chaos.sh explains them
+#   PART, ROWS, HISTORIES, MUTATIONS   what of `make chaos-operator` runs; scripts/chaos.sh explains them
 #   ATOMIX_CACHE            where built tools and Rust artifacts are kept; default ~/.cache/atomix
 
 SHELL := /bin/bash
@@ -14,7 +14,7 @@ MAKEFLAGS += --no-print-directory
 
 export ATOMIX_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/atomix
 export CARGO_TARGET_DIR ?= $(ATOMIX_CACHE)/target
-export NODES CLUSTER CONTEXT IMAGE_REGISTRY KIND PART ROWS HISTORIES
+export NODES CLUSTER CONTEXT IMAGE_REGISTRY KIND PART ROWS HISTORIES MUTATIONS
 NODES ?= 2
 
 .PHONY: help

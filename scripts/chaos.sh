@@ -7,6 +7,7 @@
 #   PART=nodes       only what happens to machines, on three kubelets
 #   ROWS="NAME ..."  only nodes, only the rows whose test has one of these in its name
 #   HISTORIES=10000  of each model, so many random histories
+#   MUTATIONS=3000   of specifications
 # The report keeps what it says of what is not run, and names the commit of each row.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -72,6 +73,7 @@ run_models() {
     measured models placement steps_of first_seed model store::members::placement::tests::histories || failed=1
     measured models rolling steps_of first_seed model store::rolling::tests::histories || failed=1
     measured models leaders cases_of none model store::leaders || failed=1
+    measured models bootstrap cases_of none model store::bootstrap::tests::model || failed=1
     return "$failed"
 }
 
@@ -95,19 +97,20 @@ matrix_rows() {
     done < <(sed -nE 's/^(.*[^a-z_:])?([a-z_]+): ([0-9]+) runs in ([0-9.]+)s.*/\2 \3 \4/p' "$1")
 }
 
+# Words in the names of the tests that disturb an operator at its calls, or change specifications at
+# random. The others are the same in `make test`.
+matrices=(crash_and_trouble every_call old_view any_specification)
+
 run_matrices() {
-    local failed=0 program
+    local failed=0
     trap remove_clusters EXIT
     find_tools
     cargo build --locked --workspace --all-targets
     start_cluster "$CLUSTER_NAME-op" --control-plane-only
-    export ATOMIX_EVERY_CALL=1
-    # The first alone: it serves every namespace, so also those of the other tests' operators.
-    for program in cluster_wide namespaced; do
-        measured matrices "$program" passed_tests mutation_seed \
-            test_with_cluster "$CLUSTER_NAME-op" "$program" --nocapture --test-threads 4 || failed=1
-        matrix_rows "$log_folder/$program.log"
-    done
+    export ATOMIX_EVERY_CALL=1 ATOMIX_MUTATIONS=${MUTATIONS:-3000}
+    measured matrices namespaced passed_tests mutation_seed \
+        test_with_cluster "$CLUSTER_NAME-op" namespaced --nocapture --test-threads 4 "${matrices[@]}" || failed=1
+    matrix_rows "$log_folder/namespaced.log"
     return "$failed"
 }
 

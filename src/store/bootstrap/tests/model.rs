@@ -271,7 +271,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    // Or as many as `PROPTEST_CASES` says.
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(600)))]
 
     #[test]
     fn whatever_happens_there_is_one_plan_an_incarnation_and_it_converges(
