@@ -44,19 +44,20 @@ pub(super) fn desired(sessions: &[SelectingSession]) -> Desired {
     });
     let mut desired = Desired::default();
     let mut routes = Vec::new();
-    let mut is_paused = false;
     for SelectingSession {
         key,
         session,
         target,
     } in active
     {
-        if session.is_paused() {
-            is_paused = true;
-            desired.kept.insert(store_of(key, session));
-            continue;
-        }
         match target {
+            // The table is replaced as a whole, and what other Sessions of the pod ask for does not
+            // wait for this one.
+            _ if session.is_paused() => {
+                let store = store_of(key, session);
+                routes.push(route(&store, session));
+                desired.kept.insert(store);
+            }
             Ok(Target { store, connection }) => {
                 desired
                     .connections
@@ -71,8 +72,7 @@ pub(super) fn desired(sessions: &[SelectingSession]) -> Desired {
             Err(_) => {}
         }
     }
-    // The table is replaced as a whole, so a paused Session's part would change with the rest.
-    desired.routes = (!is_paused).then_some(routes);
+    desired.routes = routes;
     desired
 }
 
@@ -167,7 +167,7 @@ mod tests {
             ),
             selecting("b", LATE, json!({"kind": "map"}), target()),
         ]);
-        let routes = found.routes.unwrap();
+        let routes = found.routes;
         let kinds: Vec<&str> = routes
             .iter()
             .map(|route| route.services[0].name.as_str())
@@ -190,34 +190,40 @@ mod tests {
         let mut fresh = selecting("b", EARLY, json!({}), target());
         Arc::make_mut(&mut fresh.session).metadata.finalizers = None;
         let found = desired(&[deleted, fresh]);
-        assert_eq!(
-            found,
-            Desired {
-                routes: Some(vec![]),
-                ..Desired::default()
-            }
-        );
+        assert_eq!(found, Desired::default());
     }
 
     #[test]
     fn what_is_paused_or_cannot_be_said_now_stays() {
         let found = desired(&[selecting("a", EARLY, json!({"paused": true}), target())]);
-        assert_eq!((found.kept.len(), found.routes), (1, None));
+        assert_eq!((found.kept.len(), found.routes.len()), (1, 1));
+        assert!(found.connections.is_empty());
         let waiting = Err(Unresolved::StoreNotBootstrapped);
         let found = desired(&[selecting("a", EARLY, json!({}), waiting)]);
-        assert_eq!((found.kept.len(), found.routes.unwrap().len()), (1, 1));
+        assert_eq!((found.kept.len(), found.routes.len()), (1, 1));
         let found = desired(&[selecting(
             "a",
             EARLY,
             json!({}),
             Err(Unresolved::StoreNotFound("counts".to_owned())),
         )]);
-        assert_eq!(
-            found,
-            Desired {
-                routes: Some(vec![]),
-                ..Desired::default()
-            }
-        );
+        assert_eq!(found, Desired::default());
+    }
+
+    #[test]
+    fn a_paused_session_holds_up_no_other_one_of_its_pods() {
+        let paused = json!({"paused": true, "kind": "map"});
+        let found = desired(&[
+            selecting("a", EARLY, paused, target()),
+            selecting("b", LATE, json!({"kind": "counter"}), target()),
+        ]);
+        let kinds: Vec<&str> = found
+            .routes
+            .iter()
+            .map(|route| route.services[0].name.as_str())
+            .collect();
+        assert_eq!(kinds, ["map", "counter"]);
+        // The other one connects the Store anew where it is to be.
+        assert_eq!((found.connections.len(), found.kept.len()), (1, 1));
     }
 }

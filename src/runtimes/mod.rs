@@ -31,6 +31,7 @@ use atomix_resources::labels::RUNTIME;
 use apply::{Runtime, RuntimeError};
 use gate::Gates;
 use index::Index;
+use plan::Desired;
 use pod::{RuntimePod, Sidecar};
 use report::{Failure, Outcome, Pass, PodReport};
 use reports::Reports;
@@ -256,7 +257,7 @@ impl Runtimes {
             let events = &self.shared.context.events;
             events.publish(pod, event.severity, event.reason, event.action, event.note);
         }
-        let mut report = report::report(&found.sessions, &pass);
+        let mut report = report::report(&found.sessions, &desired, &pass);
         if result.is_err() {
             report.programmed.extend(self.programmed(key));
         }
@@ -347,7 +348,7 @@ impl Runtimes {
             unreachable: Some(outcome),
             ..Pass::default()
         };
-        let mut report = report::report(sessions, &pass);
+        let mut report = report::report(sessions, &Desired::default(), &pass);
         report.programmed.clear();
         self.shared.connecting.lock().succeeded(key);
         self.store(key, report);

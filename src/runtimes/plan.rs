@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use atomix_proto::digest::routes_digest;
 use atomix_proto::runtime::v1::{DriverId, GetStatusResponse, Route, connection};
 
 use atomix_controller::ObjectKey;
@@ -58,8 +59,8 @@ pub struct Desired {
     /// Stores whose connection stays as it is, if there is one: a Session wants them, and how to
     /// connect them cannot be said now.
     pub kept: BTreeSet<ObjectKey>,
-    /// The routing table, oldest Session first; `None` = it stays as it is.
-    pub routes: Option<Vec<Route>>,
+    /// The routing table, oldest Session first.
+    pub routes: Vec<Route>,
 }
 
 /// One call to a runtime.
@@ -124,11 +125,9 @@ pub fn plan(observed: &Observed, desired: &Desired) -> Vec<Action> {
             Some(_) => {}
         }
     }
-    if let Some(routes) = &desired.routes {
-        let routes = routes_with_connection(routes, observed, desired);
-        if atomix_proto::digest::routes_digest(&routes) != observed.routes_digest {
-            actions.push(Action::Program { routes });
-        }
+    let routes = table(observed, desired);
+    if routes_digest(&routes) != observed.routes_digest {
+        actions.push(Action::Program { routes });
     }
     for store in observed.connections.keys() {
         if !desired.connections.contains_key(store) && !desired.kept.contains(store) {
@@ -140,15 +139,21 @@ pub fn plan(observed: &Observed, desired: &Desired) -> Vec<Action> {
     actions
 }
 
+/// Whether the runtime has the routes that it should have.
+pub(super) fn is_programmed(observed: &Observed, desired: &Desired) -> bool {
+    routes_digest(&table(observed, desired)) == observed.routes_digest
+}
+
 /// A kept Store may never have been connected: then nothing leads to it yet.
-fn routes_with_connection(routes: &[Route], observed: &Observed, desired: &Desired) -> Vec<Route> {
+fn table(observed: &Observed, desired: &Desired) -> Vec<Route> {
     let is_connected = |route: &&Route| {
         let store = route.store_id.clone().unwrap_or_default();
         let store = ObjectKey::new(store.namespace, store.name);
         desired.connections.contains_key(&store)
             || desired.kept.contains(&store) && observed.connections.contains_key(&store)
     };
-    routes.iter().filter(is_connected).cloned().collect()
+    let routes = desired.routes.iter().filter(is_connected);
+    routes.cloned().collect()
 }
 
 impl Observed {
@@ -184,7 +189,7 @@ impl Observed {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
-    use atomix_proto::digest::{config_digest, routes_digest};
+    use atomix_proto::digest::config_digest;
     use atomix_proto::runtime::v1::StoreId;
     use proptest::prelude::*;
 
@@ -292,7 +297,7 @@ mod tests {
         ) {
             let mut runtime = Model { routes: routes_of(&before), connections: before };
             let desired = Desired {
-                routes: Some(routes_of(&after)),
+                routes: routes_of(&after),
                 connections: after.clone(),
                 kept: BTreeSet::new(),
             };
@@ -310,17 +315,27 @@ mod tests {
             before in any_connections(),
             kept in prop_oneof!["a", "b", "c"].prop_map(|name| key(&name)),
         ) {
-            let runtime = Model { routes: routes_of(&before), connections: before };
+            let connection = before.get(&kept).cloned();
+            let mut runtime = Model { routes: routes_of(&before), connections: before };
             let desired = Desired {
                 kept: [kept.clone()].into(),
+                routes: vec![route(&kept.name)],
                 ..Desired::default()
             };
             for action in plan(&runtime.observed(), &desired) {
-                let Action::Disconnect { store } = action else {
-                    return Err(TestCaseError::fail("only disconnects were asked for"));
+                let touched = match &action {
+                    Action::Program { .. } => None,
+                    Action::Connect { store, .. }
+                    | Action::Configure { store, .. }
+                    | Action::Disconnect { store } => Some(store),
                 };
-                prop_assert_ne!(store, kept.clone());
+                prop_assert_ne!(touched, Some(&kept));
+                runtime.call(action);
             }
+            // Routes lead to it exactly where it is connected.
+            prop_assert_eq!(runtime.connections.get(&kept), connection.as_ref());
+            prop_assert_eq!(runtime.routes.len(), usize::from(connection.is_some()));
+            prop_assert!(is_programmed(&runtime.observed(), &desired));
         }
     }
 
@@ -333,7 +348,7 @@ mod tests {
         let desired = |connection: WantedConnection| Desired {
             connections: [(key("a"), connection)].into(),
             kept: BTreeSet::new(),
-            routes: Some(vec![route("a")]),
+            routes: vec![route("a")],
         };
         let changed = wanted("memory", r#"{"x":1}"#);
         assert_eq!(

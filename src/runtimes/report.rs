@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::desired::{SelectingSession, is_active};
 use super::index::store_of;
-use super::plan::{Action, Observed};
+use super::plan::{Action, Desired, Observed, is_programmed};
 use atomix_controller::{ObjectKey, Severity};
 
 /// Why a pod's runtime does not do what it should.
@@ -22,7 +22,7 @@ pub struct Failure {
 /// What a pod is for one Session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Its runtime reaches the Store.
+    /// Its runtime reaches the Store, and routes lead there.
     Connected,
     /// It is on its way; why it is not there yet.
     Connecting(String),
@@ -80,8 +80,8 @@ pub struct PodEvent {
     pub note: String,
 }
 
-/// The report after a pass.
-pub fn report(sessions: &[SelectingSession], pass: &Pass) -> PodReport {
+/// The report after a pass for what the runtime should have.
+pub fn report(sessions: &[SelectingSession], desired: &Desired, pass: &Pass) -> PodReport {
     let active = sessions
         .iter()
         .filter(|selecting| is_active(&selecting.session));
@@ -94,7 +94,7 @@ pub fn report(sessions: &[SelectingSession], pass: &Pass) -> PodReport {
         let store = store_of(&selecting.key, &selecting.session);
         // What a Session lacks itself is said by its own conditions, not by each pod.
         let is_resolved = selecting.target.is_ok();
-        if let Some(outcome) = outcome(&store, is_resolved, pass) {
+        if let Some(outcome) = outcome(&store, is_resolved, desired, pass) {
             report.outcomes.insert(selecting.key.clone(), outcome);
         }
     }
@@ -108,7 +108,12 @@ pub fn report(sessions: &[SelectingSession], pass: &Pass) -> PodReport {
     report
 }
 
-fn outcome(store: &ObjectKey, is_resolved: bool, pass: &Pass) -> Option<Outcome> {
+fn outcome(
+    store: &ObjectKey,
+    is_resolved: bool,
+    desired: &Desired,
+    pass: &Pass,
+) -> Option<Outcome> {
     if let Some(unreachable) = &pass.unreachable {
         return Some(unreachable.clone());
     }
@@ -118,14 +123,17 @@ fn outcome(store: &ObjectKey, is_resolved: bool, pass: &Pass) -> Option<Outcome>
     if let Some(failure) = &pass.routes_refused {
         return Some(Outcome::Failed(failure.clone()));
     }
-    let connection = pass
-        .observed
-        .as_ref()
-        .and_then(|observed| observed.connections.get(store));
-    match connection {
-        Some(connection) => Some(match &connection.trouble {
-            None => Outcome::Connected,
+    let connected = pass.observed.as_ref().and_then(|observed| {
+        let connection = observed.connections.get(store)?;
+        Some((connection, is_programmed(observed, desired)))
+    });
+    match connected {
+        Some((connection, is_programmed)) => Some(match &connection.trouble {
             Some(trouble) => Outcome::Connecting(trouble.clone()),
+            None if is_programmed => Outcome::Connected,
+            None => Outcome::Connecting(
+                "the runtime does not have the routes of this pod's Sessions yet".to_owned(),
+            ),
         }),
         None if is_resolved => Some(Outcome::Connecting(
             "the runtime is not connected yet".to_owned(),
@@ -209,7 +217,8 @@ pub fn events(pass: &Pass, reached_before: Option<&BTreeSet<ObjectKey>>) -> Vec<
 
 #[cfg(test)]
 mod tests {
-    use atomix_proto::runtime::v1::DriverId;
+    use atomix_proto::digest::routes_digest;
+    use atomix_proto::runtime::v1::{DriverId, Route, StoreId};
 
     use super::*;
     use crate::runtimes::plan::{ObservedConnection, WantedConnection};
@@ -226,7 +235,7 @@ mod tests {
         };
         Some(Observed {
             connections: [(key(), connection)].into(),
-            routes_digest: String::new(),
+            routes_digest: routes_digest(&[]),
         })
     }
 
@@ -288,14 +297,16 @@ mod tests {
             message: String::new(),
             needs_person: false,
         };
+        let desired = Desired::default();
+        let outcome = |pass: &Pass| outcome(&key(), true, &desired, pass);
         let mut pass = Pass {
             observed: observed(None),
             ..Pass::default()
         };
-        assert_eq!(outcome(&key(), true, &pass), Some(Outcome::Connected));
+        assert_eq!(outcome(&pass), Some(Outcome::Connected));
         pass.routes_refused = Some(failure("RoutesRefused"));
         assert_eq!(
-            outcome(&key(), true, &pass),
+            outcome(&pass),
             Some(Outcome::Failed(failure("RoutesRefused")))
         );
         let refusal = Refusal {
@@ -304,14 +315,45 @@ mod tests {
         };
         pass.refused.insert(key(), refusal);
         assert_eq!(
-            outcome(&key(), true, &pass),
+            outcome(&pass),
             Some(Outcome::Failed(failure("ConfigRefused")))
         );
         pass.unreachable = Some(Outcome::Connecting("starting".to_owned()));
         assert_eq!(
-            outcome(&key(), true, &pass),
+            outcome(&pass),
             Some(Outcome::Connecting("starting".to_owned()))
         );
-        assert_eq!(outcome(&key(), false, &Pass::default()), None);
+    }
+
+    #[test]
+    fn a_pod_is_connected_only_with_its_routes() {
+        let outcome = |desired: &Desired, pass: &Pass| {
+            outcome(&key(), desired.kept.is_empty(), desired, pass)
+        };
+        let route = Route {
+            store_id: Some(StoreId {
+                namespace: key().namespace,
+                name: key().name,
+            }),
+            ..Route::default()
+        };
+        let kept = Desired {
+            kept: [key()].into(),
+            routes: vec![route.clone()],
+            ..Desired::default()
+        };
+        let mut pass = Pass {
+            observed: observed(None),
+            ..Pass::default()
+        };
+        assert!(matches!(
+            outcome(&kept, &pass),
+            Some(Outcome::Connecting(why)) if why.contains("routes")
+        ));
+        if let Some(observed) = &mut pass.observed {
+            observed.routes_digest = routes_digest(&[route]);
+        }
+        assert_eq!(outcome(&kept, &pass), Some(Outcome::Connected));
+        assert_eq!(outcome(&kept, &Pass::default()), None);
     }
 }

@@ -80,8 +80,10 @@ pub struct SessionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "rules::free_form_object")]
     pub config: Option<Map<String, Value>>,
-    /// Stops the operator's work on the selected pods, except for status and deletion.
-    /// Default: false.
+    /// Stops the operator's work on the connections of the selected pods, except for status and
+    /// deletion: none is made or changed for this Session. A change of kind, primitive, tags or
+    /// config takes effect nevertheless where its Store is connected, since all Sessions of a pod
+    /// share one routing table. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,
 }

@@ -131,6 +131,59 @@ async fn share(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_paused_session_holds_up_no_other_one_of_its_pods() -> Result<()> {
+    workload::run("paused-routes", None, pause).await?;
+    Ok(())
+}
+
+async fn pause(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    two_sessions(bed, operator).await?;
+    ensure!(increment(bed, "wax").await? == 1);
+    let paused = json!({"spec": {"paused": true}});
+    resources::change(&bed.sessions(), "wasps", paused).await?;
+    operator
+        .until("the Session to say that it is paused", LIMIT, async || {
+            let session = bed.sessions().get("wasps").await?;
+            let progressing = expect_condition(&session, "Progressing", "False")?;
+            ensure!(progressing.reason == "Paused", "{progressing:?}");
+            Ok(())
+        })
+        .await?;
+
+    // The routes of the other one follow it, also while a pod is new.
+    let rename = json!({"spec": {"primitive": "nectar*"}});
+    resources::change(&bed.sessions(), "bees", rename).await?;
+    operator
+        .until("the route to be another", LIMIT, async || {
+            ensure!(increment(bed, "nectar").await? >= 1);
+            Ok(())
+        })
+        .await?;
+    ensure!(increment(bed, "honey").await.is_err());
+    bed.create_pod(samples::application_pod("hive-1", "hive"))
+        .await?;
+    operator
+        .until("the new pod to be connected", LIMIT, async || {
+            ready(bed, "bees", 2).await
+        })
+        .await?;
+    let address = bed.runner().address("hive-1");
+    let address = address.context("the new pod does not run")?;
+    ensure!(counter::increment(address, "nectar", 1).await? == 1);
+
+    // Its end takes its routes away; the paused Session keeps what it had.
+    workload::delete_and_wait(operator, &bed.sessions(), "bees").await?;
+    operator
+        .until("the route to be gone", LIMIT, async || {
+            ensure!(increment(bed, "nectar").await.is_err());
+            Ok(())
+        })
+        .await?;
+    ensure!(increment(bed, "wax").await? == 2, "it was disconnected");
+    ready(bed, "wasps", 2).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_without_a_sidecar_are_found_once() -> Result<()> {
     workload::run("sidecars", None, find).await?;
     Ok(())
