@@ -3,7 +3,8 @@
 //!
 //! A pod takes no traffic before its runtime first reached the Stores of its Sessions. Afterwards
 //! only a Store that should be reached and is not makes it unready: neither the end of the last
-//! Session, nor that *we* cannot ask the runtime.
+//! Session, nor that *we* cannot ask the runtime. Whether that was reached is remembered in the
+//! condition itself: its reason is [`DISCONNECTED`] once it was True, and [`NOT_CONNECTED`] before.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -19,6 +20,11 @@ use super::pod::RuntimePod;
 use atomix_controller::apply::is_older;
 use atomix_controller::{ApiError, FIELD_MANAGER, ObjectKey, call};
 use atomix_resources::labels::CONNECTED;
+
+/// The condition was never True.
+const NOT_CONNECTED: &str = "NotConnected";
+/// The condition was True before.
+const DISCONNECTED: &str = "Disconnected";
 
 /// The condition of a pod.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -45,8 +51,16 @@ impl Condition {
         }
     }
 
+    fn connected(message: &str) -> Self {
+        Self::new(true, "Connected", message.to_owned())
+    }
+
     fn is_true(&self) -> bool {
         self.status == "True"
+    }
+
+    fn was_true(&self) -> bool {
+        self.is_true() || self.reason.as_deref() == Some(DISCONNECTED)
     }
 }
 
@@ -58,21 +72,22 @@ pub(super) fn condition(
     has_sessions: bool,
     observed: Option<&Observed>,
 ) -> Option<Condition> {
-    let was_connected = now.is_some_and(Condition::is_true);
+    let was_connected = now.is_some_and(Condition::was_true);
     let Some(observed) = observed else {
         let waits = "the runtime has not answered yet".to_owned();
-        return (!was_connected).then(|| Condition::new(false, "NotConnected", waits));
+        return (!was_connected).then(|| Condition::new(false, NOT_CONNECTED, waits));
     };
     let kept = desired.kept.iter();
     let kept = kept.filter(|store| observed.connections.contains_key(*store));
     let wanted: BTreeSet<&ObjectKey> = desired.connections.keys().chain(kept).collect();
     if wanted.is_empty() {
         if was_connected {
-            return None;
+            let is_shut = now.is_none_or(|now| !now.is_true());
+            return is_shut.then(|| Condition::connected("no Store is wanted any more"));
         }
         let (reason, message) = if has_sessions {
             (
-                "NotConnected",
+                NOT_CONNECTED,
                 "no Session that selects this pod has a usable Store yet: see their conditions",
             )
         } else {
@@ -93,11 +108,15 @@ pub(super) fn condition(
         .map(ToString::to_string)
         .collect();
     Some(if missing.is_empty() {
-        let message = "the runtime reaches every Store that it should".to_owned();
-        Condition::new(true, "Connected", message)
+        Condition::connected("the runtime reaches every Store that it should")
     } else {
+        let reason = if was_connected {
+            DISCONNECTED
+        } else {
+            NOT_CONNECTED
+        };
         let message = format!("the runtime does not reach {}", missing.join(", "));
-        Condition::new(false, "NotConnected", message)
+        Condition::new(false, reason, message)
     })
 }
 
@@ -258,6 +277,8 @@ mod tests {
         let (some, none) = (desired(&["rose"], &[]), desired(&[], &[]));
         let open = Condition::new(true, "Connected", String::new());
         let shut = Condition::new(false, "NoSession", String::new());
+        let waiting = Condition::new(false, "NotConnected", String::new());
+        let closed = Condition::new(false, "Disconnected", String::new());
         for (now, desired, has_sessions, observed, expected) in [
             // Before the first connection.
             (
@@ -296,13 +317,50 @@ mod tests {
                 Some(&reached),
                 Some(("True", "Connected")),
             ),
+            (
+                Some(&waiting),
+                &none,
+                false,
+                Some(&nothing),
+                Some(("False", "NoSession")),
+            ),
             // Afterwards.
             (
                 Some(&open),
                 &some,
                 true,
                 Some(&lost),
-                Some(("False", "NotConnected")),
+                Some(("False", "Disconnected")),
+            ),
+            (
+                Some(&closed),
+                &some,
+                true,
+                Some(&lost),
+                Some(("False", "Disconnected")),
+            ),
+            (Some(&closed), &some, true, None, None),
+            // The last Session, or its Store, goes while the Store is not reached.
+            (
+                Some(&closed),
+                &none,
+                false,
+                Some(&nothing),
+                Some(("True", "Connected")),
+            ),
+            (
+                Some(&closed),
+                &none,
+                true,
+                Some(&nothing),
+                Some(("True", "Connected")),
+            ),
+            (
+                Some(&closed),
+                &some,
+                true,
+                Some(&reached),
+                Some(("True", "Connected")),
             ),
             (
                 Some(&open),
@@ -327,7 +385,7 @@ mod tests {
                 &desired_kept(),
                 true,
                 Some(&lost),
-                Some(("False", "NotConnected")),
+                Some(("False", "Disconnected")),
             ),
             (Some(&open), &desired_kept(), true, Some(&nothing), None),
         ] {

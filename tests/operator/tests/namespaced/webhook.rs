@@ -12,15 +12,17 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use atomix_operator::certificates::Lifetimes;
 use atomix_operator_tests::fault::{CrashPoint, Disturbance, Side};
+use atomix_operator_tests::frozen::Frozen;
 use atomix_operator_tests::issuer::WebhookIssuer;
 use atomix_operator_tests::namespace::TestNamespace;
 use atomix_operator_tests::operator_under_test::{OperatorUnderTest, Settings};
 use atomix_operator_tests::resources::{self, expect_condition};
-use atomix_operator_tests::samples;
+use atomix_operator_tests::samples::{self, StoreSize};
+use atomix_operator_tests::supervised::Supervised;
 use atomix_operator_tests::test_bed::TestBed;
 use atomix_operator_tests::wait::until;
 use atomix_operator_tests::webhook::{SECRET, TestWebhook};
-use atomix_operator_tests::workload::LIMIT;
+use atomix_operator_tests::workload::{self, LIMIT};
 use k8s_openapi::api::core::v1::{Pod, PodCondition, Secret};
 use kube::Api;
 use kube::api::DeleteParams;
@@ -99,6 +101,35 @@ async fn a_pod_that_asks_gets_a_sidecar_that_connects_and_opens_its_gate() -> Re
         "the gate is written on difference only"
     );
     operator.terminate()?;
+    bed.remove().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gate_opens_again_when_the_store_that_was_lost_is_wanted_no_longer() -> Result<()> {
+    let bed = TestBed::create("lost").await?;
+    let webhook = TestWebhook::create(&bed, Lifetimes::default()).await?;
+    let mut operator = Supervised::start_with(
+        &bed,
+        Settings {
+            webhook: Some(webhook.served()?),
+            ..bed.settings()
+        },
+    );
+    let size = StoreSize {
+        replicas: 1,
+        partitions: 1,
+    };
+    workload::bootstrap(&bed, &mut operator, "tulip", size).await?;
+    bed.create_pod(samples::asking_pod("bee", "hive")).await?;
+    resources::create(&bed.sessions(), samples::session("nectar", "tulip", "hive")).await?;
+    gate(&bed, "bee", "True", "Connected").await?;
+    Frozen::stop(&bed, "tulip-0").await?;
+    let shut = gate(&bed, "bee", "False", "Disconnected").await?;
+    let message = shut.message.unwrap_or_default();
+    ensure!(message.contains("tulip"), "{message}");
+    workload::delete_and_wait(&mut operator, &bed.sessions(), "nectar").await?;
+    gate(&bed, "bee", "True", "Connected").await?;
+    drop(operator);
     bed.remove().await
 }
 
