@@ -170,7 +170,7 @@ pub fn resolve(session: &ObjectKey, named: &NamedStore) -> Result<Target, Unreso
     }
     let is_own = key.namespace == session.namespace;
     let store = match store.as_deref() {
-        Some(DeserializeGuard(Ok(store))) if is_own || allows(store, &session.namespace) => store,
+        Some(DeserializeGuard(Ok(store))) if is_own || store.allows(&session.namespace) => store,
         Some(DeserializeGuard(Err(undecodable))) => {
             // Whom it allows cannot be read, so whoever is connected stays so, and learns no more.
             let what = if is_own {
@@ -209,11 +209,6 @@ pub fn resolve(session: &ObjectKey, named: &NamedStore) -> Result<Target, Unreso
             has_secrets: config.has_secrets,
         },
     })
-}
-
-fn allows(store: &Store, namespace: &str) -> bool {
-    let mut allowed = store.spec.allowed_namespaces.iter().flatten();
-    allowed.any(|allowed| allowed == namespace)
 }
 
 #[cfg(test)]

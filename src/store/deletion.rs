@@ -4,7 +4,7 @@
 use kube::core::DeserializeGuard;
 
 use atomix_controller::{Cache, ObjectKey};
-use atomix_resources::Session;
+use atomix_resources::{Session, Store};
 
 /// How many Sessions a message names.
 const NAMED: usize = 5;
@@ -29,14 +29,24 @@ pub fn sessions_using(
     names
 }
 
-/// Whether a Session of any namespace refers to the Store.
+/// Whether a Session uses the Store: one of its own namespace, or of one that it allows.
 #[must_use]
-pub fn is_used(store: &ObjectKey, sessions: &Cache<DeserializeGuard<Session>>) -> bool {
+pub fn is_used(
+    key: &ObjectKey,
+    store: &Store,
+    sessions: &Cache<DeserializeGuard<Session>>,
+) -> bool {
     let using = sessions.filter(|guarded| {
         let session = guarded.0.as_ref();
-        session.is_ok_and(|session| names(session, store))
+        session.is_ok_and(|session| is_user(session, key, store))
     });
     !using.is_empty()
+}
+
+/// A namespace without permission holds up nothing of another one's Store.
+fn is_user(session: &Session, key: &ObjectKey, store: &Store) -> bool {
+    let namespace = session.metadata.namespace.as_deref().unwrap_or_default();
+    names(session, key) && (namespace == key.namespace || store.allows(namespace))
 }
 
 /// Whether a Session of the Store's namespace refers to the Store.
@@ -72,7 +82,44 @@ pub fn waiting_message(sessions: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_store_is_used_from_its_own_namespace_and_from_those_that_it_allows() {
+        let store: Store = serde_json::from_value(json!({
+            "metadata": {"name": "meadow", "namespace": "field"},
+            "spec": {"driver": {"name": "memory"}, "allowedNamespaces": ["garden"]},
+        }))
+        .unwrap();
+        let key = ObjectKey::new("field", "meadow");
+        for (namespace, reference, expected) in [
+            ("field", json!({"name": "meadow"}), true),
+            ("field", json!({"name": "wood"}), false),
+            (
+                "garden",
+                json!({"name": "meadow", "namespace": "field"}),
+                true,
+            ),
+            ("garden", json!({"name": "meadow"}), false),
+            (
+                "wood",
+                json!({"name": "meadow", "namespace": "field"}),
+                false,
+            ),
+        ] {
+            let session: Session = serde_json::from_value(json!({
+                "metadata": {"name": "counting", "namespace": namespace},
+                "spec": {"store": reference, "selector": {"matchLabels": {"app": "shop"}}},
+            }))
+            .unwrap();
+            let found = is_user(&session, &key, &store);
+            assert_eq!(found, expected, "{namespace}: {reference}");
+        }
+    }
 
     #[test]
     fn a_message_names_some_and_counts_the_rest() {

@@ -333,6 +333,12 @@ impl Store {
     pub fn is_paused(&self) -> bool {
         self.spec.paused.unwrap_or(false)
     }
+
+    /// Whether Sessions of another namespace may use it.
+    pub fn allows(&self, namespace: &str) -> bool {
+        let mut allowed = self.spec.allowed_namespaces.iter().flatten();
+        allowed.any(|allowed| allowed == namespace)
+    }
 }
 
 fn default_replicas() -> u32 {

@@ -306,7 +306,7 @@ impl Pass<'_> {
         let generation = self.store.metadata.generation.unwrap_or_default();
         let mut status = status::of_cluster(&findings, self.previous, generation, Timestamp::now());
         status.tls = Some(self.protection.tls);
-        status.in_use = Some(is_used(self.key, &self.context.sessions));
+        status.in_use = Some(is_used(self.key, self.store, &self.context.sessions));
         let reconciler = self.reconciler;
         reconciler.announce(self.store, std::mem::take(&mut outcome.events));
         // At a start nothing is known of nodes yet, and what an earlier operator wrote stays until
