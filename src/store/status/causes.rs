@@ -197,6 +197,13 @@ fn of_error(error: &StoreError) -> Cause {
     cause(Reason::Failed(category), format!("{error}: {advice}"))
 }
 
+/// Nothing but a person's word brings these partitions back, whatever the others do. Before the mark
+/// no data was in them, and the plan is replaced.
+pub(super) fn quorum_lost(findings: &Findings<'_>, health: &PartitionHealth) -> Option<Cause> {
+    let is_done = matches!(findings.phase, Phase::Done);
+    unready_partitions(health).filter(|cause| is_done && cause.reason == Reason::QuorumLost)
+}
+
 fn unready_partitions(health: &PartitionHealth) -> Option<Cause> {
     let is_lost = |partition: &&UnhealthyPartition| partition.reason == Reason::QuorumLost.as_str();
     let lost = health.unhealthy.iter().find(is_lost);

@@ -151,7 +151,9 @@ fn wanted_conditions(findings: &Findings<'_>, health: &PartitionHealth) -> Vec<W
     };
     let degraded = causes::degraded(findings);
     // A change that is refused leaves what serves alone.
-    let stalled = stalled.or_else(|| rolls::stalled(findings));
+    let stalled = stalled
+        .or_else(|| causes::quorum_lost(findings, health))
+        .or_else(|| rolls::stalled(findings));
     vec![
         ready,
         progressing(findings, health, stalled.as_ref()),

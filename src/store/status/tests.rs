@@ -75,6 +75,18 @@ fn node(ordinal: u32, leads: &[u32]) -> NodeState {
     })
 }
 
+/// A node on a new disk.
+fn replaced(ordinal: u32) -> NodeState {
+    NodeState::Up(NodeView {
+        node_id: u64::from(ordinal + 100),
+        store_uid: String::new(),
+        incarnation: 0,
+        version: "0.1.0".to_owned(),
+        operator: String::new(),
+        groups: BTreeMap::new(),
+    })
+}
+
 fn silent() -> NodeState {
     NodeState::Silent("connection refused".to_owned())
 }
@@ -218,6 +230,24 @@ fn one_silent_node_degrades_and_a_lost_majority_is_not_ready() {
     assert!(message.contains("tulip-1, tulip-2"), "{message}");
     assert_eq!(status.unhealthy_partitions.len(), 2);
     assert_eq!(status.unhealthy_partitions[0].reason, "QuorumUnavailable");
+    // Nodes that are silent may come back by themselves.
+    assert_eq!(told(&status, "Progressing").0, "True/PartitionsNotReady");
+    assert_eq!(told(&status, "Stalled").0, "False/NotStalled");
+
+    // Disks that are gone do not.
+    case.nodes = [node(0, &[]), replaced(1), replaced(2)];
+    let status = case.status(&StoreStatus::default());
+    assert_eq!(told(&status, "Ready").0, "False/QuorumLost");
+    assert_eq!(told(&status, "Progressing").0, "False/QuorumLost");
+    let (stalled, message) = told(&status, "Stalled");
+    assert_eq!(stalled, "True/QuorumLost");
+    assert!(message.contains("store recover tulip"), "{message}");
+    // Before the mark the plan is replaced.
+    case.phase = Phase::Bootstrapping {
+        uncommitted: vec![1, 2],
+    };
+    let status = case.status(&StoreStatus::default());
+    assert_eq!(told(&status, "Stalled").0, "False/NotStalled");
 }
 
 #[test]

@@ -73,6 +73,10 @@ async fn recover(
             for part in LOST.iter().chain(&["store recover tulip --partition 1"]) {
                 ensure!(ready.message.contains(part), "{ready:?}");
             }
+            // Whoever waits for it learns that waiting does not help.
+            let stalled = expect_condition(&store, "Stalled", "True")?;
+            ensure!(stalled.reason == "QuorumLost", "{stalled:?}");
+            expect_condition(&store, "Progressing", "False")?;
             Ok(())
         })
         .await?;
@@ -119,5 +123,6 @@ async fn is_whole(bed: &TestBed) -> Result<()> {
     let store = workload::store_is_ready(bed, STORE).await?;
     expect_condition(&store, "Progressing", "False")?;
     expect_condition(&store, "Degraded", "False")?;
+    expect_condition(&store, "Stalled", "False")?;
     workload::groups_are_whole(bed, STORE, SIZE).await
 }
