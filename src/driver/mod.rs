@@ -58,6 +58,7 @@ impl DriverController {
                 context.client.clone(),
                 context.events.clone(),
                 status.clone(),
+                "Stores that use it go on",
             ),
             status,
         });

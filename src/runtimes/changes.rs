@@ -7,6 +7,7 @@ use std::sync::Arc;
 use kube::core::DeserializeGuard;
 
 use super::Shared;
+use super::desired::is_active;
 use super::pod::{RuntimePod, Sidecar};
 use atomix_controller::{Change, ObjectKey, finalizer};
 use atomix_resources::labels::SESSION_FINALIZER;
@@ -18,8 +19,16 @@ impl Shared {
         let pods = match change {
             Change::Deleted(_) => self.index.lock().remove_session(&key),
             Change::Applied { before, after } => match &after.0 {
-                // Its last form that decoded stays in force.
-                Err(_) => BTreeSet::new(),
+                // Its last form that decoded stays in force; this operator may not have seen it.
+                Err(undecodable) => {
+                    let mut index = self.index.lock();
+                    if is_active(&undecodable.metadata) {
+                        index.set_unreadable(&key);
+                        BTreeSet::new()
+                    } else {
+                        index.remove_unreadable(&key)
+                    }
+                }
                 Ok(session) => {
                     let before = before.and_then(|before| before.0.as_ref().ok());
                     let is_relevant = before.is_none_or(|before| concerns_pods(before, session));

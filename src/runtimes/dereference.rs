@@ -15,6 +15,8 @@ use atomix_controller::ObjectKey;
 pub(super) struct Dereferenced {
     pub(super) pod: Arc<RuntimePod>,
     pub(super) sessions: Vec<SelectingSession>,
+    /// A Session that cannot be read may select the pod too.
+    pub(super) has_unreadable: bool,
     /// A person has said that one of the Stores is this operator's, though another one's it was.
     pub(super) takes_over: bool,
 }
@@ -22,14 +24,15 @@ pub(super) struct Dereferenced {
 /// `None` = the pod is gone.
 pub(super) fn dereference(runtimes: &Runtimes, key: &ObjectKey) -> Option<Dereferenced> {
     let pod = runtimes.shared.pods.get(key)?;
-    let selecting = {
+    let (selecting, has_unreadable) = {
         let index = runtimes.shared.index.lock();
         let keys = index.sessions_of(key);
-        let sessions = keys.into_iter().filter_map(|key| {
-            let session = index.session(&key)?;
-            Some((key, session))
+        let sessions = keys.into_iter().filter_map(|session| {
+            let found = index.session(&session)?;
+            Some((session, found))
         });
-        sessions.collect::<Vec<_>>()
+        let has_unreadable = index.has_unreadable(&key.namespace);
+        (sessions.collect::<Vec<_>>(), has_unreadable)
     };
     let context = &runtimes.shared.context;
     let own = context.channels.caller().id();
@@ -54,6 +57,7 @@ pub(super) fn dereference(runtimes: &Runtimes, key: &ObjectKey) -> Option<Derefe
     Some(Dereferenced {
         pod,
         sessions,
+        has_unreadable,
         takes_over,
     })
 }

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use atomix_proto::runtime::v1::{Route, Service, StoreId};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::index::store_of;
 use super::plan::Desired;
@@ -26,23 +27,25 @@ pub struct SelectingSession {
 
 /// Whether a Session has any effect: one under deletion has none any more, one without our
 /// finalizer none yet, since nobody would disconnect its pods.
-pub(super) fn is_active(session: &Session) -> bool {
-    session.metadata.deletion_timestamp.is_none()
-        && finalizer::has(&session.metadata, SESSION_FINALIZER)
+pub(super) fn is_active(session: &ObjectMeta) -> bool {
+    session.deletion_timestamp.is_none() && finalizer::has(session, SESSION_FINALIZER)
 }
 
-/// What the runtime should have.
-pub(super) fn desired(sessions: &[SelectingSession]) -> Desired {
+/// What the runtime should have, from the Sessions that can be read.
+pub(super) fn desired(sessions: &[SelectingSession], has_unreadable: bool) -> Desired {
     let mut active: Vec<&SelectingSession> = sessions
         .iter()
-        .filter(|selecting| is_active(&selecting.session))
+        .filter(|selecting| is_active(&selecting.session.metadata))
         .collect();
     // Oldest first; the name decides between equals, so that the order never changes.
     active.sort_by_key(|selecting| {
         let created = selecting.session.metadata.creation_timestamp.clone();
         (Reverse(created.is_some()), created, selecting.key.clone())
     });
-    let mut desired = Desired::default();
+    let mut desired = Desired {
+        keeps_unknown: has_unreadable,
+        ..Desired::default()
+    };
     let mut routes = Vec::new();
     for SelectingSession {
         key,
@@ -157,16 +160,19 @@ mod tests {
 
     #[test]
     fn routes_are_the_union_oldest_session_first_and_say_what_the_sessions_say() {
-        let found = desired(&[
-            selecting("a", LATE, json!({}), target()),
-            selecting(
-                "z",
-                EARLY,
-                json!({"kind": "counter", "primitive": "hits*", "tags": ["t"], "config": {"b": 1, "a": 2}}),
-                target(),
-            ),
-            selecting("b", LATE, json!({"kind": "map"}), target()),
-        ]);
+        let found = desired(
+            &[
+                selecting("a", LATE, json!({}), target()),
+                selecting(
+                    "z",
+                    EARLY,
+                    json!({"kind": "counter", "primitive": "hits*", "tags": ["t"], "config": {"b": 1, "a": 2}}),
+                    target(),
+                ),
+                selecting("b", LATE, json!({"kind": "map"}), target()),
+            ],
+            false,
+        );
         let routes = found.routes;
         let kinds: Vec<&str> = routes
             .iter()
@@ -189,34 +195,52 @@ mod tests {
         ));
         let mut fresh = selecting("b", EARLY, json!({}), target());
         Arc::make_mut(&mut fresh.session).metadata.finalizers = None;
-        let found = desired(&[deleted, fresh]);
+        let found = desired(&[deleted, fresh], false);
         assert_eq!(found, Desired::default());
     }
 
     #[test]
+    fn beside_a_session_that_cannot_be_read_nothing_is_taken_away() {
+        let found = desired(&[selecting("a", EARLY, json!({}), target())], true);
+        assert!(found.keeps_unknown && found.keeps(&ObjectKey::new("garden", "rose")));
+        assert_eq!((found.connections.len(), found.routes.len()), (1, 1));
+        let found = desired(&[], false);
+        assert!(!found.keeps(&ObjectKey::new("garden", "rose")));
+    }
+
+    #[test]
     fn what_is_paused_or_cannot_be_said_now_stays() {
-        let found = desired(&[selecting("a", EARLY, json!({"paused": true}), target())]);
+        let found = desired(
+            &[selecting("a", EARLY, json!({"paused": true}), target())],
+            false,
+        );
         assert_eq!((found.kept.len(), found.routes.len()), (1, 1));
         assert!(found.connections.is_empty());
         let waiting = Err(Unresolved::StoreNotBootstrapped);
-        let found = desired(&[selecting("a", EARLY, json!({}), waiting)]);
+        let found = desired(&[selecting("a", EARLY, json!({}), waiting)], false);
         assert_eq!((found.kept.len(), found.routes.len()), (1, 1));
-        let found = desired(&[selecting(
-            "a",
-            EARLY,
-            json!({}),
-            Err(Unresolved::StoreNotFound("counts".to_owned())),
-        )]);
+        let found = desired(
+            &[selecting(
+                "a",
+                EARLY,
+                json!({}),
+                Err(Unresolved::StoreNotFound("counts".to_owned())),
+            )],
+            false,
+        );
         assert_eq!(found, Desired::default());
     }
 
     #[test]
     fn a_paused_session_holds_up_no_other_one_of_its_pods() {
         let paused = json!({"paused": true, "kind": "map"});
-        let found = desired(&[
-            selecting("a", EARLY, paused, target()),
-            selecting("b", LATE, json!({"kind": "counter"}), target()),
-        ]);
+        let found = desired(
+            &[
+                selecting("a", EARLY, paused, target()),
+                selecting("b", LATE, json!({"kind": "counter"}), target()),
+            ],
+            false,
+        );
         let kinds: Vec<&str> = found
             .routes
             .iter()

@@ -77,8 +77,8 @@ pub(super) fn condition(
         let waits = "the runtime has not answered yet".to_owned();
         return (!was_connected).then(|| Condition::new(false, NOT_CONNECTED, waits));
     };
-    let kept = desired.kept.iter();
-    let kept = kept.filter(|store| observed.connections.contains_key(*store));
+    let present = observed.connections.keys();
+    let kept = present.filter(|store| desired.keeps(store));
     let wanted: BTreeSet<&ObjectKey> = desired.connections.keys().chain(kept).collect();
     if wanted.is_empty() {
         if was_connected {
@@ -266,6 +266,7 @@ mod tests {
         Observed {
             connections: connections.collect(),
             routes_digest: String::new(),
+            routes: None,
         }
     }
 
@@ -275,6 +276,10 @@ mod tests {
         let lost = observed(&[("rose", Some("no leader"))]);
         let nothing = observed(&[]);
         let (some, none) = (desired(&["rose"], &[]), desired(&[], &[]));
+        let beside_unreadable = Desired {
+            keeps_unknown: true,
+            ..Desired::default()
+        };
         let open = Condition::new(true, "Connected", String::new());
         let shut = Condition::new(false, "NoSession", String::new());
         let waiting = Condition::new(false, "NotConnected", String::new());
@@ -388,6 +393,13 @@ mod tests {
                 Some(("False", "Disconnected")),
             ),
             (Some(&open), &desired_kept(), true, Some(&nothing), None),
+            (
+                Some(&open),
+                &beside_unreadable,
+                false,
+                Some(&lost),
+                Some(("False", "Disconnected")),
+            ),
         ] {
             let found = condition(now, desired, has_sessions, observed);
             let found = found

@@ -24,6 +24,8 @@ pub struct Index {
     sessions: HashMap<ObjectKey, Arc<Session>>,
     sessions_by_label: HashMap<Label, BTreeSet<ObjectKey>>,
     sessions_by_store: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    /// Sessions that may have an effect, no form of which has ever decoded.
+    unreadable: BTreeSet<ObjectKey>,
 }
 
 impl Index {
@@ -75,9 +77,34 @@ impl Index {
         affected
     }
 
-    /// Forgets a Session; returns the pods that it selected.
+    /// Notes a Session that does not decode but may have an effect. What it selects is known only
+    /// if an earlier form of it decoded.
+    pub fn set_unreadable(&mut self, key: &ObjectKey) {
+        if !self.sessions.contains_key(key) {
+            self.unreadable.insert(key.clone());
+        }
+    }
+
+    /// Forgets that a Session does not decode; returns the pods that it may have selected.
+    pub fn remove_unreadable(&mut self, key: &ObjectKey) -> BTreeSet<ObjectKey> {
+        if !self.unreadable.remove(key) {
+            return BTreeSet::new();
+        }
+        let pods = self.pods.keys();
+        let may_be_selected = pods.filter(|pod| pod.namespace == key.namespace);
+        may_be_selected.cloned().collect()
+    }
+
+    /// Whether a Session of which nothing is known may select pods of the namespace.
+    pub fn has_unreadable(&self, namespace: &str) -> bool {
+        let mut unreadable = self.unreadable.iter();
+        unreadable.any(|session| session.namespace == namespace)
+    }
+
+    /// Forgets a Session; returns the pods that it selected, or may have.
     pub fn remove_session(&mut self, key: &ObjectKey) -> BTreeSet<ObjectKey> {
-        let affected = self.pods_of(key);
+        let mut affected = self.remove_unreadable(key);
+        affected.extend(self.pods_of(key));
         if let Some(session) = self.sessions.remove(key) {
             if let Some(label) = found_by(key, &session) {
                 remove(&mut self.sessions_by_label, &label, key);
@@ -209,6 +236,8 @@ mod tests {
         RemovePod(ObjectKey),
         SetSession(ObjectKey, BTreeMap<String, String>, String),
         RemoveSession(ObjectKey),
+        SetUnreadable(ObjectKey),
+        RemoveUnreadable(ObjectKey),
     }
 
     fn any_key() -> impl Strategy<Value = ObjectKey> {
@@ -223,6 +252,8 @@ mod tests {
             (any_key(), labels(), "[st]")
                 .prop_map(|(key, labels, store)| Step::SetSession(key, labels, store)),
             any_key().prop_map(Step::RemoveSession),
+            any_key().prop_map(Step::SetUnreadable),
+            any_key().prop_map(Step::RemoveUnreadable),
         ]
     }
 
@@ -231,9 +262,18 @@ mod tests {
     struct Naive {
         pods: BTreeMap<ObjectKey, BTreeMap<String, String>>,
         sessions: BTreeMap<ObjectKey, Arc<Session>>,
+        unreadable: BTreeSet<ObjectKey>,
     }
 
     impl Naive {
+        fn end_unreadable(&mut self, session: &ObjectKey) -> BTreeSet<ObjectKey> {
+            let was_unreadable = self.unreadable.remove(session);
+            let pods = self.pods.keys();
+            pods.filter(|pod| was_unreadable && pod.namespace == session.namespace)
+                .cloned()
+                .collect()
+        }
+
         fn matches(&self, session: &ObjectKey, pod: &ObjectKey) -> bool {
             match (self.sessions.get(session), self.pods.get(pod)) {
                 (Some(found), Some(labels)) => {
@@ -281,7 +321,8 @@ mod tests {
                         prop_assert_eq!(index.remove_pod(&key), expected);
                     }
                     Step::SetSession(key, labels, store) => {
-                        let mut expected = naive.pods_of(&key);
+                        let mut expected = naive.end_unreadable(&key);
+                        expected.extend(naive.pods_of(&key));
                         let session = session(&labels, &store);
                         naive.sessions.insert(key.clone(), Arc::clone(&session));
                         expected.extend(naive.pods_of(&key));
@@ -290,10 +331,26 @@ mod tests {
                         prop_assert!(index.sessions_of_store(&store).contains(&key));
                     }
                     Step::RemoveSession(key) => {
-                        let expected = naive.pods_of(&key);
+                        let mut expected = naive.end_unreadable(&key);
+                        expected.extend(naive.pods_of(&key));
                         naive.sessions.remove(&key);
                         prop_assert_eq!(index.remove_session(&key), expected);
                     }
+                    Step::SetUnreadable(key) => {
+                        index.set_unreadable(&key);
+                        // The last form that decoded stays in force.
+                        if !naive.sessions.contains_key(&key) {
+                            naive.unreadable.insert(key);
+                        }
+                    }
+                    Step::RemoveUnreadable(key) => {
+                        let expected = naive.end_unreadable(&key);
+                        prop_assert_eq!(index.remove_unreadable(&key), expected);
+                    }
+                }
+                for namespace in ["x", "y"] {
+                    let expected = naive.unreadable.iter().any(|key| key.namespace == namespace);
+                    prop_assert_eq!(index.has_unreadable(namespace), expected);
                 }
             }
             for (pod, session) in naive.pods.keys().zip(naive.sessions.keys()) {

@@ -238,7 +238,7 @@ impl Runtimes {
 
         // Before any call: after a crash of a call the runtime may hold these Sessions.
         let reached_before = self.intend(key, &found.sessions);
-        let desired = desired::desired(&found.sessions);
+        let desired = desired::desired(&found.sessions, found.has_unreadable);
         let channels = &self.shared.context.channels;
         let channel = if found.takes_over {
             channels.taking_over().get(&control)
@@ -291,7 +291,8 @@ impl Runtimes {
         let gates = &self.shared.gates;
         let now = gates.current(key, &found.pod);
         let mut sessions = found.sessions.iter();
-        let has_sessions = sessions.any(|selecting| desired::is_active(&selecting.session));
+        let has_sessions =
+            sessions.any(|selecting| desired::is_active(&selecting.session.metadata));
         let wanted = gate::condition(now.as_ref(), desired, has_sessions, observed);
         let client = &self.shared.context.client;
         gates.write(client, key, &found.pod, wanted).await?;
@@ -327,7 +328,7 @@ impl Runtimes {
     ) -> Option<BTreeSet<ObjectKey>> {
         let active = sessions
             .iter()
-            .filter(|selecting| desired::is_active(&selecting.session));
+            .filter(|selecting| desired::is_active(&selecting.session.metadata));
         let active: BTreeSet<ObjectKey> = active.map(|selecting| selecting.key.clone()).collect();
         let mut reports = self.shared.reports.lock();
         // Without a report the pod is looked at for the first time, and a Session under deletion

@@ -20,12 +20,14 @@ pub struct ObservedConnection {
 }
 
 /// What a runtime has.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
     /// Its connections by Store.
     pub connections: BTreeMap<ObjectKey, ObservedConnection>,
     /// Digest of its routing table.
     pub routes_digest: String,
+    /// Its routing table; `None` = a runtime of an older version, which does not tell it.
+    pub routes: Option<Vec<Route>>,
 }
 
 /// How a Store is to be connected. The configuration is not shown.
@@ -61,6 +63,16 @@ pub struct Desired {
     pub kept: BTreeSet<ObjectKey>,
     /// The routing table, oldest Session first.
     pub routes: Vec<Route>,
+    /// Connections and routes that are there stay, also where nothing here asks for them: a Session
+    /// that cannot be read may.
+    pub keeps_unknown: bool,
+}
+
+impl Desired {
+    /// Whether a connection with this Store stays as it is, if there is one.
+    pub(super) fn keeps(&self, store: &ObjectKey) -> bool {
+        self.keeps_unknown || self.kept.contains(store)
+    }
 }
 
 /// One call to a runtime.
@@ -125,12 +137,13 @@ pub fn plan(observed: &Observed, desired: &Desired) -> Vec<Action> {
             Some(_) => {}
         }
     }
-    let routes = table(observed, desired);
-    if routes_digest(&routes) != observed.routes_digest {
+    if let Some(routes) = table(observed, desired)
+        && routes_digest(&routes) != observed.routes_digest
+    {
         actions.push(Action::Program { routes });
     }
     for store in observed.connections.keys() {
-        if !desired.connections.contains_key(store) && !desired.kept.contains(store) {
+        if !desired.connections.contains_key(store) && !desired.keeps(store) {
             actions.push(Action::Disconnect {
                 store: store.clone(),
             });
@@ -141,11 +154,34 @@ pub fn plan(observed: &Observed, desired: &Desired) -> Vec<Action> {
 
 /// Whether the runtime has the routes that it should have.
 pub(super) fn is_programmed(observed: &Observed, desired: &Desired) -> bool {
-    routes_digest(&table(observed, desired)) == observed.routes_digest
+    table(observed, desired).is_none_or(|routes| routes_digest(&routes) == observed.routes_digest)
+}
+
+/// The table that the runtime should have; `None` = whichever it has.
+fn table(observed: &Observed, desired: &Desired) -> Option<Vec<Route>> {
+    let routes = routes_with_connection(observed, desired);
+    if desired.keeps_unknown {
+        let present = observed.routes.as_ref()?;
+        return Some(with_unknown(routes, present));
+    }
+    Some(routes)
+}
+
+/// Adds the routes that are there and that nobody asked for, each before the one that it is before
+/// now: the first of two that match decides.
+fn with_unknown(mut routes: Vec<Route>, present: &[Route]) -> Vec<Route> {
+    let mut place = routes.len();
+    for route in present.iter().rev() {
+        match routes.iter().position(|wanted| wanted == route) {
+            Some(known) => place = known,
+            None => routes.insert(place, route.clone()),
+        }
+    }
+    routes
 }
 
 /// A kept Store may never have been connected: then nothing leads to it yet.
-fn table(observed: &Observed, desired: &Desired) -> Vec<Route> {
+fn routes_with_connection(observed: &Observed, desired: &Desired) -> Vec<Route> {
     let is_connected = |route: &&Route| {
         let store = route.store_id.clone().unwrap_or_default();
         let store = ObjectKey::new(store.namespace, store.name);
@@ -178,8 +214,10 @@ impl Observed {
                 (ObjectKey::new(store.namespace, store.name), observed)
             })
             .collect();
+        let tells_routes = routes_digest(&status.routes) == status.routes_digest;
         Self {
             connections,
+            routes: tells_routes.then_some(status.routes),
             routes_digest: status.routes_digest,
         }
     }
@@ -245,6 +283,7 @@ mod tests {
             Observed {
                 connections: connections.collect(),
                 routes_digest: routes_digest(&self.routes),
+                routes: Some(self.routes.clone()),
             }
         }
 
@@ -299,7 +338,7 @@ mod tests {
             let desired = Desired {
                 routes: routes_of(&after),
                 connections: after.clone(),
-                kept: BTreeSet::new(),
+                ..Desired::default()
             };
             let first = plan(&runtime.observed(), &desired);
             first.into_iter().take(crash_at).for_each(|action| runtime.call(action));
@@ -339,6 +378,84 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn beside_a_session_that_cannot_be_read_nothing_is_taken_away_and_all_that_is_wanted_added(
+            before in any_connections(),
+            after in any_connections(),
+        ) {
+            let mut runtime = Model { routes: routes_of(&before), connections: before.clone() };
+            let desired = Desired {
+                routes: routes_of(&after),
+                connections: after.clone(),
+                keeps_unknown: true,
+                ..Desired::default()
+            };
+            for action in plan(&runtime.observed(), &desired) {
+                runtime.call(action);
+            }
+            for store in before.keys().chain(after.keys()) {
+                let wanted = after.get(store).or(before.get(store));
+                prop_assert_eq!(runtime.connections.get(store), wanted);
+                let leads = runtime.routes.iter().filter(|present| **present == route(&store.name));
+                prop_assert_eq!(leads.count(), 1);
+            }
+            prop_assert_eq!(plan(&runtime.observed(), &desired), vec![]);
+            prop_assert!(is_programmed(&runtime.observed(), &desired));
+        }
+    }
+
+    #[test]
+    fn routes_that_nobody_asks_for_stay_where_they_are() {
+        let table = |names: &str| -> Vec<Route> {
+            let names = names.chars().map(|name| name.to_string());
+            names.map(|name| route(&name)).collect()
+        };
+        for (wanted, present, expected) in [
+            ("", "", ""),
+            ("ab", "", "ab"),
+            ("", "ab", "ab"),
+            ("ac", "abc", "abc"),
+            ("ab", "abcd", "abcd"),
+            ("bd", "abc", "abdc"),
+            ("ba", "xaby", "bxay"),
+        ] {
+            let found = with_unknown(table(wanted), &table(present));
+            assert_eq!(found, table(expected), "{wanted} beside {present}");
+            assert_eq!(with_unknown(table(wanted), &found), found, "it settles");
+        }
+    }
+
+    #[test]
+    fn an_older_runtime_keeps_the_routes_that_it_does_not_tell() {
+        let model = Model {
+            connections: [(key("a"), wanted("memory", "{}"))].into(),
+            routes: vec![route("a")],
+        };
+        let told = GetStatusResponse {
+            routes_digest: routes_digest(&model.routes),
+            ..GetStatusResponse::default()
+        };
+        assert_eq!(Observed::of(told.clone()).routes, None);
+        let told = GetStatusResponse {
+            routes: model.routes.clone(),
+            ..told
+        };
+        assert_eq!(Observed::of(told).routes, Some(model.routes.clone()));
+        let older = Observed {
+            routes: None,
+            ..model.observed()
+        };
+        let mut desired = Desired {
+            keeps_unknown: true,
+            ..Desired::default()
+        };
+        assert_eq!(plan(&older, &desired), []);
+        assert!(is_programmed(&older, &desired));
+        desired.keeps_unknown = false;
+        assert_eq!(plan(&older, &desired).len(), 2);
+    }
+
     #[test]
     fn a_new_configuration_keeps_the_connection_and_a_new_driver_replaces_it() {
         let present = Model {
@@ -347,8 +464,8 @@ mod tests {
         };
         let desired = |connection: WantedConnection| Desired {
             connections: [(key("a"), connection)].into(),
-            kept: BTreeSet::new(),
             routes: vec![route("a")],
+            ..Desired::default()
         };
         let changed = wanted("memory", r#"{"x":1}"#);
         assert_eq!(

@@ -84,7 +84,7 @@ pub struct PodEvent {
 pub fn report(sessions: &[SelectingSession], desired: &Desired, pass: &Pass) -> PodReport {
     let active = sessions
         .iter()
-        .filter(|selecting| is_active(&selecting.session));
+        .filter(|selecting| is_active(&selecting.session.metadata));
     let mut report = PodReport::default();
     for selecting in active {
         report.programmed.insert(selecting.key.clone());
@@ -236,6 +236,7 @@ mod tests {
         Some(Observed {
             connections: [(key(), connection)].into(),
             routes_digest: routes_digest(&[]),
+            routes: Some(Vec::new()),
         })
     }
 

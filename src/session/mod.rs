@@ -42,6 +42,10 @@ const FIRST_LOOKS: Duration = Duration::from_secs(60);
 /// Least time between two status writes of one Session.
 const STATUS_PACE: Duration = Duration::from_secs(1);
 
+/// What becomes of pods while a Session cannot be read: nor can its selector be.
+const UNREADABLE: &str = "pods keep the connections and routes that they have of it, so an operator \
+                          that is started meanwhile takes none from any pod of this namespace";
+
 /// Settings of the session controller.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionOptions {
@@ -90,6 +94,7 @@ impl SessionController {
             context.client.clone(),
             context.events.clone(),
             status.clone(),
+            UNREADABLE,
         );
         Self {
             context: context.clone(),

@@ -26,6 +26,8 @@ pub struct UndecodableReports {
     client: Client,
     events: Events,
     statuses: StatusWriter,
+    /// What becomes of their work meanwhile, for people.
+    meanwhile: &'static str,
     /// What was reported of each object.
     reported: Mutex<HashMap<ObjectKey, Report>>,
 }
@@ -46,13 +48,20 @@ impl Debug for UndecodableReports {
 }
 
 impl UndecodableReports {
-    /// Nothing has been reported yet. `statuses` is the writer of the kind's other statuses.
+    /// Nothing has been reported yet. `statuses` is the writer of the kind's other statuses;
+    /// `meanwhile` says what becomes of an object's work.
     #[must_use]
-    pub fn new(client: Client, events: Events, statuses: StatusWriter) -> Self {
+    pub fn new(
+        client: Client,
+        events: Events,
+        statuses: StatusWriter,
+        meanwhile: &'static str,
+    ) -> Self {
         Self {
             client,
             events,
             statuses,
+            meanwhile,
             reported: Mutex::default(),
         }
     }
@@ -94,7 +103,8 @@ impl UndecodableReports {
         let known = current.data.get("status").cloned().unwrap_or(Value::Null);
         let before = conditions_of(&known);
         let generation = meta.generation.unwrap_or_default();
-        let after = conditions(&object.error, &before, generation, Timestamp::now());
+        let now = Timestamp::now();
+        let after = conditions(&object.error, self.meanwhile, &before, generation, now);
         let is_trouble = |condition: &Condition| condition.reason == REASON;
         self.events
             .warn_of_changes::<K>(meta, &before, &after, is_trouble);
@@ -114,13 +124,14 @@ impl UndecodableReports {
 
 fn conditions(
     error: &str,
+    meanwhile: &str,
     before: &[Condition],
     generation: i64,
     now: Timestamp,
 ) -> Vec<Condition> {
     let message = format!(
-        "this version of the operator cannot read the object: {error}; correct the object, or \
-         install the version of the operator that knows this field"
+        "this version of the operator cannot read the object: {error}; {meanwhile}; correct the \
+         object, or install the version of the operator that knows this field"
     );
     let wanted = [
         WantedCondition::is_false(READY, REASON, message.clone()),
@@ -157,13 +168,19 @@ mod tests {
             at(1),
         );
         let known = json!({"incarnation": 2, "observedGeneration": 1, "conditions": lost});
-        let after = conditions("unknown field", &conditions_of(&known), 3, at(2));
+        let after = conditions(
+            "unknown field",
+            "it stays",
+            &conditions_of(&known),
+            3,
+            at(2),
+        );
         assert!(holds(&after, DATA_LOST) && holds(&after, STALLED));
         let desired = with_conditions(&known, &after, 3);
         assert_eq!(desired["incarnation"], 2);
         assert_eq!(desired["observedGeneration"], 3);
         // The same error again writes nothing.
-        let again = conditions("unknown field", &after, 3, at(9));
+        let again = conditions("unknown field", "it stays", &after, 3, at(9));
         assert_eq!(with_conditions(&desired, &again, 3), desired);
     }
 }

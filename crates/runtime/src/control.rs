@@ -13,6 +13,7 @@ use std::time::Duration;
 use atomix_driver::{ConnectionState, StoreId};
 use atomix_process::grpc::deadline;
 use atomix_process::grpc::fencing::{Fence, OperatorTerm};
+use atomix_proto::digest::routes_digest;
 use atomix_proto::runtime::v1 as proto;
 use atomix_proto::runtime::v1::connection::State;
 use atomix_proto::runtime::v1::runtime_server::Runtime;
@@ -111,11 +112,13 @@ impl Runtime for RuntimeService {
     ) -> Result<Response<proto::GetStatusResponse>, Status> {
         let connections = self.stores.connections().into_iter().map(connection_proto);
         let operator = self.fence.seen().unwrap_or_default();
+        let routes = self.stores.routes();
         Ok(Response::new(proto::GetStatusResponse {
             connections: connections.collect(),
-            routes_digest: self.stores.routes_digest(),
+            routes_digest: routes_digest(&routes),
             operator_term: operator.term,
             operator_id: operator.id,
+            routes,
         }))
     }
 }

@@ -70,6 +70,7 @@ impl Reconciler {
                 context.client.clone(),
                 context.events.clone(),
                 statuses.clone(),
+                "its nodes and connections stay as they are",
             ),
             statuses,
             context,

@@ -103,10 +103,15 @@ pub fn newer_session(name: &str, store: &str) -> Value {
     if let Some(selector) = session.pointer_mut("/spec/selector") {
         *selector = json!({
             "matchLabels": {"app": "nobody"},
-            "matchExpressions": [{"key": "colour", "operator": NEWER}],
+            "matchExpressions": newer_expressions(),
         });
     }
     session
+}
+
+/// Expressions of a Session's selector that only a newer version knows.
+pub fn newer_expressions() -> Value {
+    json!([{"key": "colour", "operator": NEWER}])
 }
 
 /// Makes the CRD of Stores one of an older version, which lacks `spec.configFrom`.

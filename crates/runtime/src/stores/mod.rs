@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 
 use atomix_driver::{Connection, ConnectionState, Driver, StoreId};
 use atomix_process::grpc::fencing::OperatorTerm;
-use atomix_proto::digest::{config_digest, routes_digest};
+use atomix_proto::digest::config_digest;
 use atomix_proto::runtime::v1 as proto;
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -88,10 +88,10 @@ impl Stores {
         })
     }
 
-    /// The digest of the routes in force.
+    /// The routes in force.
     #[must_use]
-    pub fn routes_digest(&self) -> String {
-        routes_digest(&self.view.read().routes)
+    pub fn routes(&self) -> Vec<proto::Route> {
+        self.view.read().routes.clone()
     }
 
     /// The operator that this sidecar listens to; `None` before any said who it is.

@@ -155,6 +155,7 @@ async fn get_status_reports_digests_states_and_the_operator_term() {
     control.program(program(routes.clone())).await.unwrap();
     let now = status(control.clone()).await;
     assert_eq!(now.routes_digest, routes_digest(&routes));
+    assert_eq!(now.routes, routes);
     assert_eq!(now.operator_term, 7);
     assert_eq!(now.operator_id, "team/bees");
     let connection = &now.connections[0];

@@ -12,6 +12,7 @@
 mod permissions;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use atomix_operator::Scope;
@@ -23,7 +24,8 @@ use atomix_operator_tests::supervised::Supervised;
 use atomix_operator_tests::test_bed::TestBed;
 use atomix_operator_tests::webhook::TestWebhook;
 use atomix_operator_tests::workload::{self, LIMIT};
-use atomix_operator_tests::{crds, http, runtime_pods, samples};
+use atomix_operator_tests::{counter, crds, http, runtime_pods, samples};
+use atomix_proto::runtime::v1::GetStatusResponse;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
@@ -115,11 +117,7 @@ async fn forbidden(operator: &mut Supervised<'_>, guest: &TestBed) -> Result<()>
 }
 
 async fn connections(bed: &TestBed) -> Result<usize> {
-    let address = bed
-        .runner()
-        .address("hive-0")
-        .context("the pod does not run")?;
-    Ok(runtime_pods::status(address).await?.connections.len())
+    Ok(runtime_status(bed).await?.connections.len())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -360,6 +358,141 @@ async fn undecodable_objects(bed: &TestBed, operator: &mut Supervised<'_>) -> Re
     workload::delete_and_wait(operator, &bed.stores(), "odd").await?;
     workload::delete_and_wait(operator, &bed.sessions(), "bees").await?;
     workload::delete_and_wait(operator, &bed.stores(), "rose").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_session_connected_outlives_an_operator_that_cannot_read_it() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let bed = TestBed::create("unreadable").await?;
+    crds::teach_a_newer_version(bed.client()).await?;
+    let result = outlive(&bed).await;
+    crds::restore(bed.client()).await?;
+    result?;
+    bed.remove().await
+}
+
+/// Two Sessions of one pod; a newer version changes one of them and is rolled back.
+async fn outlive(bed: &TestBed) -> Result<()> {
+    let mut operator = Supervised::start(bed, None);
+    bed.create_pod(samples::application_pod("hive-0", "hive"))
+        .await?;
+    for (session, store, primitive) in [("bees", "rose", "honey*"), ("wasps", "lily", "wax*")] {
+        resources::create(&bed.stores(), samples::store_of_driver(store, "memory")).await?;
+        let mut session = samples::session(session, store, "hive");
+        session["spec"]["primitive"] = json!(primitive);
+        resources::create(&bed.sessions(), session).await?;
+    }
+    operator
+        .until_settled("both Sessions to be connected", LIMIT, async || {
+            connected(bed, "bees").await?;
+            connected(bed, "wasps").await
+        })
+        .await?;
+    ensure!(increment(bed, "honey").await? == 1 && increment(bed, "wax").await? == 1);
+    let before = runtime_status(bed).await?;
+
+    let mut operator = rolled_back(bed, operator).await?;
+    connected(bed, "wasps").await?;
+    let now = runtime_status(bed).await?;
+    ensure!(now.connections == before.connections && now.routes == before.routes);
+    ensure!(increment(bed, "honey").await? == 2 && increment(bed, "wax").await? == 2);
+    // The other Session goes on, and one that is new too.
+    let rename = json!({"spec": {"primitive": "resin*"}});
+    resources::change(&bed.sessions(), "wasps", rename).await?;
+    let mut ants = samples::session("ants", "lily", "hive");
+    ants["spec"]["primitive"] = json!("leaf*");
+    resources::create(&bed.sessions(), ants).await?;
+    operator
+        .until_settled("the others to go on", LIMIT, async || {
+            connected(bed, "ants").await?;
+            connected(bed, "wasps").await?;
+            ensure!(increment(bed, "leaf").await? >= 1);
+            ensure!(increment(bed, "resin").await? >= 1);
+            Ok(())
+        })
+        .await?;
+    ensure!(increment(bed, "honey").await? == 3);
+
+    // It is corrected: what was kept for it alone goes, and it goes on itself.
+    let correct = json!({"spec": {"selector": {"matchExpressions": null}}});
+    resources::change(&bed.sessions(), "bees", correct).await?;
+    operator
+        .until_settled("the Session to be connected again", LIMIT, async || {
+            connected(bed, "bees").await?;
+            ensure!(increment(bed, "wax").await.is_err(), "a former route stays");
+            Ok(())
+        })
+        .await?;
+    ensure!(increment(bed, "honey").await? == 4);
+
+    // It ends though no operator that runs has ever read it.
+    let mut operator = rolled_back(bed, operator).await?;
+    ensure!(increment(bed, "honey").await? == 5);
+    workload::delete_and_wait(&mut operator, &bed.sessions(), "bees").await?;
+    operator
+        .until("its Store to be disconnected", LIMIT, async || {
+            let found = connections(bed).await?;
+            ensure!(found == 1, "{found} Stores are connected");
+            ensure!(increment(bed, "honey").await.is_err());
+            Ok(())
+        })
+        .await
+}
+
+/// Makes a Session one of a newer version, and starts another operator of this one.
+async fn rolled_back<'a>(bed: &'a TestBed, mut operator: Supervised<'a>) -> Result<Supervised<'a>> {
+    operator
+        .until("the Session to be reported", LIMIT, async || {
+            // The API server may not know the newer version yet.
+            let newer =
+                json!({"spec": {"selector": {"matchExpressions": crds::newer_expressions()}}});
+            resources::change(&bed.sessions(), "bees", newer).await?;
+            unreadable(bed).await
+        })
+        .await?;
+    drop(operator);
+    let mut operator = Supervised::start(bed, None);
+    let gate = operator.gate();
+    operator
+        .until_settled("the operator to look at the pod", LIMIT, async || {
+            let calls = gate.calls();
+            let mut asked = calls.iter().filter(|call| call.call.what == "GetStatus");
+            ensure!(asked.any(|call| call.call.name.starts_with("hive-0")));
+            unreadable(bed).await
+        })
+        .await?;
+    Ok(operator)
+}
+
+async fn unreadable(bed: &TestBed) -> Result<()> {
+    let session = bed.sessions().get("bees").await?;
+    let stalled = expect_condition(&session, "Stalled", "True")?;
+    let is_told = stalled.message.contains("takes none from any pod");
+    ensure!(stalled.reason == "Undecodable" && is_told, "{stalled:?}");
+    Ok(())
+}
+
+async fn connected(bed: &TestBed, session: &str) -> Result<()> {
+    let session = bed.sessions().get(session).await?;
+    let ready = expect_condition(&session, "Ready", "True")?;
+    ensure!(ready.reason == "Connected", "{ready:?}");
+    let pods = session.data.pointer("/status/pods/connected");
+    ensure!(pods == Some(&json!(1)), "{pods:?} pods are connected");
+    Ok(())
+}
+
+async fn runtime_status(bed: &TestBed) -> Result<GetStatusResponse> {
+    runtime_pods::status(address(bed)?).await
+}
+
+async fn increment(bed: &TestBed, name: &str) -> Result<i64> {
+    counter::increment(address(bed)?, name, 1).await
+}
+
+fn address(bed: &TestBed) -> Result<Ipv4Addr> {
+    bed.runner()
+        .address("hive-0")
+        .context("the pod does not run")
 }
 
 async fn expect_told_once(bed: &TestBed, (kind, name): (&str, &str)) -> Result<()> {
