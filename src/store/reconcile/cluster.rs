@@ -6,6 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::{Reconciler, owner_of};
 use crate::context::Context;
+use crate::driver::builtin;
 use crate::store::bootstrap::carry_out::{Bootstrapper, Outcome};
 use crate::store::bootstrap::{Decision, Desired, Phase};
 use crate::store::deletion::is_used;
@@ -286,10 +287,12 @@ impl Pass<'_> {
         let (inputs, outcome) = (&judged.inputs, &mut judged.outcome);
         let error = outcome.error.take();
         let kept = judged.kept.as_ref();
+        let driver = builtin::resolve(&self.store.spec.driver);
         let findings = Findings {
             name: &self.key.name,
             cluster: self.cluster,
             config: self.config,
+            missing_driver: driver.as_ref().err(),
             paused: self.is_paused,
             plan: &inputs.plan.stored,
             phase: &outcome.phase,

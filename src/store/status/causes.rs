@@ -93,8 +93,18 @@ pub(super) fn stalled(findings: &Findings<'_>) -> Option<Cause> {
         Phase::WaitingForNodes(_)
         | Phase::WaitingForEarlierPlan
         | Phase::Bootstrapping { .. }
-        | Phase::Done => config_trouble(findings).filter(|trouble| !trouble.reason.is_expected()),
+        | Phase::Done => {
+            let config = || config_trouble(findings);
+            missing_driver(findings)
+                .or_else(|| config().filter(|trouble| !trouble.reason.is_expected()))
+        }
     }
+}
+
+/// The nodes go on, but nobody can connect anew.
+fn missing_driver(findings: &Findings<'_>) -> Option<Cause> {
+    let missing = findings.missing_driver?;
+    Some(cause(Reason::DriverNotFound, missing.to_string()))
 }
 
 /// The nodes need nothing of it, but nobody can connect anew.

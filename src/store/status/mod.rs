@@ -19,6 +19,7 @@ use super::error::StoreError;
 use super::names;
 use super::reason::Reason;
 use super::rolling::Roll;
+use crate::driver::builtin::UnknownDriver;
 use crate::store::bootstrap::plan_record::Plan;
 use crate::store::members::placement::Decision;
 use crate::store::nodes::health::{self, PartitionHealth};
@@ -41,6 +42,8 @@ pub struct Findings<'a> {
     pub cluster: &'a Cluster,
     /// The driver's configuration, or why there is none.
     pub config: Result<&'a DriverConfig, &'a ConfigTrouble>,
+    /// The driver that runtimes do not have, if that is the one which the Store names.
+    pub missing_driver: Option<&'a UnknownDriver>,
     /// The Store is paused.
     pub paused: bool,
     /// The stored plan.

@@ -114,6 +114,7 @@ struct Case {
     nodes: [NodeState; 3],
     placement: Option<Decision>,
     error: Option<StoreError>,
+    missing_driver: Option<UnknownDriver>,
     paused: bool,
     incarnation: u64,
     roll: Option<Roll>,
@@ -129,6 +130,7 @@ impl Case {
             nodes: [node(0, &[1]), node(1, &[2]), node(2, &[])],
             placement: None,
             error: None,
+            missing_driver: None,
             paused: false,
             incarnation: 1,
             roll: None,
@@ -163,6 +165,7 @@ impl Case {
             name: "tulip",
             cluster: &cluster,
             config: Ok(&config),
+            missing_driver: self.missing_driver.as_ref(),
             paused: self.paused,
             plan: &stored,
             phase: &self.phase,
@@ -248,6 +251,30 @@ fn one_silent_node_degrades_and_a_lost_majority_is_not_ready() {
     };
     let status = case.status(&StoreStatus::default());
     assert_eq!(told(&status, "Stalled").0, "False/NotStalled");
+}
+
+#[test]
+fn a_driver_that_no_runtime_has_is_told_though_the_nodes_go_on() {
+    let mut case = Case::healthy();
+    case.missing_driver = Some(UnknownDriver::Version {
+        name: "multi-raft".to_owned(),
+        version: "v0".to_owned(),
+        known: "v1",
+    });
+    let status = case.status(&StoreStatus::default());
+    assert_eq!(told(&status, "Ready").0, "False/DriverNotFound");
+    let (stalled, message) = told(&status, "Stalled");
+    assert_eq!(stalled, "True/DriverNotFound");
+    assert!(message.contains("to v1"), "{message}");
+    assert_eq!(told(&status, "Degraded").0, "False/FullStrength");
+    assert_eq!(status.partitions.unwrap().ready, 2);
+    // Also before the nodes have begun; what is nearer is told first.
+    case.phase = Phase::WaitingForNodes(vec![1]);
+    let status = case.status(&StoreStatus::default());
+    assert_eq!(told(&status, "Stalled").0, "True/DriverNotFound");
+    case.phase = Phase::PlanMissing;
+    let status = case.status(&StoreStatus::default());
+    assert_eq!(told(&status, "Stalled").0, "True/BootstrapPlanMissing");
 }
 
 #[test]

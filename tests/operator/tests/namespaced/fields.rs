@@ -142,6 +142,12 @@ fn store_rows() -> Vec<Row> {
             Condition("Stalled", "True", "DriverNotFound"),
         ),
         row(
+            "driver.version",
+            CLUSTER,
+            json!({"driver": {"version": "v0"}}),
+            Condition("Stalled", "True", "DriverNotFound"),
+        ),
+        row(
             "config",
             CLUSTER,
             json!({"config": {"timeouts": {"connect": "3s"}}}),
