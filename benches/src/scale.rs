@@ -55,15 +55,15 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
         logs: tempfile::tempdir()?,
     };
     let outcome = scale.measure().await;
-    if outcome.is_err() {
-        eprintln!("{}", scale.last_log());
+    if let Err(error) = &outcome {
+        // Said now: what cannot be released keeps the namespace for long.
+        eprintln!("{}\nfailed: {error:#}", scale.last_log());
     }
     eprintln!("the namespace goes");
-    for kind in ["Session", "Store"] {
-        scale.release(kind).await?;
-    }
+    let sessions = scale.release("Session").await;
+    let stores = scale.release("Store").await;
     let removed = scale.bed.remove().await;
-    outcome.and(removed)
+    outcome.and(sessions).and(stores).and(removed)
 }
 
 struct Scale<'a> {
