@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use k8s_openapi::api::core::v1::Namespace as NamespaceObject;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use tokio::sync::OnceCell;
@@ -52,7 +52,7 @@ impl Cluster {
         let cluster = Self::connect().await?;
         CHART
             .get_or_try_init(|| async {
-                cluster.install_chart()?;
+                cluster.install_chart().await?;
                 cluster.test_chart()
             })
             .await?;
@@ -130,8 +130,7 @@ impl Cluster {
         let wanted: NamespaceObject = serde_json::from_value(serde_json::json!({
             "metadata": {
                 "generateName": format!("e2e-{purpose}-"),
-                // Everything of ours runs under the strictest profile.
-                "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+                "labels": restricted(),
             },
         }))?;
         let created = namespaces.create(&PostParams::default(), &wanted).await?;
@@ -148,8 +147,9 @@ impl Cluster {
     /// Installs the CRDs and the chart, and waits until it answers; again = nothing changes.
     ///
     /// # Errors
-    /// What kubectl or helm says.
-    pub fn install_chart(&self) -> anyhow::Result<()> {
+    /// What the API server, kubectl or helm says.
+    pub async fn install_chart(&self) -> anyhow::Result<()> {
+        self.apply_system_namespace().await?;
         let chart = self.source.join("charts/atomix");
         // Helm installs CRDs once and never changes them; a cluster that is used again needs today's.
         self.run(
@@ -165,11 +165,26 @@ impl Cluster {
                 .arg(&self.kubeconfig)
                 .args(["upgrade", "--install", "atomix"])
                 .arg(chart)
-                .args(["--namespace", SYSTEM_NAMESPACE, "--create-namespace"])
+                .args(["--namespace", SYSTEM_NAMESPACE])
                 .args(["--set", &format!("image.registry={}", self.image_registry)])
                 .args(["--set", &format!("image.tag={}", self.image_tag)])
                 .args(["--wait", "--timeout", "3m"]),
         )
+    }
+
+    /// The release's own namespace, which may be there from a former run.
+    async fn apply_system_namespace(&self) -> anyhow::Result<()> {
+        let namespaces: Api<NamespaceObject> = Api::all(self.client());
+        let wanted = Patch::Apply(serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": SYSTEM_NAMESPACE, "labels": restricted()},
+        }));
+        let parameters = PatchParams::apply("atomix-e2e").force();
+        namespaces
+            .patch(SYSTEM_NAMESPACE, &parameters, &wanted)
+            .await?;
+        Ok(())
     }
 
     /// Asks the release whether it works.
@@ -327,6 +342,11 @@ impl Namespace {
         }
         Ok(())
     }
+}
+
+/// Labels of a namespace: everything of ours runs under the strictest profile.
+fn restricted() -> serde_json::Value {
+    serde_json::json!({"pod-security.kubernetes.io/enforce": "restricted"})
 }
 
 /// The root of the repository that `cargo test` runs in; without cargo, of the one that was built. Two

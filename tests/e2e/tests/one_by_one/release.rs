@@ -38,7 +38,7 @@ async fn data_pods_and_connections_outlive_the_release() -> Result<()> {
                 .counts_beyond("visits", counted.acknowledged + 50, SOON)
                 .await?;
 
-            cluster.install_chart()?;
+            cluster.install_chart().await?;
             cluster.test_chart()?;
             is_guarded(&namespace, true).await?;
             namespace
@@ -87,7 +87,7 @@ async fn the_command_line_lets_go_as_the_release_does() -> Result<()> {
             nothing_is_left_of_it(&cluster).await?;
             is_guarded(&namespace, false).await?;
 
-            cluster.install_chart()?;
+            cluster.install_chart().await?;
             cluster.test_chart()?;
             is_guarded(&namespace, true).await?;
             let now = pods_of(&cluster, &namespace).await?;

@@ -30,7 +30,7 @@ async fn data_and_connections_outlive_the_upgrade() -> Result<()> {
     let variable = |name: &str| env::var(name).with_context(|| format!("{name} is not set"));
     let source = variable("ATOMIX_TEST_OLD_SOURCE")?;
     let old = new.of_version(source.into(), variable("ATOMIX_TEST_OLD_IMAGE_TAG")?);
-    old.install_chart()?;
+    old.install_chart().await?;
     let namespace = old.namespace("upgrade").await?;
     namespace
         .clone()
@@ -41,7 +41,7 @@ async fn data_and_connections_outlive_the_upgrade() -> Result<()> {
             let counted = namespace.counts_beyond(APPLICATION, 50, SOON).await?;
             let before = applications(&namespace).await?;
 
-            new.install_chart()?;
+            new.install_chart().await?;
             new.test_chart()?;
             namespace.store_is_whole(3, ROLLED).await?;
             for pod in namespace.storage_pods().await? {
