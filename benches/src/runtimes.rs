@@ -45,8 +45,7 @@ async fn start(at: usize, shutdown: &CancellationToken) -> anyhow::Result<Sideca
     options.control_addr = at_port(5679);
     options.app_addr = vec![at_port(5678)];
     options.admin_addr = at_port(5677);
-    let drivers = built_in_drivers(&options, None);
-    Ok(Sidecar::start(&options, drivers, None, shutdown.clone()).await?)
+    Ok(Sidecar::start(&options, built_in_drivers, shutdown.clone()).await?)
 }
 
 /// The address of a runtime.

@@ -1,8 +1,8 @@
 //! Who may call this node: the operator at the control port; nodes of the same Store, and runtimes of
 //! the namespaces that the Store allows, at the data port.
 
+use atomix_process::tasks::Tasks;
 use atomix_tls::{AllowedNamespaces, Credentials, Guard, Identity, Party, Rules};
-use tokio_util::sync::CancellationToken;
 
 use crate::error::NodeError;
 use crate::options::Options;
@@ -10,7 +10,6 @@ use crate::options::Options;
 /// The node's certificate and who it serves; without a certificate everybody.
 pub(crate) struct Security {
     node: Option<Secured>,
-    shutdown: CancellationToken,
 }
 
 struct Secured {
@@ -20,36 +19,36 @@ struct Secured {
 }
 
 impl Security {
-    /// Reads certificate and allowed namespaces, and keeps both as they change until `shutdown`.
+    /// Reads certificate and allowed namespaces; `tasks` keep both as they change.
     ///
     /// # Errors
     /// When the folder with the certificate cannot be used, or the certificate is no node's.
-    pub(crate) fn open(options: &Options, shutdown: &CancellationToken) -> Result<Self, NodeError> {
+    pub(crate) fn open(options: &Options, tasks: &mut Tasks) -> Result<Self, NodeError> {
         let folder = options.tls_directory.as_deref();
-        let credentials = atomix_tls::open_or_plaintext(folder, shutdown)?;
-        let node = match credentials {
-            None => None,
-            Some(credentials) => {
-                let identity = credentials.identity();
-                let Some(Identity::Node { namespace, .. }) = &identity else {
-                    let found = identity.map(|identity| identity.to_string());
-                    let found = found.unwrap_or_default();
-                    return Err(NodeError::NotANode { found });
-                };
-                let allowed = AllowedNamespaces::only(namespace);
-                if let Some(path) = &options.allowed_namespaces {
-                    tokio::spawn(allowed.clone().follow(path.clone(), shutdown.clone()));
-                }
-                identity.map(|identity| Secured {
-                    credentials,
-                    identity,
-                    allowed,
-                })
+        let shutdown = tasks.shutdown().clone();
+        let Some((credentials, follow)) = atomix_tls::open_or_plaintext(folder, &shutdown)? else {
+            return Ok(Self { node: None });
+        };
+        tasks.spawn("certificates", follow);
+        let (namespace, store) = match credentials.identity() {
+            Some(Identity::Node { namespace, store }) => (namespace, store),
+            other => {
+                let found = other.map(|identity| identity.to_string());
+                let found = found.unwrap_or_default();
+                return Err(NodeError::NotANode { found });
             }
         };
+        let allowed = AllowedNamespaces::only(&namespace);
+        if let Some(path) = &options.allowed_namespaces {
+            let follow = allowed.clone().follow(path.clone(), shutdown);
+            tasks.spawn("allowed namespaces", follow);
+        }
         Ok(Self {
-            node,
-            shutdown: shutdown.clone(),
+            node: Some(Secured {
+                credentials,
+                identity: Identity::Node { namespace, store },
+                allowed,
+            }),
         })
     }
 
@@ -65,8 +64,9 @@ impl Security {
         Some(Guard::new(node.credentials.clone(), rules))
     }
 
-    /// For the port of peers and drivers.
-    pub(crate) fn data(&self) -> Option<Guard> {
+    /// For the port of peers and drivers; `tasks` end the connections of those who lost their
+    /// permission.
+    pub(crate) fn data(&self, tasks: &mut Tasks) -> Option<Guard> {
         let node = self.node.as_ref()?;
         let same_store = || Party::Exactly(node.identity.clone());
         let rules = Rules::new()
@@ -78,10 +78,77 @@ impl Security {
                 Party::RuntimesOf(node.allowed.clone()),
             );
         let guard = Guard::new(node.credentials.clone(), rules);
-        let enforce = guard
-            .clone()
-            .enforce(node.allowed.clone(), self.shutdown.clone());
-        tokio::spawn(enforce);
+        let shutdown = tasks.shutdown().clone();
+        let enforce = guard.clone().enforce(node.allowed.clone(), shutdown);
+        tasks.spawn("permissions", enforce);
         Some(guard)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+    use std::fs::write;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use atomix_process::panics::panics_at;
+    use atomix_process::tasks::TaskError;
+    use clap::Parser as _;
+    use rcgen::string::Ia5String;
+    use rcgen::{CertificateParams, KeyPair, SanType};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    /// A node would go on with the permissions and the certificate of then.
+    #[tokio::test(start_paused = true)]
+    async fn what_keeps_permissions_and_certificate_ends_the_node_when_it_panics() {
+        for (place, expected) in [
+            ("atomix_tls::credentials", "certificates"),
+            ("atomix_tls::allowed", "allowed namespaces"),
+            ("atomix_tls::guard", "permissions"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let allowed = folder.path().join("allowed");
+            write_certificate(folder.path());
+            write(&allowed, "").unwrap();
+            let mut tasks = Tasks::new(CancellationToken::new());
+            let security = Security::open(&options(folder.path(), &allowed), &mut tasks).unwrap();
+            let _guard = security.data(&mut tasks).unwrap();
+            // Each of them looks, and sees what is there.
+            tokio::task::yield_now().await;
+
+            let _panics = panics_at(place);
+            write_certificate(folder.path());
+            write(&allowed, "meadow\n").unwrap();
+            let ended = tokio::time::timeout(Duration::from_secs(60), tasks.join()).await;
+            match ended {
+                Ok(Err(TaskError::Panicked { name, .. })) => assert_eq!(name, expected),
+                other => panic!("a panic in {place}: {other:?}"),
+            }
+        }
+    }
+
+    fn options(folder: &Path, allowed: &Path) -> Options {
+        Options::parse_from([
+            "atomix-node",
+            &format!("--data-dir={}", folder.display()),
+            &format!("--tls-directory={}", folder.display()),
+            &format!("--allowed-namespaces={}", allowed.display()),
+        ])
+    }
+
+    fn write_certificate(folder: &Path) {
+        let mut params = CertificateParams::default();
+        let identity = Ia5String::try_from("spiffe://atomix.io/node/garden/tulip").unwrap();
+        params.subject_alt_names = vec![SanType::URI(identity)];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap().pem();
+        write(folder.join("tls.key"), key.serialize_pem()).unwrap();
+        for name in ["tls.crt", "ca.crt"] {
+            write(folder.join(name), &certificate).unwrap();
+        }
     }
 }

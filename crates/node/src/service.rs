@@ -137,7 +137,7 @@ impl Service {
         // Cancelled when the leaderships are handed over, or when something broke.
         let stop = CancellationToken::new();
         let mut tasks = Tasks::new(stop.clone()).with_grace(SHUTDOWN_GRACE);
-        let security = Security::open(&options, &stop)?;
+        let security = Security::open(&options, &mut tasks)?;
         let reach = Reach::new(resolver, security.credentials());
 
         let metrics = Metrics::default();
@@ -216,7 +216,7 @@ impl Service {
         };
         let guard = security.control();
         serve_control(&mut tasks, control.0, node_service, guard, &stop).await?;
-        let guard = security.data();
+        let guard = security.data(&mut tasks);
         serve_peers(&mut tasks, peer.0, hosted, greeting, guard, &stop).await?;
         joiner.resume();
         readiness.ready();

@@ -6,6 +6,8 @@
 pub mod admin;
 pub mod grpc;
 pub mod logging;
+#[cfg(feature = "test-panics")]
+pub mod panics;
 pub mod shutdown;
 pub mod tasks;
 pub mod traces;

@@ -11,11 +11,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
     logging::init_with(options.log_format, options.log_filter.as_deref());
     let shutdown = shutdown::on_signals()?;
-    let credentials = atomix_tls::open_or_plaintext(options.tls_directory.as_deref(), &shutdown)?;
-    let drivers = built_in_drivers(&options, credentials.clone());
-    Sidecar::start(&options, drivers, credentials, shutdown)
-        .await?
-        .run()
-        .await?;
+    let sidecar = Sidecar::start(&options, built_in_drivers, shutdown).await?;
+    sidecar.run().await?;
     Ok(())
 }

@@ -12,7 +12,7 @@ use atomix_process::tasks::{TaskError, Tasks};
 use atomix_proto::runtime::v1::runtime_server::RuntimeServer;
 use atomix_proto::runtime::v1::session_service_server::SessionServiceServer;
 use atomix_session_service::Sessions;
-use atomix_tls::{Credentials, Guard, Identity, Party, Rules};
+use atomix_tls::{Credentials, CredentialsError, Guard, Identity, Party, Rules};
 use futures::Stream;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
@@ -57,6 +57,9 @@ pub enum StartError {
     /// The folder of the state file cannot be used.
     #[error("cannot use the state folder")]
     State(#[from] StateFileError),
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     /// The description of the services is broken.
     #[error("cannot describe the services")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -97,16 +100,19 @@ pub fn built_in_drivers(
 
 impl Sidecar {
     /// Listens on all ports, restores what was connected before, and starts to serve. It ends when
-    /// `shutdown` is cancelled. With credentials the control port is for the operator alone.
+    /// `shutdown` is cancelled. With certificates the control port is for the operator alone, and
+    /// `drivers` get the credentials that follow them.
     ///
     /// # Errors
-    /// When a port or the state folder cannot be used.
+    /// When a port, the state folder or the certificates cannot be used.
     pub async fn start(
         options: &Options,
-        drivers: Vec<Arc<dyn Driver>>,
-        credentials: Option<Credentials>,
+        drivers: impl FnOnce(&Options, Option<Credentials>) -> Vec<Arc<dyn Driver>>,
         shutdown: CancellationToken,
     ) -> Result<Self, StartError> {
+        let mut tasks = Tasks::new(shutdown.clone());
+        let credentials = open_credentials(options, &mut tasks)?;
+        let drivers = drivers(options, credentials.clone());
         let admin_listener = listen(options.admin_addr, "probes and metrics").await?;
         let control_listener = listen(options.control_addr, "the operator").await?;
         let application_listeners = listen_for_applications(&options.app_addr).await?;
@@ -135,7 +141,6 @@ impl Sidecar {
             admin: admin_listener.addr,
         };
 
-        let mut tasks = Tasks::new(shutdown.clone());
         tasks.spawn(
             "admin",
             admin.serve(admin_listener.listener, shutdown.clone()),
@@ -218,6 +223,19 @@ impl Sidecar {
     pub async fn run(self) -> Result<(), TaskError> {
         self.tasks.join().await
     }
+}
+
+/// `tasks` keep them as the folder changes.
+fn open_credentials(
+    options: &Options,
+    tasks: &mut Tasks,
+) -> Result<Option<Credentials>, CredentialsError> {
+    let folder = options.tls_directory.as_deref();
+    let opened = atomix_tls::open_or_plaintext(folder, tasks.shutdown())?;
+    Ok(opened.map(|(credentials, follow)| {
+        tasks.spawn("certificates", follow);
+        credentials
+    }))
 }
 
 struct Bound {

@@ -2,6 +2,7 @@
 //! again when it changes.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -52,7 +53,15 @@ impl AllowedNamespaces {
 
     /// Reads the file, one name a line, now and whenever it changes, until `shutdown`. While it
     /// cannot be read, what was known counts: a volume that is gone for a moment cuts nobody off.
-    pub async fn follow(self, path: PathBuf, shutdown: CancellationToken) {
+    /// The process must not go on without this task.
+    ///
+    /// # Errors
+    /// None.
+    pub async fn follow(
+        self,
+        path: PathBuf,
+        shutdown: CancellationToken,
+    ) -> Result<(), Infallible> {
         loop {
             match read(&path) {
                 Ok(others) => self.set(others),
@@ -61,7 +70,7 @@ impl AllowedNamespaces {
                 }
             }
             tokio::select! {
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => return Ok(()),
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }

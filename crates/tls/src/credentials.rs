@@ -1,12 +1,14 @@
 //! The certificate that a program shows now, and the authorities that it trusts now. Each handshake
 //! takes the newest; connections that are open stay.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -59,15 +61,18 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// The credentials in the folder, kept as it changes until `shutdown`; `None` without a folder, and
-/// then says in the log that everything is plain text.
+/// Keeps credentials as their folder changes: a task without which the process must not go on.
+pub type Following = BoxFuture<'static, Result<(), Infallible>>;
+
+/// The credentials in the folder, and what keeps them as it changes until `shutdown`; `None` without a
+/// folder, and then says in the log that everything is plain text.
 ///
 /// # Errors
 /// When the folder holds none that can be used.
 pub fn open_or_plaintext(
     folder: Option<&Path>,
     shutdown: &CancellationToken,
-) -> Result<Option<Credentials>, CredentialsError> {
+) -> Result<Option<(Credentials, Following)>, CredentialsError> {
     let Some(folder) = folder else {
         tracing::warn!(
             "no --tls-directory: all connections are plain text, and anybody who reaches a port is \
@@ -75,21 +80,19 @@ pub fn open_or_plaintext(
         );
         return Ok(None);
     };
-    let (credentials, follow) = Credentials::of_folder(folder, shutdown.clone())?;
-    tokio::spawn(follow);
-    Ok(Some(credentials))
+    Credentials::of_folder(folder, shutdown.clone()).map(Some)
 }
 
 impl Credentials {
-    /// The credentials in a folder, and the task that keeps them as the folder changes. What is
-    /// there in between two changes, or is of no use, is passed over.
+    /// The credentials in a folder, and what keeps them as the folder changes. What is there in
+    /// between two changes, or is of no use, is passed over.
     ///
     /// # Errors
     /// When the folder holds none that can be used.
     pub fn of_folder(
         folder: &Path,
         shutdown: CancellationToken,
-    ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), CredentialsError> {
+    ) -> Result<(Self, Following), CredentialsError> {
         let folder = folder.to_owned();
         let first = read(&folder)?;
         let credentials = Self::default();
@@ -103,8 +106,8 @@ impl Credentials {
             identity = ?credentials.identity().map(|identity| identity.to_string()),
             "connections are by mutual TLS"
         );
-        let follow = credentials.clone().follow(folder, first, shutdown);
-        Ok((credentials, follow))
+        let following = credentials.clone().follow(folder, first, shutdown);
+        Ok((credentials, Box::pin(following)))
     }
 
     /// Uses this from the next handshake on.
@@ -130,12 +133,17 @@ impl Credentials {
         self.current.read().clone()
     }
 
-    async fn follow(self, folder: PathBuf, first: Material, shutdown: CancellationToken) {
+    async fn follow(
+        self,
+        folder: PathBuf,
+        first: Material,
+        shutdown: CancellationToken,
+    ) -> Result<(), Infallible> {
         let mut used = first;
         let mut passed_over = None;
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => return Ok(()),
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
             // A few small files in memory.

@@ -2,6 +2,7 @@
 //! connections of those who lost their permission.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -151,26 +152,42 @@ impl Guard {
     }
 
     /// Ends the connections of those whom no rule admits any more, whenever the allowed namespaces
-    /// change, until `shutdown`.
-    pub async fn enforce(self, allowed: AllowedNamespaces, shutdown: CancellationToken) {
+    /// change, until `shutdown`. The process must not go on without this task.
+    ///
+    /// # Errors
+    /// None.
+    pub async fn enforce(
+        self,
+        allowed: AllowedNamespaces,
+        shutdown: CancellationToken,
+    ) -> Result<(), Infallible> {
         let mut changes = allowed.changes();
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => return Ok(()),
                 changed = changes.changed() => {
                     if changed.is_err() {
-                        return;
+                        return Ok(());
                     }
                 }
             }
-            let connections = self.open.connections.lock();
-            for (identity, ended) in connections.values() {
-                if !self.rules.admits_somewhere(identity) {
-                    tracing::info!(%identity, "its permission was taken back, its connection ends");
-                    ended.cancel();
-                }
+            let ended = self.end_those_without_permission();
+            tracing::debug!(ended, "looked whose connections may stay");
+        }
+    }
+
+    /// How many they were.
+    fn end_those_without_permission(&self) -> usize {
+        let connections = self.open.connections.lock();
+        let mut count = 0;
+        for (identity, ended) in connections.values() {
+            if !self.rules.admits_somewhere(identity) {
+                tracing::info!(%identity, "its permission was taken back, its connection ends");
+                ended.cancel();
+                count += 1;
             }
         }
+        count
     }
 
     /// Notes an open connection; it is forgotten when the answer is dropped.

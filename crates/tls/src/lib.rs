@@ -19,7 +19,7 @@ mod server;
 
 pub use allowed::AllowedNamespaces;
 pub use client::{Connector, Dialed, connect};
-pub use credentials::{Credentials, CredentialsError, LOOK_EVERY, open_or_plaintext};
+pub use credentials::{Credentials, CredentialsError, Following, LOOK_EVERY, open_or_plaintext};
 pub use guard::{Guard, Party, Peer, Rules};
 pub use identity::{Identity, InvalidIdentity};
 pub use material::{Material, MaterialError};

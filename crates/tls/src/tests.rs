@@ -332,7 +332,7 @@ async fn a_folder_is_read_again_and_what_is_in_between_two_changes_is_passed_ove
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     shutdown.cancel();
-    following.await.unwrap();
+    following.await.unwrap().unwrap();
 }
 
 #[tokio::test]

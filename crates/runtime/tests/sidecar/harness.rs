@@ -38,10 +38,7 @@ impl TestSidecar {
         ];
         let options = Options::parse_from(fixed.iter().chain(arguments));
         let shutdown = CancellationToken::new();
-        let credentials =
-            atomix_tls::open_or_plaintext(options.tls_directory.as_deref(), &shutdown).unwrap();
-        let drivers = built_in_drivers(&options, credentials.clone());
-        let sidecar = Sidecar::start(&options, drivers, credentials, shutdown.clone())
+        let sidecar = Sidecar::start(&options, built_in_drivers, shutdown.clone())
             .await
             .unwrap();
         let addresses = sidecar.addresses().clone();

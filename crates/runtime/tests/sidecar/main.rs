@@ -20,3 +20,4 @@ mod methods;
 mod real_nodes;
 mod sessions;
 mod streams;
+mod supervision;
