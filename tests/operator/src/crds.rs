@@ -1,13 +1,16 @@
 //! The installed CRDs, and how they would be after the roll-back of an operator: they accept what
 //! the operator's own types do not.
 
-use anyhow::{Context as _, Result};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::samples::{self, StoreSize};
+use crate::wait::until;
 
 const FIELD_MANAGER: &str = "atomix-operator-tests";
 
@@ -112,6 +115,22 @@ pub fn newer_session(name: &str, store: &str) -> Value {
 /// Expressions of a Session's selector that only a newer version knows.
 pub fn newer_expressions() -> Value {
     json!([{"key": "colour", "operator": NEWER}])
+}
+
+/// Removes the CRD of Sessions, and waits until it is gone.
+///
+/// # Errors
+/// When it does not go.
+pub async fn remove_sessions(client: &Client) -> Result<()> {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let name = "sessions.atomix.io";
+    api.delete(name, &DeleteParams::default()).await?;
+    until("the CRD to be gone", Duration::from_secs(60), async || {
+        let found = api.get_opt(name).await?;
+        ensure!(found.is_none(), "it is still there: {found:?}");
+        Ok(())
+    })
+    .await
 }
 
 /// Makes the CRD of Stores one of an older version, which lacks `spec.configFrom`.

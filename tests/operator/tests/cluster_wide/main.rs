@@ -188,6 +188,69 @@ async fn wait_for_crds(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_waits_for_a_crd_that_is_not_there_yet() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let bed = TestBed::create("early").await?;
+    let settings = Settings {
+        scope: Scope::Cluster,
+        ..bed.settings()
+    };
+    let drivers = resources::drivers(bed.client());
+    let client = bed.client().clone();
+    crds::remove_sessions(&client).await?;
+    let waited = workload::run_with(bed, settings, async |bed, operator| {
+        let waited = wait_for_a_crd(bed, operator).await;
+        // Its namespace cannot be looked through without it.
+        crds::restore(bed.client()).await?;
+        waited?;
+        workload::delete_and_wait(operator, &bed.sessions(), "bees").await?;
+        workload::delete_and_wait(operator, &bed.stores(), "rose").await
+    })
+    .await;
+    crds::restore(&client).await?;
+    waited?;
+    remove_drivers(&drivers).await
+}
+
+async fn wait_for_a_crd(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    resources::create(&bed.stores(), samples::store_of_driver("rose", "memory")).await?;
+    bed.create_pod(samples::application_pod("hive-0", "hive"))
+        .await?;
+    let admin = operator.admin();
+    operator
+        .until("the operator to say what is missing", LIMIT, async || {
+            let (code, text) = http::get(admin, "/readyz").await?;
+            let missing = "the CRD sessions.atomix.io is not installed";
+            ensure!(code == 503 && text.contains(missing), "{code}: {text}");
+            Ok(())
+        })
+        .await?;
+    let store = bed.stores().get("rose").await?;
+    ensure!(
+        store.finalizers().is_empty() && store.data["status"]["observedGeneration"] == json!(-1),
+        "the controllers did not wait: {store:?}"
+    );
+    crds::restore(bed.client()).await?;
+    operator
+        .until("the API server to take Sessions", LIMIT, async || {
+            resources::create(&bed.sessions(), samples::session("bees", "rose", "hive")).await?;
+            Ok(())
+        })
+        .await?;
+    operator
+        .until("the operator to go on", LIMIT, async || {
+            let (code, text) = http::get(admin, "/readyz").await?;
+            ensure!(code == 200, "{code}: {text}");
+            expect_condition(&bed.sessions().get("bees").await?, "Ready", "True")?;
+            ensure!(connections(bed).await? == 1, "the runtime is not connected");
+            Ok(())
+        })
+        .await?;
+    ensure!(operator.admin() == admin, "it was started again");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drivers_are_guarded_and_undecodable_objects_stall_nobody() -> Result<()> {
     let _alone = ALONE.lock().await;
     let bed = TestBed::create("drivers").await?;
