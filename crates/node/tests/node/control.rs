@@ -295,6 +295,23 @@ fn sent_by<T>(message: T, operator: &str, term: &str) -> Request<T> {
 }
 
 #[tokio::test]
+async fn whoever_does_not_say_who_they_are_is_refused_where_that_is_required() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = NodeProcess::new(folder.path().join("node")).with("--require-operator");
+    node.start().await;
+    let mut control = node.control().await.unwrap();
+    let refused = control.bootstrap(BootstrapRequest::default()).await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    let refused = control.leave(LeaveRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    // It looks at what an operator sends that says who it is.
+    let named = sent_by(BootstrapRequest::default(), "meadow/bees", "1");
+    let invalid = control.bootstrap(named).await.unwrap_err();
+    assert_eq!(invalid.code(), Code::InvalidArgument, "{invalid}");
+}
+
+#[tokio::test]
 async fn an_older_and_another_operator_change_nothing_also_after_a_kill() {
     let mut cluster = Cluster::start().await;
     let plan = cluster.plan(0, 1, 1);

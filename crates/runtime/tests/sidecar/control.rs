@@ -285,6 +285,22 @@ fn sent_by<T>(message: T, operator: &str, term: &str) -> Request<T> {
 }
 
 #[tokio::test]
+async fn whoever_does_not_say_who_they_are_is_refused_where_that_is_required() {
+    let sidecar = TestSidecar::start(&["--require-operator"]).await;
+    let mut control = sidecar.control().await;
+    let refused = control.connect(memory_store("store-a")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    let routes = || program(vec![route("a", "*")]);
+    let refused = control.program(routes()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    let now = control.get_status(GetStatusRequest {}).await.unwrap();
+    assert!(now.into_inner().connections.is_empty(), "it was connected");
+    let call = sent_by(routes(), "team/bees", "1");
+    control.program(call).await.unwrap();
+    sidecar.stop().await;
+}
+
+#[tokio::test]
 async fn an_older_and_another_operator_are_refused_also_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let sidecar = TestSidecar::start_in(folder.path()).await;

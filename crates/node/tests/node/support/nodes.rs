@@ -23,6 +23,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct NodeProcess {
     addresses: Addresses,
     data_dir: PathBuf,
+    arguments: Vec<&'static str>,
     child: Option<Child>,
 }
 
@@ -32,8 +33,15 @@ impl NodeProcess {
         Self {
             addresses: Addresses::new(),
             data_dir,
+            arguments: Vec::new(),
             child: None,
         }
+    }
+
+    /// With one more argument.
+    pub fn with(mut self, argument: &'static str) -> Self {
+        self.arguments.push(argument);
+        self
     }
 
     /// Starts the process and does not wait until it serves.
@@ -50,6 +58,7 @@ impl NodeProcess {
             .args(["--control-addr", &self.control.to_string()])
             .args(["--peer-addr", &self.peer.to_string()])
             .args(["--admin-addr", &self.admin.to_string()])
+            .args(&self.arguments)
             .env("RUST_LOG", "info,atomix_node=debug")
             .stdout(Stdio::null())
             .stderr(log)
