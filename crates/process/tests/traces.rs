@@ -1,4 +1,4 @@
-//! Spans reach a collector that speaks OTLP.
+//! Spans reach a collector that speaks OTLP; one that does not costs no work.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -13,10 +13,17 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 use tracing_subscriber::Registry;
 use tracing_subscriber::layer::SubscriberExt as _;
+
+/// Spans of work in a time in which a healthy program waits for nothing; more than are kept in memory.
+const SPANS: usize = 10_000;
+
+/// What the end may cost (two seconds, by the documentation), on a busy machine.
+const END: Duration = Duration::from_secs(4);
 
 struct Collector(mpsc::UnboundedSender<ExportTraceServiceRequest>);
 
@@ -77,6 +84,56 @@ async fn own_spans_reach_the_collector_and_no_others() {
         attributes.any(|found| found.key == "object"),
         "{attributes:?}"
     );
+}
+
+struct Refusing;
+
+#[tonic::async_trait]
+impl TraceService for Refusing {
+    async fn export(
+        &self,
+        _: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        Err(Status::resource_exhausted("the test takes nothing"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_that_is_away_silent_or_refuses_costs_spans_and_no_work() {
+    let bind = || async { TcpListener::bind("127.0.0.1:0").await.unwrap() };
+    let closed = bind().await.local_addr().unwrap();
+    // The kernel takes connections for it.
+    let silent = bind().await;
+    let refusing = bind().await;
+    let addresses = [
+        ("away", closed),
+        ("silent", silent.local_addr().unwrap()),
+        ("refusing", refusing.local_addr().unwrap()),
+    ];
+    let server = tonic::transport::Server::builder()
+        .add_service(TraceServiceServer::new(Refusing))
+        .serve_with_incoming(TcpListenerStream::new(refusing));
+    tokio::spawn(server);
+
+    for (what, address) in addresses {
+        let endpoint = format!("http://{address}");
+        let (layer, sent) = traces::layer::<Registry>("bees", &endpoint).unwrap();
+        let subscriber = Registry::default().with(layer);
+        let began = Instant::now();
+        tracing::subscriber::with_default(subscriber, || {
+            for _ in 0..SPANS {
+                tracing::info_span!(target: "atomix_garden", "reconcile").in_scope(|| {});
+            }
+        });
+        let worked = began.elapsed();
+        assert!(worked < Duration::from_secs(2), "{what}: {worked:?}");
+        let ending = Instant::now();
+        tokio::task::spawn_blocking(move || drop(sent))
+            .await
+            .unwrap();
+        let ended = ending.elapsed();
+        assert!(ended < END, "{what}: {ended:?}");
+    }
 }
 
 #[tokio::test]
