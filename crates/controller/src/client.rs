@@ -1,18 +1,20 @@
 //! How the operator talks to the API server: no hidden retries, bounded connections, every request
-//! counted.
+//! counted, and known how long a refusal asks to wait.
 //!
 //! Retries belong to the controllers' backoff; so a layer that injects faults sees each attempt.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use kube::client::{Body, ClientBuilder};
+use http::{Request, Response};
+use kube::client::{Body, ClientBuilder, DynBody};
 use kube::{Client, Config};
-use tower::{Layer, Service};
+use tower::{BoxError, Layer, Service};
 use tracing::Instrument as _;
 use tracing::instrument::Instrumented;
 
 use crate::metrics::Metrics;
+use crate::retry_after::KeepRetryAfter;
 
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,25 +36,30 @@ pub fn hardened(mut config: Config) -> Config {
 /// # Errors
 /// When the configuration's certificates or credentials are unusable.
 pub fn connect(config: Config, metrics: &Metrics) -> kube::Result<Client> {
-    let layer = CountRequests::new(metrics);
     let builder = ClientBuilder::try_from(hardened(config))?;
-    Ok(builder.with_layer(&layer).build())
+    Ok(build(builder, metrics))
+}
+
+/// A client with the layers that every client of the operator has, over those of `builder`.
+#[must_use]
+pub fn build<S>(builder: ClientBuilder<S>, metrics: &Metrics) -> Client
+where
+    S: Service<Request<Body>, Response = Response<Box<DynBody>>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+{
+    let metrics = metrics.clone();
+    let counting = CountRequests { metrics };
+    builder
+        .with_layer(&KeepRetryAfter)
+        .with_layer(&counting)
+        .build()
 }
 
 /// Counts requests by verb and resource, and makes a span of each.
 #[derive(Debug, Clone)]
-pub struct CountRequests {
+struct CountRequests {
     metrics: Metrics,
-}
-
-impl CountRequests {
-    /// A layer that counts in `metrics`.
-    #[must_use]
-    pub fn new(metrics: &Metrics) -> Self {
-        Self {
-            metrics: metrics.clone(),
-        }
-    }
 }
 
 impl<S> Layer<S> for CountRequests {
@@ -68,12 +75,12 @@ impl<S> Layer<S> for CountRequests {
 
 /// A service whose requests are counted.
 #[derive(Debug, Clone)]
-pub struct Counted<S> {
+struct Counted<S> {
     metrics: Metrics,
     inner: S,
 }
 
-impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Counted<S> {
+impl<S: Service<Request<Body>>> Service<Request<Body>> for Counted<S> {
     type Response = S::Response;
     type Error = S::Error;
     type Future = Instrumented<S::Future>;
@@ -82,7 +89,7 @@ impl<S: Service<http::Request<Body>>> Service<http::Request<Body>> for Counted<S
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (verb, resource) = verb_and_resource(request.method(), request.uri());
         self.metrics.api_request(verb, resource);
         let span = tracing::debug_span!("API request", otel.kind = "client", verb, resource);

@@ -23,6 +23,7 @@ pub mod key;
 pub mod lease;
 pub mod metrics;
 pub mod queue;
+mod retry_after;
 pub mod status;
 pub mod undecodable;
 pub mod uninstall;

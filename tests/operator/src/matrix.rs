@@ -234,7 +234,12 @@ fn all_troubles() -> Vec<Disturbance> {
         Code::Aborted,
     ];
     let peers = codes.map(Trouble::PeerRefusal);
-    let others = [Trouble::Reset, Trouble::ReplyLost, Trouble::PeerReplyLost];
+    let others = [
+        Trouble::Overload,
+        Trouble::Reset,
+        Trouble::ReplyLost,
+        Trouble::PeerReplyLost,
+    ];
     let troubles = refusals.into_iter().chain(peers).chain(others);
     let shares = |trouble: Trouble| {
         (0..SHARES).map(move |share| Faults {

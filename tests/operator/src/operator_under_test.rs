@@ -10,7 +10,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use atomix_controller::client::CountRequests;
 use atomix_controller::lease::{LeaseLost, LeaseOptions};
 use atomix_controller::metrics::Metrics;
 use atomix_operator::Scope;
@@ -244,7 +243,7 @@ fn options(settings: Settings, gate: &Gate) -> Result<Options> {
         let config = atomix_controller::client::hardened(settings.server.config());
         let layer = WatchedApi::new(gate.clone(), settings.watch_timeout, settings.audit.clone());
         let builder = ClientBuilder::try_from(config)?.with_layer(&layer);
-        Ok(builder.with_layer(&CountRequests::new(&metrics)).build())
+        Ok(atomix_controller::client::build(builder, &metrics))
     };
     let mut lease = LeaseOptions::new(settings.lease_namespace.clone(), LEASE.to_owned(), identity);
     if settings.short_lease {

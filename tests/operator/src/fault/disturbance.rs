@@ -25,6 +25,7 @@ impl Disturbance {
             Self::Trouble(faults) => match faults.trouble {
                 Trouble::CutWatches { .. } | Trouble::Past { .. } => true,
                 Trouble::Refusal(_)
+                | Trouble::Overload
                 | Trouble::Reset
                 | Trouble::ReplyLost
                 | Trouble::PeerRefusal(_)

@@ -40,6 +40,9 @@ impl fmt::Display for Faults {
 pub enum Trouble {
     /// The API server answers with this status and changes nothing.
     Refusal(u16),
+    /// The API server refuses with 429 before it looks at the request, as one that is overloaded does:
+    /// in plain text, and with [`ASKED_TO_WAIT`] in a header.
+    Overload,
     /// The connection to the API server breaks before the request is sent.
     Reset,
     /// The API server does what it was asked to, but the connection breaks before it says so.
@@ -66,10 +69,14 @@ pub enum Trouble {
     },
 }
 
+/// How long an API server that is overloaded asks to wait.
+pub const ASKED_TO_WAIT: Duration = Duration::from_secs(1);
+
 impl fmt::Display for Trouble {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refusal(status) => write!(formatter, "the API server refuses with {status}"),
+            Self::Overload => formatter.write_str("the API server is overloaded"),
             Self::Reset => formatter.write_str("the API server's connection breaks"),
             Self::ReplyLost => formatter.write_str("the API server's reply is lost"),
             Self::PeerRefusal(code) => write!(formatter, "the peer refuses with {code:?}"),
@@ -93,7 +100,7 @@ impl Trouble {
             return false;
         }
         match self {
-            Self::Refusal(_) | Self::Reset => !is_to_peer,
+            Self::Refusal(_) | Self::Overload | Self::Reset => !is_to_peer,
             // Of a watch, the reply is its events.
             Self::ReplyLost => !is_to_peer && call.verb != Verb::Watch,
             Self::PeerRefusal(_) | Self::PeerReplyLost => is_to_peer,
@@ -118,6 +125,7 @@ impl Trouble {
     ) -> Option<Result<http::Response<Box<DynBody>>, BoxError>> {
         match self {
             Self::Refusal(status) => Some(Ok(refusal(*status))),
+            Self::Overload => Some(Ok(overloaded())),
             Self::Reset => Some(Err(broken_connection())),
             Self::ReplyLost
             | Self::PeerRefusal(_)
@@ -134,6 +142,7 @@ impl Trouble {
                 Some(tonic::Status::new(*code, "refused by the test").into_http())
             }
             Self::Refusal(_)
+            | Self::Overload
             | Self::Reset
             | Self::ReplyLost
             | Self::PeerReplyLost
@@ -183,6 +192,17 @@ pub(super) fn refusal(code: u16) -> http::Response<Box<DynBody>> {
         .header("content-type", "application/json")
         .body(Box::new(Text(Some(status.to_string().into()))) as Box<DynBody>)
         .expect("a constant header is a header")
+}
+
+/// The refusal of an API server that has not looked at the request.
+fn overloaded() -> http::Response<Box<DynBody>> {
+    let text = "Too many requests, please try again later.\n";
+    http::Response::builder()
+        .status(429)
+        .header("content-type", "text/plain; charset=utf-8")
+        .header("retry-after", ASKED_TO_WAIT.as_secs())
+        .body(Box::new(Text(Some(text.into()))) as Box<DynBody>)
+        .expect("constant headers are headers")
 }
 
 /// A body of one piece.

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use atomix_operator_tests::end_state::end_state;
-use atomix_operator_tests::fault::{Disturbance, Faults, Trouble};
+use atomix_operator_tests::fault::{ASKED_TO_WAIT, Disturbance, Faults, Recorded, Trouble};
 use atomix_operator_tests::matrix::{Outcome, trouble_at_every_call};
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::runtime_pods;
 use atomix_operator_tests::samples::{self, StoreSize};
 use atomix_operator_tests::supervised::Supervised;
 use atomix_operator_tests::test_bed::TestBed;
+use atomix_operator_tests::wait::until;
 use atomix_operator_tests::workload::{self, LIMIT};
 use kube::api::ListParams;
 use tokio::time::Instant;
@@ -54,6 +55,49 @@ async fn connect(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
             Ok(())
         })
         .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_overloaded_api_server_is_left_alone_for_as_long_as_it_asks() -> Result<()> {
+    let bed = TestBed::create("overload").await?;
+    let operator = bed.operator(None);
+    let serve = async |store: &str| {
+        resources::create(&bed.stores(), samples::store_of_driver(store, "memory")).await?;
+        until("the Store to be ready", LIMIT, async || {
+            expect_condition(&bed.stores().get(store).await?, "Ready", "True")?;
+            Ok(())
+        })
+        .await
+    };
+    // The watches are open, and the lease is held.
+    serve("rose").await?;
+    let faults = Faults {
+        trouble: Trouble::Overload,
+        share: 0,
+        of: 1,
+    };
+    operator.gate().arm(Some(faults.into()));
+    serve(STORE).await?;
+
+    // Of the first call only: what a later one comes after may change the Store, and so be looked at
+    // at once.
+    let calls = operator.gate().calls();
+    let is_of_store = |call: &Recorded| call.call.name == STORE && call.call.verb.is_mutating();
+    let first = calls.iter().find(|call| is_of_store(call));
+    let first = first.context("the operator wrote nothing")?;
+    let mut attempts = calls.iter().filter(|call| call.call == first.call);
+    let attempts = (attempts.next(), attempts.next());
+    let (Some(refused), Some(again)) = attempts else {
+        anyhow::bail!("{} was not refused once", first.name());
+    };
+    let waited = again.at - refused.at;
+    ensure!(
+        waited >= ASKED_TO_WAIT,
+        "{} was tried again after {waited:?}",
+        first.name()
+    );
+    drop(operator);
+    bed.remove().await
 }
 
 /// For how long an operator that starts with an old view hears nothing newer.
