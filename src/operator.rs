@@ -184,6 +184,7 @@ async fn run(
         config_sources: ConfigSources::new(options.client.clone(), &options.secret_namespaces),
     };
     object_counts::follow(&context);
+    let lease_readiness = context.admin.readiness(lease::READINESS);
     let stores = StoreController::new(&context, options.stores);
     let drivers = DriverController::new(&context);
     let runtimes = Runtimes::new(&context);
@@ -241,6 +242,7 @@ async fn run(
             options.lease_client,
             options.lease,
             options.metrics,
+            lease_readiness,
             shutdown.clone(),
         ) => acquired,
     };

@@ -129,7 +129,7 @@ pub enum ApiError {
 }
 
 /// `kube::Error` repeats whole answers; people need the message.
-fn describe(error: &kube::Error) -> String {
+pub(crate) fn describe(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
         other => other.to_string(),

@@ -11,6 +11,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use atomix_process::admin::Readiness;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
@@ -22,9 +23,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::FIELD_MANAGER;
 use crate::caller::Caller;
+use crate::error::describe;
 use crate::metrics::Metrics;
 
-/// How long one attempt to renew may take: a hung connection must leave time for another one.
+/// Name of this part of the process's readiness: whether the lease was looked at within its duration. A
+/// holder ends before it has not renewed for so long.
+pub const READINESS: &str = "lease";
+
+/// How long one attempt to look or to renew may take: a hung connection must leave time for another one.
 const ATTEMPT: Duration = Duration::from_secs(3);
 
 /// Where the lease lies, who wants it, and its times.
@@ -101,25 +107,29 @@ pub struct HeldLease {
     renewed: Instant,
 }
 
-/// Waits until this process holds the lease; errors are tried again. `None` after `shutdown`.
+/// Waits until this process holds the lease; errors are tried again, and are told by `readiness` when
+/// they last. `None` after `shutdown`.
 pub async fn acquire(
     client: Client,
     options: LeaseOptions,
     metrics: Metrics,
+    readiness: Readiness,
     shutdown: CancellationToken,
 ) -> Option<HeldLease> {
     let api: Api<Lease> = Api::namespaced(client, &options.namespace);
     let mut seen: Option<(Option<String>, Instant)> = None;
+    let mut looked: Option<Instant> = None;
     loop {
         let started = Instant::now();
         let attempt = bounded(
-            options.renew_deadline,
+            options.renew_deadline.min(ATTEMPT),
             try_acquire(&api, &options, &mut seen),
         );
         match attempt.await {
             Ok(Some(lease)) => {
                 tracing::info!(lease = %options.name, identity = %options.identity, "lease acquired");
                 metrics.lease_held(true);
+                readiness.ready();
                 return Some(HeldLease {
                     api,
                     options,
@@ -128,9 +138,18 @@ pub async fn acquire(
                     renewed: started,
                 });
             }
-            Ok(None) => {}
+            Ok(None) => {
+                readiness.ready();
+                looked = Some(started);
+            }
             Err(reason) => {
                 tracing::warn!(lease = %options.name, %reason, "cannot acquire the lease");
+                if looked.is_none_or(|looked| looked.elapsed() >= options.duration) {
+                    readiness.not_ready(format!(
+                        "cannot look at lease {} in namespace {}: {reason}",
+                        options.name, options.namespace
+                    ));
+                }
             }
         }
         tokio::select! {
@@ -146,7 +165,7 @@ async fn bounded<T>(
 ) -> Result<T, String> {
     match tokio::time::timeout(limit, request).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Err(error)) => Err(describe(&error)),
         Err(_elapsed) => Err(format!("no answer of the API server within {limit:?}")),
     }
 }

@@ -29,7 +29,7 @@ use crate::samples;
 use crate::webhook::Served;
 
 /// The name of every operator's lease.
-const LEASE: &str = "atomix-operator";
+pub const LEASE: &str = "atomix-operator";
 
 /// How an operator is started.
 pub struct Settings {

@@ -26,6 +26,7 @@ impl Disturbance {
                 Trouble::CutWatches { .. } | Trouble::Past { .. } => true,
                 Trouble::Refusal(_)
                 | Trouble::Overload
+                | Trouble::Lease(_)
                 | Trouble::Reset
                 | Trouble::ReplyLost
                 | Trouble::PeerRefusal(_)

@@ -356,8 +356,10 @@ impl State {
         }
         let faults = self.faults.clone()?;
         let number = self.attempted.len();
-        let is_first = faults.trouble.concerns(call) && self.attempted.insert(call.clone());
-        if !is_first || number % faults.of != faults.share {
+        let trouble = &faults.trouble;
+        let meets = trouble.concerns(call)
+            && (self.attempted.insert(call.clone()) || trouble.is_of_lease());
+        if !meets || number % faults.of != faults.share {
             return None;
         }
         self.troubled += 1;

@@ -12,7 +12,7 @@ use tower::{BoxError, Layer, Service};
 use super::cut::CutBody;
 use super::gate::Answer;
 use super::trouble::broken_connection;
-use super::{Audit, Call, Gate, Trouble, Verb};
+use super::{Audit, Call, Gate, LeaseTrouble, Trouble, Verb};
 
 /// For how many seconds the API server is asked to keep a watch open; `None` = as the operator asks.
 pub type WatchTimeout = Option<u64>;
@@ -91,6 +91,9 @@ where
             }
             let pass = gate.before(call.clone()).await;
             let trouble = pass.trouble.clone();
+            if trouble == Some(Trouble::Lease(LeaseTrouble::Unanswered)) {
+                std::future::pending::<()>().await;
+            }
             if let Some(instead) = trouble.as_ref().and_then(Trouble::instead_of_api_server) {
                 gate.after(pass, Answer::Refused).await;
                 return instead;

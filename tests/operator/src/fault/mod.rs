@@ -20,4 +20,4 @@ pub use dialer::WatchedDialer;
 pub use disturbance::Disturbance;
 pub use gate::{CrashPoint, Gate, Recorded, Side};
 pub use kubernetes::{WatchTimeout, WatchedApi};
-pub use trouble::{ASKED_TO_WAIT, Faults, Trouble};
+pub use trouble::{ASKED_TO_WAIT, Faults, LeaseTrouble, Trouble};

@@ -15,7 +15,7 @@ use tower::BoxError;
 use super::call::{Call, Verb};
 
 /// One kind of trouble, and the calls that it meets. A call fails at its first attempt only, so that
-/// whatever repeats it gets on; the lease is spared.
+/// whatever repeats it gets on; the lease is spared, but by [`Trouble::Lease`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults {
     /// What goes wrong.
@@ -59,6 +59,8 @@ pub enum Trouble {
         /// new LIST helps.
         is_expired: bool,
     },
+    /// What concerns the lease fails, and nothing else. Not at first attempts only: always.
+    Lease(LeaseTrouble),
     /// LISTs are answered from the past, and watches begin only after a time, so that it is acted
     /// upon. Not at first attempts only: always.
     Past {
@@ -67,6 +69,15 @@ pub enum Trouble {
         /// For how long nothing newer is heard.
         hold: Duration,
     },
+}
+
+/// How the API server treats calls about the lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseTrouble {
+    /// It refuses them, as for want of a right.
+    Refused,
+    /// It never answers.
+    Unanswered,
 }
 
 /// How long an API server that is overloaded asks to wait.
@@ -85,6 +96,10 @@ impl fmt::Display for Trouble {
                 let then = if *is_expired { "expire" } else { "go on" };
                 write!(formatter, "watches end after {after} events and {then}")
             }
+            Self::Lease(LeaseTrouble::Refused) => formatter.write_str("the lease is refused"),
+            Self::Lease(LeaseTrouble::Unanswered) => {
+                formatter.write_str("nobody answers about the lease")
+            }
             Self::Past { version, hold } => {
                 write!(formatter, "the view of {version} is held for {hold:?}")
             }
@@ -96,16 +111,22 @@ impl Trouble {
     /// Whether it can happen to this call.
     pub(super) fn concerns(&self, call: &Call) -> bool {
         let is_to_peer = matches!(call.verb, Verb::Ask | Verb::Tell);
-        if call.what.starts_with("leases") || self.is_an_answer(call) {
+        let is_of_lease = call.what.starts_with("leases");
+        if is_of_lease != self.is_of_lease() || self.is_an_answer(call) {
             return false;
         }
         match self {
+            Self::Lease(_) => true,
             Self::Refusal(_) | Self::Overload | Self::Reset => !is_to_peer,
             // Of a watch, the reply is its events.
             Self::ReplyLost => !is_to_peer && call.verb != Verb::Watch,
             Self::PeerRefusal(_) | Self::PeerReplyLost => is_to_peer,
             Self::CutWatches { .. } | Self::Past { .. } => false,
         }
+    }
+
+    pub(super) fn is_of_lease(&self) -> bool {
+        matches!(self, Self::Lease(_))
     }
 
     /// That a Secret or ConfigMap which a user names is not there is what the operator has to tell, and
@@ -126,8 +147,10 @@ impl Trouble {
         match self {
             Self::Refusal(status) => Some(Ok(refusal(*status))),
             Self::Overload => Some(Ok(overloaded())),
+            Self::Lease(LeaseTrouble::Refused) => Some(Ok(refusal(403))),
             Self::Reset => Some(Err(broken_connection())),
-            Self::ReplyLost
+            Self::Lease(LeaseTrouble::Unanswered)
+            | Self::ReplyLost
             | Self::PeerRefusal(_)
             | Self::PeerReplyLost
             | Self::CutWatches { .. }
@@ -143,6 +166,7 @@ impl Trouble {
             }
             Self::Refusal(_)
             | Self::Overload
+            | Self::Lease(_)
             | Self::Reset
             | Self::ReplyLost
             | Self::PeerReplyLost

@@ -1,12 +1,16 @@
-//! Two operators of one namespace: only the one with the lease acts, and the other takes over.
+//! Two operators of one namespace: only the one with the lease acts, and the other takes over; a
+//! standby that cannot look at the lease says so.
 
 use anyhow::{Result, ensure};
-use atomix_operator_tests::fault::{Gate, Recorded};
+use atomix_operator::certificates::Lifetimes;
+use atomix_operator_tests::fault::{Disturbance, Faults, Gate, LeaseTrouble, Recorded, Trouble};
+use atomix_operator_tests::operator_under_test::{LEASE, OperatorUnderTest, Settings};
 use atomix_operator_tests::resources::{self, expect_condition};
-use atomix_operator_tests::samples;
 use atomix_operator_tests::test_bed::TestBed;
 use atomix_operator_tests::wait::until;
+use atomix_operator_tests::webhook::TestWebhook;
 use atomix_operator_tests::workload::LIMIT;
+use atomix_operator_tests::{http, samples};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_two_operators_acts_and_the_other_takes_over() -> Result<()> {
@@ -17,17 +21,7 @@ async fn one_of_two_operators_acts_and_the_other_takes_over() -> Result<()> {
 
     let second = bed.operator(None);
     let second_calls = second.gate().clone();
-    // It stands by with its watches open.
-    until(
-        "the second operator to look at the lease",
-        LIMIT,
-        async || {
-            let calls = second_calls.calls();
-            ensure!(calls.iter().any(|call| call.call.what == "leases"));
-            Ok(())
-        },
-    )
-    .await?;
+    stands_by(&second).await?;
     serve(&bed, "tulip").await?;
     ensure!(
         acts(&second_calls).is_empty(),
@@ -51,9 +45,92 @@ async fn one_of_two_operators_acts_and_the_other_takes_over() -> Result<()> {
     bed.remove().await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_that_cannot_look_at_the_lease_is_not_ready_but_its_webhook_is() -> Result<()> {
+    let bed = TestBed::create("blind").await?;
+    let webhook = TestWebhook::create(&bed, Lifetimes::default()).await?;
+    let start = |disturbance| -> Result<OperatorUnderTest> {
+        Ok(OperatorUnderTest::start(Settings {
+            webhook: Some(webhook.served()?),
+            disturbance,
+            ..bed.settings()
+        }))
+    };
+    let holder = start(None)?;
+    is_ready(&holder).await?;
+    let standby = start(Some(lease_is(LeaseTrouble::Refused)))?;
+    cannot_look(&standby).await?;
+    standby.gate().arm(None);
+    is_ready(&standby).await?;
+
+    // Also one that could look before.
+    for trouble in [LeaseTrouble::Refused, LeaseTrouble::Unanswered] {
+        standby.gate().arm(Some(lease_is(trouble)));
+        cannot_look(&standby).await?;
+        standby.gate().arm(None);
+        is_ready(&standby).await?;
+    }
+    is_ready(&holder).await?;
+    drop((holder, standby));
+    bed.remove().await
+}
+
+fn lease_is(trouble: LeaseTrouble) -> Disturbance {
+    let trouble = Trouble::Lease(trouble);
+    Disturbance::from(Faults {
+        trouble,
+        share: 0,
+        of: 1,
+    })
+}
+
+/// With its watches open.
+async fn stands_by(operator: &OperatorUnderTest) -> Result<()> {
+    until("the operator to look at the lease", LIMIT, async || {
+        let calls = operator.gate().calls();
+        ensure!(calls.iter().any(|call| call.call.what == "leases"));
+        Ok(())
+    })
+    .await
+}
+
+async fn is_ready(operator: &OperatorUnderTest) -> Result<()> {
+    until("the operator to be ready", LIMIT, async || {
+        let (code, text) = http::get(operator.admin(), "/readyz").await?;
+        ensure!(code == 200, "{code}: {text}");
+        Ok(())
+    })
+    .await
+}
+
+/// It says so, and that nothing else is amiss.
+async fn cannot_look(operator: &OperatorUnderTest) -> Result<()> {
+    until("the operator to miss its lease", LIMIT, async || {
+        let (code, text) = http::get(operator.admin(), "/readyz").await?;
+        let expected = format!("lease: cannot look at lease {LEASE}");
+        ensure!(
+            code == 503 && text.starts_with(&expected) && text.lines().count() == 1,
+            "{code}: {text}"
+        );
+        let (code, text) = http::get(operator.admin(), "/readyz/webhook").await?;
+        ensure!(code == 200, "{code}: {text}");
+        Ok(())
+    })
+    .await
+}
+
 /// Whoever acts serves a new Store.
 async fn serve(bed: &TestBed, store: &str) -> Result<()> {
+    create(bed, store).await?;
+    is_served(bed, store).await
+}
+
+async fn create(bed: &TestBed, store: &str) -> Result<()> {
     resources::create(&bed.stores(), samples::store_of_driver(store, "memory")).await?;
+    Ok(())
+}
+
+async fn is_served(bed: &TestBed, store: &str) -> Result<()> {
     until("the Store to be ready", LIMIT, async || {
         expect_condition(&bed.stores().get(store).await?, "Ready", "True")?;
         Ok(())
