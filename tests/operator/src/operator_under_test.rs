@@ -159,6 +159,18 @@ impl OperatorUnderTest {
         }
     }
 
+    /// Waits for the end of one that could not renew its lease.
+    ///
+    /// # Errors
+    /// When it ended for another reason.
+    pub fn finish_unrenewed(mut self) -> Result<()> {
+        match self.join() {
+            Ok(()) => bail!("the operator ended although nobody asked it to"),
+            Err(error) if is_lease_not_renewed(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Kills it, unless it has been; nothing of it runs when this returns.
     ///
     /// # Errors

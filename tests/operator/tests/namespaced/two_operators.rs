@@ -1,9 +1,13 @@
-//! Two operators of one namespace: only the one with the lease acts, and the other takes over; a
-//! standby that cannot look at the lease says so.
+//! Two operators of one namespace: only the one with the lease acts, and the other takes over; what
+//! becomes of either when it cannot reach the lease.
+
+use std::cell::Cell;
 
 use anyhow::{Result, ensure};
 use atomix_operator::certificates::Lifetimes;
-use atomix_operator_tests::fault::{Disturbance, Faults, Gate, LeaseTrouble, Recorded, Trouble};
+use atomix_operator_tests::fault::{
+    Disturbance, Faults, Gate, LeaseTrouble, Recorded, Trouble, Verb,
+};
 use atomix_operator_tests::operator_under_test::{LEASE, OperatorUnderTest, Settings};
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::test_bed::TestBed;
@@ -11,6 +15,10 @@ use atomix_operator_tests::wait::until;
 use atomix_operator_tests::webhook::TestWebhook;
 use atomix_operator_tests::workload::LIMIT;
 use atomix_operator_tests::{http, samples};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_two_operators_acts_and_the_other_takes_over() -> Result<()> {
@@ -43,6 +51,81 @@ async fn one_of_two_operators_acts_and_the_other_takes_over() -> Result<()> {
     expect_one_after_the_other(&second_calls, third.gate())?;
     drop((second, third));
     bed.remove().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_that_cannot_renew_for_a_short_while_goes_on() -> Result<()> {
+    let bed = TestBed::create("renewing").await?;
+    let first = bed.operator(None);
+    serve(&bed, "rose").await?;
+    let second = bed.operator(None);
+    stands_by(&second).await?;
+
+    // Somebody else's change of the Lease makes the next renewal a conflict.
+    let leases: Api<Lease> = Api::namespaced(bed.client().clone(), bed.namespace());
+    let change = Patch::Merge(json!({"metadata": {"annotations": {"weather": "fair"}}}));
+    leases
+        .patch(LEASE, &PatchParams::default(), &change)
+        .await?;
+    until("a renewal to be a conflict", LIMIT, async || {
+        let mut renewals = renewals(&first);
+        ensure!(renewals.any(|call| call.is_refused), "none was");
+        Ok(())
+    })
+    .await?;
+
+    first.gate().arm(Some(lease_is(LeaseTrouble::Refused)));
+    until("some renewals to be refused", LIMIT, async || {
+        let refused = first.gate().troubled();
+        ensure!(refused >= 4, "{refused} were");
+        Ok(())
+    })
+    .await?;
+    first.gate().arm(None);
+    until("the lease to be renewed again", LIMIT, async || {
+        let mut renewals = renewals(&first);
+        ensure!(renewals.any(|call| !call.is_refused), "it was not");
+        Ok(())
+    })
+    .await?;
+    serve(&bed, "tulip").await?;
+    ensure!(!first.has_ended(), "the first operator has ended");
+    let others = acts(second.gate());
+    ensure!(others.is_empty(), "the second one acted: {others:?}");
+    drop((first, second));
+    bed.remove().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_that_cannot_renew_ends_before_another_one_acts() -> Result<()> {
+    for trouble in [LeaseTrouble::Refused, LeaseTrouble::Unanswered] {
+        let bed = TestBed::create("unrenewed").await?;
+        let first = bed.operator(None);
+        let first_calls = first.gate().clone();
+        serve(&bed, "rose").await?;
+        let second = bed.operator(None);
+        stands_by(&second).await?;
+
+        first.gate().arm(Some(lease_is(trouble)));
+        // There is always something to do.
+        let created = Cell::new(0);
+        until("the first operator to end", LIMIT, async || {
+            let number = created.replace(created.get() + 1);
+            create(&bed, &format!("tulip-{number}")).await?;
+            ensure!(first.has_ended(), "it lives");
+            Ok(())
+        })
+        .await?;
+        first.finish_unrenewed()?;
+        serve(&bed, "lily").await?;
+        for number in 0..created.get() {
+            is_served(&bed, &format!("tulip-{number}")).await?;
+        }
+        expect_one_after_the_other(&first_calls, second.gate())?;
+        drop(second);
+        bed.remove().await?;
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -92,6 +175,12 @@ async fn stands_by(operator: &OperatorUnderTest) -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// Since its gate was armed last.
+fn renewals(operator: &OperatorUnderTest) -> impl Iterator<Item = Recorded> {
+    let calls = operator.gate().calls().into_iter();
+    calls.filter(|call| call.call.what == "leases" && call.call.verb == Verb::Update)
 }
 
 async fn is_ready(operator: &OperatorUnderTest) -> Result<()> {
