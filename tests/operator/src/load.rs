@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::counter;
@@ -31,6 +33,7 @@ struct Counts {
     acknowledged: AtomicI64,
     /// Increments that failed: each may or may not have been counted.
     unknown: AtomicI64,
+    first_failure: Mutex<Option<String>>,
 }
 
 impl Drop for Load {
@@ -48,11 +51,16 @@ impl Load {
             let counter = counter.to_owned();
             async move {
                 while !stop.is_cancelled() {
-                    let place = match counter::increment(pod, &counter, 1).await {
-                        Ok(_) => &counts.acknowledged,
-                        Err(_) => &counts.unknown,
+                    let begun = Instant::now();
+                    match counter::increment(pod, &counter, 1).await {
+                        Ok(_) => counts.acknowledged.fetch_add(1, Ordering::SeqCst),
+                        Err(error) => {
+                            let after = begun.elapsed();
+                            let mut first = counts.first_failure.lock();
+                            first.get_or_insert_with(|| format!("after {after:?}: {error:#}"));
+                            counts.unknown.fetch_add(1, Ordering::SeqCst)
+                        }
                     };
-                    place.fetch_add(1, Ordering::SeqCst);
                     tokio::time::sleep(PAUSE).await;
                 }
             }
@@ -69,6 +77,11 @@ impl Load {
     /// How many increments were acknowledged so far.
     pub fn acknowledged(&self) -> i64 {
         self.counts.acknowledged.load(Ordering::SeqCst)
+    }
+
+    /// Why the first increment failed, if one did.
+    pub fn first_failure(&self) -> Option<String> {
+        self.counts.first_failure.lock().clone()
     }
 
     /// Waits until `more` increments were acknowledged from now on.

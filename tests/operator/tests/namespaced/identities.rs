@@ -101,9 +101,13 @@ async fn rotate(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
             "{secret} still names the first authority"
         );
     }
+    let failure = load.first_failure();
     let (acknowledged, failed) = load.check().await?;
     println!("{acknowledged} increments over {pods} pods, {failed} failed");
-    ensure!(failed == 0, "{failed} increments failed");
+    ensure!(
+        failed == 0,
+        "{failed} increments failed, the first {failure:?}"
+    );
     Ok(())
 }
 
