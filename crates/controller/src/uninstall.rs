@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
@@ -92,16 +93,20 @@ pub async fn stop_operator(client: &Client, namespace: &str, name: &str) -> Resu
         Err(error) => return Err(error),
         Ok(_) => {}
     }
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let deadline = Instant::now() + PATIENCE;
     loop {
         let found = call("read the Deployment", deployments.get_opt(name)).await?;
-        let status = found.as_ref().and_then(|found| found.status.as_ref());
-        let is_current = found.as_ref().is_none_or(|found| {
-            let seen = status.and_then(|status| status.observed_generation);
-            seen >= found.metadata.generation
-        });
-        let pods = status.and_then(|status| status.replicas).unwrap_or(0);
-        if is_current && pods == 0 {
+        let Some(found) = found else {
+            return Ok(true);
+        };
+        let status = found.status.as_ref();
+        let seen = status.and_then(|status| status.observed_generation);
+        // Its status counts no pod that is ending, and that is still at work: of two, the other one may
+        // even take over.
+        let params = pods_of(&found);
+        let left = call("list the operator's pods", pods.list_metadata(&params)).await?;
+        if seen >= found.metadata.generation && left.items.is_empty() {
             return Ok(true);
         }
         if Instant::now() > deadline {
@@ -109,4 +114,17 @@ pub async fn stop_operator(client: &Client, namespace: &str, name: &str) -> Resu
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// The pods of a Deployment that have not ended.
+fn pods_of(deployment: &Deployment) -> ListParams {
+    let spec = deployment.spec.as_ref();
+    let labels = spec.and_then(|spec| spec.selector.match_labels.as_ref());
+    let labels = labels.into_iter().flatten();
+    let labels: Vec<String> = labels
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    ListParams::default()
+        .labels(&labels.join(","))
+        .fields("status.phase!=Succeeded,status.phase!=Failed")
 }

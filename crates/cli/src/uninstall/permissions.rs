@@ -59,6 +59,14 @@ pub(super) fn needed(
                 name: Some(name.to_owned()),
             });
         }
+        needed.push(Permission {
+            verb: "list",
+            group: "",
+            resource: "pods",
+            subresource: None,
+            namespace: Some(operator_namespace.to_owned()),
+            name: None,
+        });
     }
     let (resources, namespace): (&[_], _) = match scope {
         Scope::Cluster => (&["sessions", "stores", "drivers"], None),
@@ -134,6 +142,7 @@ mod tests {
             [
                 "get deployments tulip in namespace garden",
                 "patch deployments/scale tulip in namespace garden",
+                "list pods in namespace garden",
                 "list sessions in namespace meadow",
                 "patch sessions in namespace meadow",
                 "list stores in namespace meadow",
