@@ -195,8 +195,7 @@ impl Gates {
                 self.written.lock().insert(key.clone(), written);
                 Ok(())
             }
-            // Gone, or another pod of the same name: its own event comes.
-            Err(error) if error.is_not_found() || error.is_conflict() => {
+            Err(error) if error.is_not_found() => {
                 self.forget(key);
                 Ok(())
             }

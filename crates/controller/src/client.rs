@@ -1,5 +1,5 @@
-//! How the operator talks to the API server: no hidden retries, bounded connections, every request
-//! counted, and known how long a refusal asks to wait.
+//! How the operator talks to the API server: no hidden retries, bounded connections, nothing waited
+//! for without end, every request counted, and known how long a refusal asks to wait.
 //!
 //! Retries belong to the controllers' backoff; so a layer that injects faults sees each attempt.
 
@@ -13,7 +13,9 @@ use tower::{BoxError, Layer, Service};
 use tracing::Instrument as _;
 use tracing::instrument::Instrumented;
 
+use crate::answer_within::AnswerWithin;
 use crate::metrics::Metrics;
+use crate::not_served::TellNotServed;
 use crate::retry_after::KeepRetryAfter;
 
 /// How long to wait for a connection.
@@ -51,6 +53,8 @@ where
     let metrics = metrics.clone();
     let counting = CountRequests { metrics };
     builder
+        .with_layer(&AnswerWithin)
+        .with_layer(&TellNotServed)
         .with_layer(&KeepRetryAfter)
         .with_layer(&counting)
         .build()

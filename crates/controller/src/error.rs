@@ -156,7 +156,8 @@ impl ApiError {
         self.code() == Some(404)
     }
 
-    /// True for 409: another writer was first, or the object exists.
+    /// True for 409: another writer was first, the object exists, or another one has its name. What
+    /// was wanted is not done, so a caller that has no other answer to it tries again.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         self.code() == Some(409)

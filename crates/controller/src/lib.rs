@@ -10,6 +10,7 @@
 //!   that a standby takes over at once;
 //! - `run(self, CancellationToken)` reconciles; it is started once the lease is held.
 
+mod answer_within;
 pub mod apply;
 pub mod backoff;
 pub mod cache;
@@ -22,6 +23,7 @@ pub mod finalizer;
 pub mod key;
 pub mod lease;
 pub mod metrics;
+mod not_served;
 pub mod queue;
 mod retry_after;
 pub mod status;

@@ -204,7 +204,5 @@ mod tests {
         assert_eq!(error.category(), Category::Throttled);
         let expected = "cannot read a ConfigMap: too many requests (429)";
         assert_eq!(error.to_string(), expected);
-        let missing = answered("404 Not Found", "no such page").await;
-        assert!(missing.is_not_found(), "{missing}");
     }
 }

@@ -158,7 +158,7 @@ async fn delete_budget(
     );
     match deleted.await {
         Ok(_) => Ok(()),
-        Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+        Err(error) if error.is_not_found() => Ok(()),
         Err(error) => Err(ApplyError::Api(error).into()),
     }
 }
@@ -169,7 +169,7 @@ impl Applied {
     /// the plan that would carry the mark cannot be read (`heal`).
     ///
     /// # Errors
-    /// The first call that fails; a pod that is gone or replaced is no failure.
+    /// The first call that fails; a pod that is gone is no failure.
     pub async fn heal(
         &self,
         context: &Context,
@@ -219,8 +219,7 @@ async fn delete_pod(
     let deleted = call("delete a pod", pods.delete(pod.name(), &parameters)).await;
     match deleted {
         Ok(_) => Ok(()),
-        // Gone, or another pod has the name by now.
-        Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+        Err(error) if error.is_not_found() => Ok(()),
         Err(error) => Err(StoreError::Heal(error)),
     }
 }

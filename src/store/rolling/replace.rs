@@ -60,7 +60,7 @@ impl Replacer<'_> {
     /// Lets these pods go.
     ///
     /// # Errors
-    /// The first call that fails; a pod that is gone or replaced is no failure.
+    /// The first call that fails; a pod that is gone is no failure.
     pub async fn replace(&self, ordinals: &[u32], why: Why) -> Result<Replaced, StoreError> {
         let Some(live) = self.as_planned(ordinals, why).await? else {
             return Ok(Replaced::Overtaken);
@@ -91,10 +91,7 @@ impl Replacer<'_> {
             match answer {
                 Ok(()) => names.push(pod.name()),
                 Err(error) if is_not_allowed(&error) => return Ok(Replaced::NotAllowed),
-                // Gone, or another pod has the name by now.
-                Err(error) if error.is_not_found() || error.is_conflict() => {
-                    return Ok(Replaced::Overtaken);
-                }
+                Err(error) if error.is_not_found() => return Ok(Replaced::Overtaken),
                 Err(error) => return Err(StoreError::Roll(error)),
             }
         }

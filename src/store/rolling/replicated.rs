@@ -164,9 +164,9 @@ impl Gates {
                 self.written.lock().insert(uid, written);
                 Ok(())
             }
-            // Gone, or another pod of the same name: its own event comes. A uid that is another one
-            // by now counts as a change of it, which is invalid.
-            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
+            // A uid that is another one by now counts as a change of it, which is invalid. The other
+            // pod's own event comes.
             Err(error) if error.code() == Some(UNPROCESSABLE) => {
                 tracing::debug!(pod = pod.name(), %error, "the pod is another one by now");
                 Ok(())

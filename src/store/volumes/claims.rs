@@ -20,7 +20,7 @@ use crate::store::names;
 use crate::store::objects::build::Owner;
 use crate::store::spec::validate::{Cluster, ClusterStorage};
 use crate::store::volumes::disks::{self, Action, Claim};
-use atomix_controller::{ApiError, Cache, FIELD_MANAGER, ObjectKey, call};
+use atomix_controller::{Cache, FIELD_MANAGER, ObjectKey, call};
 
 /// The fields of a claim that are read.
 #[derive(Debug, Clone, PartialEq, Deserialize, Resource)]
@@ -241,7 +241,7 @@ impl ClaimKeeper<'_> {
         let request = api.patch(name, &parameters, &patch);
         match call("grow a PersistentVolumeClaim", request).await {
             Ok(_) => Ok(()),
-            Err(error) if is_other_object(&error) => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
             Err(error) => Err(StoreError::Growth(error)),
         }
     }
@@ -255,15 +255,10 @@ impl ClaimKeeper<'_> {
         let request = api.delete(name, &parameters);
         match call("delete a PersistentVolumeClaim", request).await {
             Ok(_) => Ok(()),
-            Err(error) if is_other_object(&error) => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
             Err(error) => Err(StoreError::Claim(error)),
         }
     }
-}
-
-/// It is gone, or another one has its name by now; the next pass sees it.
-fn is_other_object(error: &ApiError) -> bool {
-    error.is_not_found() || error.is_conflict()
 }
 
 /// The size in the claim template of the StatefulSet, which cannot change.
