@@ -205,6 +205,7 @@ impl Reason {
             Self::NodesUnreachable,
             Self::EphemeralDisksEmpty,
             Self::PodUnschedulable,
+            Self::VolumeNotBound,
             Self::PodFailed,
             Self::ImagePullFailed,
             Self::ContainerNotStarted,

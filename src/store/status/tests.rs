@@ -709,6 +709,8 @@ fn troubled_cases() -> Vec<Case> {
         waiting("CreateContainerError"),
         json!({"phase": "Failed"}),
         json!({"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/1"}]}),
+        json!({"conditions": [{"type": "PodScheduled", "status": "False",
+            "message": "pod has unbound immediate PersistentVolumeClaims"}]}),
     ] {
         cases.push(starting(&|case| {
             case.pods.insert(1, pod("tulip-1", status.clone()));
@@ -743,7 +745,7 @@ fn troubled_cases() -> Vec<Case> {
 }
 
 /// Words with which a sentence says what to do, or that nothing is to be done.
-const ACTIONS: [&str; 17] = [
+const ACTIONS: [&str; 18] = [
     "no action",
     "delete",
     "restore it",
@@ -761,6 +763,7 @@ const ACTIONS: [&str; 17] = [
     "set allowVolumeExpansion",
     "store recover",
     "store take-over",
+    "see that the StorageClass",
 ];
 
 #[test]

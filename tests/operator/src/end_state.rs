@@ -10,8 +10,9 @@ use serde_json::{Map, Value};
 use crate::resources::conditions;
 
 /// The kinds of objects that are compared: (group, version, kind, plural, status is compared).
-const KINDS: [(&str, &str, &str, &str, bool); 8] = [
+const KINDS: [(&str, &str, &str, &str, bool); 10] = [
     ("", "v1", "ConfigMap", "configmaps", false),
+    ("", "v1", "Secret", "secrets", false),
     ("", "v1", "Service", "services", false),
     (
         "",
@@ -27,6 +28,13 @@ const KINDS: [(&str, &str, &str, &str, bool); 8] = [
         "v1",
         "PodDisruptionBudget",
         "poddisruptionbudgets",
+        false,
+    ),
+    (
+        "networking.k8s.io",
+        "v1",
+        "NetworkPolicy",
+        "networkpolicies",
         false,
     ),
     ("atomix.io", "v1beta1", "Store", "stores", true),
@@ -69,10 +77,13 @@ pub async fn end_state(client: &Client, namespace: &str) -> Result<Vec<String>> 
         let kind_of = GroupVersionKind::gvk(group, version, kind);
         let resource = ApiResource::from_gvk_with_plural(&kind_of, plural);
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-        for object in api.list(&ListParams::default()).await? {
+        for mut object in api.list(&ListParams::default()).await? {
             let name = object.metadata.name.clone().unwrap_or_default();
             if name == "kube-root-ca.crt" {
                 continue;
+            }
+            if kind == "Secret" {
+                forget_secrets(&mut object);
             }
             let comparable = comparable(&object, with_status, namespace)?;
             lines.push(format!("{kind}/{name} {comparable}"));
@@ -80,6 +91,13 @@ pub async fn end_state(client: &Client, namespace: &str) -> Result<Vec<String>> 
     }
     lines.sort();
     Ok(lines)
+}
+
+/// Keys and certificates are new each time; what there is of them is not.
+fn forget_secrets(secret: &mut DynamicObject) {
+    let data = secret.data.get_mut("data").and_then(Value::as_object_mut);
+    let values = data.into_iter().flat_map(Map::values_mut);
+    values.for_each(|value| *value = Value::Null);
 }
 
 fn comparable(object: &DynamicObject, with_status: bool, namespace: &str) -> Result<String> {

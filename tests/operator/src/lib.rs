@@ -22,6 +22,7 @@ pub mod frozen;
 pub mod groups;
 pub mod http;
 pub mod identity;
+pub mod invariants;
 pub mod issuer;
 pub mod load;
 pub mod matrix;

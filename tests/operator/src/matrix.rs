@@ -37,14 +37,25 @@ pub const SEED_VARIABLE: &str = "ATOMIX_SEED";
 /// A change is tested by the same sample before it and after it.
 const DEFAULT_SEED: u64 = 1;
 
-/// Crash points of a sample.
-const CRASHES: usize = 4;
+/// How much of each a sample holds.
+struct Size {
+    crashes: usize,
+    pauses: usize,
+    troubles: usize,
+}
 
-/// Pauses of a sample.
-const PAUSES: usize = 1;
+const SAMPLE: Size = Size {
+    crashes: 4,
+    pauses: 1,
+    troubles: 2,
+};
 
-/// Troubles of a sample.
-const TROUBLES: usize = 2;
+/// Of runs that cannot go on beside each other.
+const SMALL_SAMPLE: Size = Size {
+    crashes: 1,
+    pauses: 0,
+    troubles: 1,
+};
 
 /// What a run ended with.
 #[derive(Clone, Debug)]
@@ -77,13 +88,13 @@ where
 {
     let choose = |reference: &Outcome| {
         let crashes = crashes(&reference.calls);
-        let pauses = samples(test).take(pauses(&reference.calls), PAUSES);
+        let pauses = samples(test).take(pauses(&reference.calls), SAMPLE.pauses);
         crashes.into_iter().chain(pauses).collect()
     };
-    disturb(test, run, choose).await
+    disturb(test, lanes()?, run, choose).await
 }
 
-/// Runs the workload once for each trouble.
+/// Runs the workload once for each trouble, of those that never answer for a sample.
 ///
 /// # Errors
 /// As [`crash_at_every_call`].
@@ -92,7 +103,14 @@ where
     F: Fn(Option<Disturbance>) -> R,
     R: Future<Output = Result<Outcome>>,
 {
-    disturb(test, run, |_| all_troubles()).await
+    let choose = |_: &Outcome| {
+        let (silent, others): (Vec<_>, Vec<_>) = all_troubles()
+            .into_iter()
+            .partition(Disturbance::is_silence);
+        let silent = samples(test).take(silent, SAMPLE.troubles);
+        others.into_iter().chain(silent).collect()
+    };
+    disturb(test, lanes()?, run, choose).await
 }
 
 /// Runs a sample of crashes, of pauses in which another operator takes over, and of troubles; another
@@ -105,18 +123,34 @@ where
     F: Fn(Option<Disturbance>) -> R,
     R: Future<Output = Result<Outcome>>,
 {
-    let choose = |reference: &Outcome| {
-        let mut samples = samples(test);
-        let crashes = samples.take(crashes(&reference.calls), CRASHES);
-        let pauses = samples.take(pauses(&reference.calls), PAUSES);
-        let troubles = samples.take(all_troubles(), TROUBLES);
-        crashes.into_iter().chain(pauses).chain(troubles).collect()
-    };
-    disturb(test, run, choose).await
+    let choose = |reference: &Outcome| sample(test, reference, &SAMPLE);
+    disturb(test, lanes()?, run, choose).await
+}
+
+/// As [`disturb_sampled_calls`], with runs that cannot go on beside each other, and so fewer of them.
+///
+/// # Errors
+/// As [`crash_at_every_call`].
+pub async fn disturb_one_at_a_time<F, R>(test: &str, run: F) -> Result<()>
+where
+    F: Fn(Option<Disturbance>) -> R,
+    R: Future<Output = Result<Outcome>>,
+{
+    let choose = |reference: &Outcome| sample(test, reference, &SMALL_SAMPLE);
+    disturb(test, 1, run, choose).await
+}
+
+fn sample(test: &str, reference: &Outcome, size: &Size) -> Vec<Disturbance> {
+    let mut samples = samples(test);
+    let crashes = samples.take(crashes(&reference.calls), size.crashes);
+    let pauses = samples.take(pauses(&reference.calls), size.pauses);
+    let troubles = samples.take(all_troubles(), size.troubles);
+    crashes.into_iter().chain(pauses).chain(troubles).collect()
 }
 
 async fn disturb<F, R>(
     test: &str,
+    lanes: usize,
     run: F,
     choose: impl FnOnce(&Outcome) -> Vec<Disturbance>,
 ) -> Result<()>
@@ -141,7 +175,7 @@ where
             let ended = run(Some(disturbance.clone()));
             async move { (disturbance, Instant::now(), ended.await) }
         })
-        .buffer_unordered(lanes()?);
+        .buffer_unordered(lanes);
     let mut ended = std::pin::pin!(ended);
     let mut failures = Vec::new();
     while let Some((disturbance, began, outcome)) = ended.next().await {
@@ -156,7 +190,7 @@ where
         if let Verdict::Wrong(why) = verdict {
             failures.push(format!(
                 "{disturbance}: {why}\n  repeat it with {DISTURBANCE_VARIABLE}={:?} \
-                 cargo test --test namespaced {test}",
+                 cargo test {test}",
                 disturbance.to_string()
             ));
         }
@@ -241,34 +275,44 @@ fn all_troubles() -> Vec<Disturbance> {
         Trouble::PeerReplyLost,
     ];
     let troubles = refusals.into_iter().chain(peers).chain(others);
-    let shares = |trouble: Trouble| {
-        (0..SHARES).map(move |share| Faults {
-            trouble: trouble.clone(),
-            share,
-            of: SHARES,
-        })
-    };
+    let answers = troubles.flat_map(|trouble| shares(trouble, SHARES));
+    let silences = [Trouble::Unanswered, Trouble::PeerUnanswered];
+    let silences = silences.map(|silence| shares(silence, SHARES_OF_SILENCE));
     let cuts = [(1, true), (2, true), (5, true), (1, false), (3, false)];
     let cuts = cuts.map(|(after, is_expired)| Faults {
         trouble: Trouble::CutWatches { after, is_expired },
         share: 0,
         of: 1,
     });
-    let faults = troubles.flat_map(shares).chain(cuts);
+    let faults = answers.chain(silences.into_iter().flatten()).chain(cuts);
     faults.map(Disturbance::Trouble).collect()
 }
 
 /// Of how many calls one meets the trouble.
 const SHARES: usize = 3;
 
+/// Each such call costs its time limit.
+const SHARES_OF_SILENCE: usize = 10;
+
+fn shares(trouble: Trouble, of: usize) -> impl Iterator<Item = Faults> {
+    (0..of).map(move |share| Faults {
+        trouble: trouble.clone(),
+        share,
+        of,
+    })
+}
+
 /// Why trouble may meet no call; `None` = it may not.
 fn may_be_spared(faults: &Faults, reference: &Outcome) -> Option<&'static str> {
+    if faults.trouble.is_silence() && faults.share > 0 {
+        return Some("the workload makes few such calls");
+    }
     if !reference.has_setup {
         return None;
     }
     let is_of_peers = matches!(
         faults.trouble,
-        Trouble::PeerRefusal(_) | Trouble::PeerReplyLost
+        Trouble::PeerRefusal(_) | Trouble::PeerReplyLost | Trouble::PeerUnanswered
     );
     // A workload with few calls may have none with such a number.
     (is_of_peers || faults.share > 0).then_some("after its setup the workload makes few such calls")
@@ -310,7 +354,7 @@ struct Optional {
     why: &'static str,
 }
 
-const MAY_BE_MISSED: [Optional; 9] = [
+const MAY_BE_MISSED: [Optional; 10] = [
     Optional {
         call: "patch stores/status",
         first: First::CertainWithoutSetup,
@@ -330,6 +374,11 @@ const MAY_BE_MISSED: [Optional; 9] = [
         call: "patch events",
         first: First::CertainWithoutSetup,
         why: "a repeated event, which depends on what a pass happens to see",
+    },
+    Optional {
+        call: "tell Configure",
+        first: First::CertainWithoutSetup,
+        why: "one call tells of all changes since the last, and changes coincide by chance",
     },
     Optional {
         call: "tell TransferLeadership",

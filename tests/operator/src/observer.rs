@@ -9,6 +9,7 @@ use futures::StreamExt as _;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -69,6 +70,11 @@ impl Observer {
             seen.clone(),
         ));
         watches.spawn(follow::<PersistentVolumeClaim>(
+            client.clone(),
+            namespace.to_owned(),
+            seen.clone(),
+        ));
+        watches.spawn(follow::<NetworkPolicy>(
             client.clone(),
             namespace.to_owned(),
             seen.clone(),

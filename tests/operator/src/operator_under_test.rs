@@ -3,8 +3,8 @@
 //! Each has a thread and a tokio runtime of its own: when it is killed, all its tasks, connections
 //! and memory go with the runtime, as with a process.
 
-use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -24,7 +24,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api_server::ApiServer;
-use crate::fault::{Audit, Disturbance, Gate, WatchTimeout, WatchedApi, WatchedDialer};
+use crate::fault::{Audit, Disturbance, Gate, Names, WatchTimeout, WatchedApi, WatchedDialer};
+use crate::invariants::Guard;
 use crate::samples;
 use crate::webhook::Served;
 
@@ -59,7 +60,7 @@ pub struct Settings {
     /// It makes NetworkPolicies.
     pub network_policies: bool,
     /// The names of the pods by address.
-    pub names: Box<dyn Fn() -> HashMap<Ipv4Addr, String> + Send + Sync>,
+    pub names: Names,
 }
 
 /// A running operator; killed when it is dropped.
@@ -253,7 +254,12 @@ fn options(settings: Settings, gate: &Gate) -> Result<Options> {
     let metrics = Metrics::default();
     let client = || -> Result<Client> {
         let config = atomix_controller::client::hardened(settings.server.config());
-        let layer = WatchedApi::new(gate.clone(), settings.watch_timeout, settings.audit.clone());
+        let layer = WatchedApi::new(
+            gate.clone(),
+            Guard::new(settings.server.client(), Arc::clone(&settings.names)),
+            settings.watch_timeout,
+            settings.audit.clone(),
+        );
         let builder = ClientBuilder::try_from(config)?.with_layer(&layer);
         Ok(atomix_controller::client::build(builder, &metrics))
     };
@@ -264,7 +270,6 @@ fn options(settings: Settings, gate: &Gate) -> Result<Options> {
         lease.renew_every = Duration::from_secs(1);
         lease.look_every = Duration::from_millis(200);
     }
-    let names = settings.names;
     let operator_namespace = settings.lease_namespace.clone();
     let operator_namespace = settings.network_policies.then_some(operator_namespace);
     // Empty as the memory of a new process is.
@@ -274,11 +279,11 @@ fn options(settings: Settings, gate: &Gate) -> Result<Options> {
     });
     let credentials = identities.as_ref();
     let credentials = credentials.map(|identities| identities.credentials.clone());
-    let dialer = WatchedDialer::new(gate.clone(), names, credentials);
+    let dialer = WatchedDialer::new(gate.clone(), Arc::clone(&settings.names), credentials);
     Ok(Options {
         client: client()?,
         lease_client: client()?,
-        dialer: std::sync::Arc::new(dialer),
+        dialer: Arc::new(dialer),
         scope: settings.scope,
         lease,
         stores: StoreOptions {

@@ -1,6 +1,7 @@
 //! An operator that is started again, with an empty memory, when its crash point has ended it: what
 //! a Deployment does for a real one.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::time::Duration;
 
@@ -20,7 +21,8 @@ const QUIET: Duration = Duration::from_millis(1500);
 
 /// A supervised operator of a test bed.
 pub struct Supervised<'a> {
-    bed: &'a TestBed,
+    /// Of an operator that has to live through this.
+    settings: Box<dyn Fn(Option<Disturbance>) -> Settings + Send + 'a>,
     operator: OperatorUnderTest,
     /// Another one, which stands still or was woken when the present one had taken over.
     paused: Option<OperatorUnderTest>,
@@ -28,14 +30,40 @@ pub struct Supervised<'a> {
     /// The calls of operators that have crashed.
     past_calls: Vec<Recorded>,
     has_setup: bool,
+    /// Everything may take so many times as long.
+    patience: u32,
+}
+
+/// Where calls end by their time limits.
+const LONG_PATIENCE: u32 = 3;
+
+fn patience(disturbance: Option<&Disturbance>) -> u32 {
+    if disturbance.is_some_and(Disturbance::is_silence) {
+        LONG_PATIENCE
+    } else {
+        1
+    }
 }
 
 impl<'a> Supervised<'a> {
     /// Starts the first operator.
     pub fn start(bed: &'a TestBed, disturbance: Option<Disturbance>) -> Self {
+        let settings = move |disturbance| Settings {
+            disturbance,
+            ..bed.settings()
+        };
+        Self::start_as(settings, disturbance)
+    }
+
+    /// Starts the first operator; `settings` makes those of each.
+    pub fn start_as(
+        settings: impl Fn(Option<Disturbance>) -> Settings + Send + 'a,
+        disturbance: Option<Disturbance>,
+    ) -> Self {
         Self {
-            bed,
-            operator: bed.operator(disturbance),
+            patience: patience(disturbance.as_ref()),
+            operator: OperatorUnderTest::start(settings(disturbance)),
+            settings: Box::new(settings),
             paused: None,
             crashed_at: None,
             past_calls: Vec::new(),
@@ -43,16 +71,20 @@ impl<'a> Supervised<'a> {
         }
     }
 
+    fn another(&self, disturbance: Option<Disturbance>) -> OperatorUnderTest {
+        OperatorUnderTest::start((self.settings)(disturbance))
+    }
+
     /// Starts the first operator with settings of its own; those after a crash have them not.
     pub fn start_with(bed: &'a TestBed, settings: Settings) -> Self {
-        Self {
-            bed,
-            operator: OperatorUnderTest::start(settings),
-            paused: None,
-            crashed_at: None,
-            past_calls: Vec::new(),
-            has_setup: false,
-        }
+        let first = Cell::new(Some(settings));
+        let settings = move |disturbance| {
+            first.take().unwrap_or_else(|| Settings {
+                disturbance,
+                ..bed.settings()
+            })
+        };
+        Self::start_as(settings, None)
     }
 
     /// Forgets all calls so far; the operator has to live through this from now on. Another one is
@@ -63,12 +95,13 @@ impl<'a> Supervised<'a> {
     pub fn arm(&mut self, disturbance: Option<Disturbance>) -> Result<()> {
         self.past_calls.clear();
         self.has_setup = true;
+        self.patience = patience(disturbance.as_ref());
         if disturbance
             .as_ref()
             .is_some_and(Disturbance::concerns_the_start)
         {
             self.operator.finish()?;
-            self.operator = self.bed.operator(disturbance);
+            self.operator = self.another(disturbance);
         } else {
             self.operator.gate().arm(disturbance);
         }
@@ -121,7 +154,22 @@ impl<'a> Supervised<'a> {
         F: FnMut() -> R,
         R: Future<Output = Result<T>>,
     {
-        let deadline = Instant::now() + limit;
+        let limit = limit * self.patience;
+        self.look_until(what, limit, Instant::now() + limit, &mut look)
+            .await
+    }
+
+    async fn look_until<T, F, R>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        deadline: Instant,
+        look: &mut F,
+    ) -> Result<T>
+    where
+        F: FnMut() -> R,
+        R: Future<Output = Result<T>>,
+    {
         let mut not_yet = anyhow::anyhow!("no look has ended");
         loop {
             if let Err(error) = self.keep_running() {
@@ -154,10 +202,10 @@ impl<'a> Supervised<'a> {
         F: FnMut() -> R,
         R: Future<Output = Result<T>>,
     {
+        let limit = limit * self.patience;
         let deadline = Instant::now() + limit;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let seen = self.until(what, left, &mut look).await?;
+            let seen = self.look_until(what, limit, deadline, &mut look).await?;
             let has_crashed = self.operator.gate().ended().is_cancelled();
             if !has_crashed && self.is_quiet() {
                 match &self.paused {
@@ -205,7 +253,7 @@ impl<'a> Supervised<'a> {
         self.crashed_at = self.operator.gate().crashed_at();
         // The first is gone before the second begins.
         self.operator.finish()?;
-        self.operator = self.bed.operator(None);
+        self.operator = self.another(None);
         Ok(())
     }
 
@@ -215,7 +263,7 @@ impl<'a> Supervised<'a> {
         if self.operator.gate().is_paused() {
             self.crashed_at = self.operator.gate().crashed_at();
             self.past_calls.extend(self.operator.gate().calls());
-            let next = self.bed.operator(None);
+            let next = self.another(None);
             self.paused = Some(std::mem::replace(&mut self.operator, next));
         }
         let Some(paused) = &self.paused else {

@@ -1,6 +1,6 @@
 //! A namespace with its pods, its observer and the operators that serve it alone.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -65,16 +65,20 @@ impl TestBed {
         })
     }
 
-    /// As [`Self::create`], with operators that have an authority: new Stores speak mutual TLS.
+    /// As [`Self::create`], with operators that have an authority: new Stores speak mutual TLS,
+    /// and have NetworkPolicies.
     ///
     /// # Errors
     /// As [`Self::create`].
     pub async fn create_secured(purpose: &str, lifetimes: Lifetimes) -> Result<Self> {
-        let bed = Self::create(purpose).await?;
-        Ok(Self {
-            lifetimes: Some(lifetimes),
-            ..bed
-        })
+        Ok(Self::create(purpose).await?.secured(lifetimes))
+    }
+
+    /// The same place, with operators as those of [`Self::create_secured`].
+    #[must_use]
+    pub fn secured(mut self, lifetimes: Lifetimes) -> Self {
+        self.lifetimes = Some(lifetimes);
+        self
     }
 
     /// As [`Self::create`], but at once: for a test that mostly waits.
@@ -139,8 +143,8 @@ impl TestBed {
             }),
             webhook: None,
             audit: None,
-            network_policies: false,
-            names: Box::new(self.runner.names_handle()),
+            network_policies: self.lifetimes.is_some(),
+            names: Arc::new(self.runner.names_handle()),
         }
     }
 

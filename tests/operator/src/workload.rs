@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::end_state::end_state;
 use crate::fault::Disturbance;
 use crate::groups;
+use crate::load::{Load, Pace};
 use crate::matrix::Outcome;
 use crate::operator_under_test::Settings;
 use crate::resources::{self, expect_condition};
@@ -122,7 +123,79 @@ pub async fn groups_have(
     Ok(())
 }
 
-async fn outcome(bed: &TestBed, operator: &Supervised<'_>) -> Result<Outcome> {
+/// The pod whose application makes a [`Load`], and its Session.
+const APPLICATION: &str = "hive";
+const SESSION: &str = "bees";
+
+/// Starts a pod, connects it with a Store, and begins to increment counters through it.
+///
+/// # Errors
+/// When it is not connected in time, or no increment is acknowledged.
+pub async fn start_load(
+    bed: &TestBed,
+    operator: &mut Supervised<'_>,
+    store: &str,
+    pace: Pace,
+) -> Result<Load> {
+    let pod = format!("{APPLICATION}-0");
+    bed.create_pod(samples::application_pod(&pod, APPLICATION))
+        .await?;
+    connect_load(bed, operator, store).await?;
+    let address = bed.runner().address(&pod).context("its pod runs")?;
+    let load = Load::start(address, pace);
+    load.goes_on(5).await?;
+    Ok(load)
+}
+
+/// Makes the Session of a load, and waits until it is connected.
+///
+/// # Errors
+/// When it is not in time.
+pub async fn connect_load(bed: &TestBed, operator: &mut Supervised<'_>, store: &str) -> Result<()> {
+    let session = samples::session(SESSION, store, APPLICATION);
+    resources::create(&bed.sessions(), session).await?;
+    operator
+        .until("the load's Session to be connected", LIMIT, async || {
+            load_is_connected(bed).await
+        })
+        .await
+}
+
+async fn load_is_connected(bed: &TestBed) -> Result<()> {
+    let session = bed.sessions().get(SESSION).await?;
+    let ready = expect_condition(&session, "Ready", "True")?;
+    ensure!(ready.reason == "Connected", "{ready:?}");
+    Ok(())
+}
+
+/// Deletes the Session of a load, which has to rest, and waits until it is gone.
+///
+/// # Errors
+/// When it stays.
+pub async fn disconnect_load(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    delete_and_wait(operator, &bed.sessions(), SESSION).await
+}
+
+/// Waits until a load goes on and its Session is connected, and checks what was acknowledged.
+///
+/// # Errors
+/// When it does not go on, or anything that was acknowledged is missing.
+pub async fn check_load(bed: &TestBed, operator: &mut Supervised<'_>, load: Load) -> Result<()> {
+    load.goes_on(5).await?;
+    operator
+        .until_settled("the load's Session to be connected", LIMIT, async || {
+            load_is_connected(bed).await
+        })
+        .await?;
+    load.check().await?;
+    Ok(())
+}
+
+/// What a run ended with in the namespace of a test bed.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn outcome(bed: &TestBed, operator: &Supervised<'_>) -> Result<Outcome> {
     Ok(Outcome {
         calls: operator.calls(),
         crashed_at: operator.crashed_at().map(ToOwned::to_owned),
@@ -204,7 +277,10 @@ where
 }
 
 /// Adds what the processes and operators did to the error of a run.
-fn explain<T>(result: Result<T>, bed: &TestBed, operator: &Supervised<'_>) -> Result<T> {
+///
+/// # Errors
+/// That of the run, if it failed.
+pub fn explain<T>(result: Result<T>, bed: &TestBed, operator: &Supervised<'_>) -> Result<T> {
     result.with_context(|| {
         let calls = operator.calls();
         let writes = calls.iter().filter(|call| call.call.verb.is_mutating());

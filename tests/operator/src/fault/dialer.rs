@@ -16,8 +16,8 @@ use super::gate::Answer;
 use super::trouble::late_reply;
 use super::{Call, Gate, Trouble};
 
-/// The names of the pods, by address.
-type Names = Arc<dyn Fn() -> HashMap<Ipv4Addr, String> + Send + Sync>;
+/// Lists the names of the pods, by address.
+pub type Names = Arc<dyn Fn() -> HashMap<Ipv4Addr, String> + Send + Sync>;
 
 /// Opens channels whose calls go through a gate.
 #[derive(Clone)]
@@ -36,15 +36,11 @@ impl fmt::Debug for WatchedDialer {
 }
 
 impl WatchedDialer {
-    /// A dialer for the gate's operator; `names` lists the pods.
-    pub fn new(
-        gate: Gate,
-        names: impl Fn() -> HashMap<Ipv4Addr, String> + Send + Sync + 'static,
-        credentials: Option<Credentials>,
-    ) -> Self {
+    /// A dialer for the gate's operator.
+    pub fn new(gate: Gate, names: Names, credentials: Option<Credentials>) -> Self {
         Self {
             gate,
-            names: Arc::new(names),
+            names,
             pods: PodDialer::new(credentials),
         }
     }
@@ -89,6 +85,9 @@ impl Service<http::Request<Body>> for WatchedChannel {
         Box::pin(async move {
             let pass = gate.before(call).await;
             let trouble = pass.trouble.clone();
+            if trouble.as_ref().is_some_and(Trouble::is_silence) {
+                gate.never_answers(&pass).await;
+            }
             if let Some(refusal) = trouble.as_ref().and_then(Trouble::instead_of_peer) {
                 gate.after(pass, Answer::Refused).await;
                 return Ok(refusal);

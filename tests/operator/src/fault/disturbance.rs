@@ -29,9 +29,19 @@ impl Disturbance {
                 | Trouble::Lease(_)
                 | Trouble::Reset
                 | Trouble::ReplyLost
+                | Trouble::Unanswered
                 | Trouble::PeerRefusal(_)
-                | Trouble::PeerReplyLost => false,
+                | Trouble::PeerReplyLost
+                | Trouble::PeerUnanswered => false,
             },
+        }
+    }
+
+    /// Calls end by their time limits, so that everything takes longer.
+    pub(crate) fn is_silence(&self) -> bool {
+        match self {
+            Self::Crash(_) | Self::Pause(_) => false,
+            Self::Trouble(faults) => faults.trouble.is_silence(),
         }
     }
 }

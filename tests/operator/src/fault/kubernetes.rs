@@ -12,27 +12,41 @@ use tower::{BoxError, Layer, Service};
 use super::cut::CutBody;
 use super::gate::Answer;
 use super::trouble::broken_connection;
-use super::{Audit, Call, Gate, LeaseTrouble, Trouble, Verb};
+use super::{Audit, Call, Gate, Trouble, Verb};
+use crate::invariants::{Guard, Victim};
 
 /// For how many seconds the API server is asked to keep a watch open; `None` = as the operator asks.
 pub type WatchTimeout = Option<u64>;
 
 /// Takes each request through a gate.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct WatchedApi {
     gate: Gate,
+    guard: Guard,
     watch_timeout: WatchTimeout,
     audit: Option<Audit>,
 }
 
 impl WatchedApi {
     /// A layer for the client of the gate's operator.
-    pub fn new(gate: Gate, watch_timeout: WatchTimeout, audit: Option<Audit>) -> Self {
+    pub fn new(
+        gate: Gate,
+        guard: Guard,
+        watch_timeout: WatchTimeout,
+        audit: Option<Audit>,
+    ) -> Self {
         Self {
             gate,
+            guard,
             watch_timeout,
             audit,
         }
+    }
+}
+
+impl std::fmt::Debug for WatchedApi {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("WatchedApi").finish_non_exhaustive()
     }
 }
 
@@ -48,7 +62,6 @@ impl<S> Layer<S> for WatchedApi {
 }
 
 /// A client whose requests go through a gate.
-#[derive(Debug)]
 pub struct Watched<S> {
     layer: WatchedApi,
     inner: S,
@@ -73,10 +86,11 @@ where
         if let (Verb::Watch, Some(seconds)) = (call.verb, self.layer.watch_timeout) {
             *request.uri_mut() = with_parameters(request.uri(), &[("timeoutSeconds", seconds)]);
         }
-        if names_one_to_end(&call) {
+        if victim(&call).is_some() {
             expect_uid(&call, request.body());
         }
         let gate = self.layer.gate.clone();
+        let guard = self.layer.guard.clone();
         let past = gate.past();
         if let (Verb::List, Some((version, _))) = (call.verb, &past) {
             *request.uri_mut() = of_version(request.uri(), version);
@@ -91,12 +105,15 @@ where
             }
             let pass = gate.before(call.clone()).await;
             let trouble = pass.trouble.clone();
-            if trouble == Some(Trouble::Lease(LeaseTrouble::Unanswered)) {
-                std::future::pending::<()>().await;
+            if trouble.as_ref().is_some_and(Trouble::is_silence) {
+                gate.never_answers(&pass).await;
             }
             if let Some(instead) = trouble.as_ref().and_then(Trouble::instead_of_api_server) {
                 gate.after(pass, Answer::Refused).await;
                 return instead;
+            }
+            if let Some(victim) = victim(&call) {
+                guard.expect_no_harm(victim, namespace(&uri)).await;
             }
             let answer = answer.await.map_err(Into::into);
             if let (Some(audit), Ok(response)) = (&audit, &answer) {
@@ -126,12 +143,25 @@ where
     }
 }
 
-/// Whether it ends a pod or a claim, of which another of the same name may have taken the place since
+/// The pod or claim that it ends, of which another of the same name may have taken the place since
 /// the operator saw it.
-fn names_one_to_end(call: &Call) -> bool {
-    let deletes = call.verb == Verb::Delete && !call.name.is_empty();
-    let is_replaced = ["pods", "persistentvolumeclaims"].contains(&call.what.as_str());
-    (deletes && is_replaced) || call.what == "pods/eviction"
+fn victim(call: &Call) -> Option<Victim<'_>> {
+    let name = Some(call.name.as_str()).filter(|name| !name.is_empty())?;
+    match (call.verb, call.what.as_str()) {
+        (Verb::Delete, "pods") | (Verb::Create, "pods/eviction") => Some(Victim::Pod(name)),
+        (Verb::Delete, "persistentvolumeclaims") => {
+            Some(Victim::Claim(name.strip_prefix("data-").unwrap_or(name)))
+        }
+        _ => None,
+    }
+}
+
+fn namespace(uri: &Uri) -> &str {
+    let mut segments = uri
+        .path()
+        .split('/')
+        .skip_while(|part| *part != "namespaces");
+    segments.nth(1).unwrap_or_default()
 }
 
 /// Ends an operator that does not say which object it means.
@@ -214,7 +244,7 @@ mod tests {
             (&call(Verb::Delete, "services"), false),
             (&call(Verb::Get, "pods"), false),
         ] {
-            assert_eq!(names_one_to_end(call), named, "{call}");
+            assert_eq!(victim(call).is_some(), named, "{call}");
         }
         let body = |text: &str| Body::from(text.as_bytes().to_vec());
         let uid = r#"{"preconditions": {"uid": "u"}}"#;

@@ -16,7 +16,7 @@ mod trouble;
 
 pub use audit::{Audit, Request};
 pub use call::{Call, Verb};
-pub use dialer::WatchedDialer;
+pub use dialer::{Names, WatchedDialer};
 pub use disturbance::Disturbance;
 pub use gate::{CrashPoint, Gate, Recorded, Side};
 pub use kubernetes::{WatchTimeout, WatchedApi};

@@ -38,7 +38,8 @@ impl fmt::Display for Faults {
 /// What can go wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// The API server answers with this status and changes nothing.
+    /// The API server answers with this status and changes nothing; 404 says that there is no such
+    /// page, not that there is no such object.
     Refusal(u16),
     /// The API server refuses with 429 before it looks at the request, as one that is overloaded does:
     /// in plain text, and with [`ASKED_TO_WAIT`] in a header.
@@ -47,10 +48,14 @@ pub enum Trouble {
     Reset,
     /// The API server does what it was asked to, but the connection breaks before it says so.
     ReplyLost,
+    /// The API server gets no request and never answers.
+    Unanswered,
     /// A node or runtime answers with this code and changes nothing.
     PeerRefusal(tonic::Code),
     /// A node or runtime does what it was asked to, but its answer comes too late.
     PeerReplyLost,
+    /// A node or runtime gets no request and never answers.
+    PeerUnanswered,
     /// Each watch ends after so many events: the next one is never seen by it.
     CutWatches {
         /// How many events come through.
@@ -90,6 +95,8 @@ impl fmt::Display for Trouble {
             Self::Overload => formatter.write_str("the API server is overloaded"),
             Self::Reset => formatter.write_str("the API server's connection breaks"),
             Self::ReplyLost => formatter.write_str("the API server's reply is lost"),
+            Self::Unanswered => formatter.write_str("the API server never answers"),
+            Self::PeerUnanswered => formatter.write_str("the peer never answers"),
             Self::PeerRefusal(code) => write!(formatter, "the peer refuses with {code:?}"),
             Self::PeerReplyLost => formatter.write_str("the peer's reply is lost"),
             Self::CutWatches { after, is_expired } => {
@@ -112,15 +119,15 @@ impl Trouble {
     pub(super) fn concerns(&self, call: &Call) -> bool {
         let is_to_peer = matches!(call.verb, Verb::Ask | Verb::Tell);
         let is_of_lease = call.what.starts_with("leases");
-        if is_of_lease != self.is_of_lease() || self.is_an_answer(call) {
+        if is_of_lease != self.is_of_lease() {
             return false;
         }
         match self {
             Self::Lease(_) => true,
-            Self::Refusal(_) | Self::Overload | Self::Reset => !is_to_peer,
+            Self::Refusal(_) | Self::Overload | Self::Reset | Self::Unanswered => !is_to_peer,
             // Of a watch, the reply is its events.
             Self::ReplyLost => !is_to_peer && call.verb != Verb::Watch,
-            Self::PeerRefusal(_) | Self::PeerReplyLost => is_to_peer,
+            Self::PeerRefusal(_) | Self::PeerReplyLost | Self::PeerUnanswered => is_to_peer,
             Self::CutWatches { .. } | Self::Past { .. } => false,
         }
     }
@@ -129,15 +136,12 @@ impl Trouble {
         matches!(self, Self::Lease(_))
     }
 
-    /// That a Secret or ConfigMap which a user names is not there is what the operator has to tell, and
-    /// goes on to be so until the object changes. Of its own records it must not believe it.
-    fn is_an_answer(&self, call: &Call) -> bool {
-        let is_of_users = match call.what.as_str() {
-            "secrets" => true,
-            "configmaps" => !call.name.ends_with("-bootstrap"),
-            _ => false,
-        };
-        *self == Self::Refusal(404) && call.verb == Verb::Get && is_of_users
+    /// Whether the caller waits until it gives up.
+    pub(crate) fn is_silence(&self) -> bool {
+        matches!(
+            self,
+            Self::Unanswered | Self::PeerUnanswered | Self::Lease(LeaseTrouble::Unanswered)
+        )
     }
 
     /// The API server's answer to a request that it never gets; `None` = it gets it.
@@ -151,8 +155,10 @@ impl Trouble {
             Self::Reset => Some(Err(broken_connection())),
             Self::Lease(LeaseTrouble::Unanswered)
             | Self::ReplyLost
+            | Self::Unanswered
             | Self::PeerRefusal(_)
             | Self::PeerReplyLost
+            | Self::PeerUnanswered
             | Self::CutWatches { .. }
             | Self::Past { .. } => None,
         }
@@ -169,7 +175,9 @@ impl Trouble {
             | Self::Lease(_)
             | Self::Reset
             | Self::ReplyLost
+            | Self::Unanswered
             | Self::PeerReplyLost
+            | Self::PeerUnanswered
             | Self::CutWatches { .. }
             | Self::Past { .. } => None,
         }
@@ -188,9 +196,14 @@ pub(super) fn late_reply() -> http::Response<tonic::body::Body> {
 
 /// The API server's refusal, with the one second that 429 asks to wait.
 pub(super) fn refusal(code: u16) -> http::Response<Box<DynBody>> {
+    if code == 404 {
+        return in_plain_text(
+            http::Response::builder().status(404),
+            "404 page not found\n",
+        );
+    }
     let reason = match code {
         403 => "Forbidden",
-        404 => "NotFound",
         409 => "Conflict",
         410 => "Expired",
         422 => "Invalid",
@@ -220,11 +233,18 @@ pub(super) fn refusal(code: u16) -> http::Response<Box<DynBody>> {
 
 /// The refusal of an API server that has not looked at the request.
 fn overloaded() -> http::Response<Box<DynBody>> {
-    let text = "Too many requests, please try again later.\n";
-    http::Response::builder()
+    let waits = http::Response::builder()
         .status(429)
+        .header("retry-after", ASKED_TO_WAIT.as_secs());
+    in_plain_text(waits, "Too many requests, please try again later.\n")
+}
+
+fn in_plain_text(
+    answer: http::response::Builder,
+    text: &'static str,
+) -> http::Response<Box<DynBody>> {
+    answer
         .header("content-type", "text/plain; charset=utf-8")
-        .header("retry-after", ASKED_TO_WAIT.as_secs())
         .body(Box::new(Text(Some(text.into()))) as Box<DynBody>)
         .expect("constant headers are headers")
 }

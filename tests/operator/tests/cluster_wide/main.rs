@@ -9,12 +9,14 @@
     reason = "tests"
 )]
 
+mod disturbed;
 mod permissions;
 
-use anyhow::{Context as _, Result, bail, ensure};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Context as _, Result, bail, ensure};
 use atomix_operator::Scope;
 use atomix_operator::certificates::Lifetimes;
 use atomix_operator_tests::fault::{Recorded, Verb};
@@ -25,12 +27,15 @@ use atomix_operator_tests::test_bed::TestBed;
 use atomix_operator_tests::webhook::TestWebhook;
 use atomix_operator_tests::workload::{self, LIMIT};
 use atomix_operator_tests::{counter, crds, http, runtime_pods, samples};
-use atomix_proto::runtime::v1::GetStatusResponse;
+use atomix_proto::runtime::v1::session_service_client::SessionServiceClient;
+use atomix_proto::runtime::v1::{GetSessionRequest, GetStatusResponse, SessionId};
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use tonic::Code;
+use tonic::transport::Endpoint;
 
 /// Held by each test: two operators would serve the same namespaces.
 static ALONE: Mutex<()> = Mutex::const_new(());
@@ -50,7 +55,7 @@ async fn a_store_is_used_from_another_namespace_while_it_allows_that() -> Result
     let drivers = resources::drivers(bed.client());
     let settings = Settings {
         scope: Scope::Cluster,
-        names: Box::new({
+        names: Arc::new({
             let (own, guests) = (bed.runner().names_handle(), guest.runner().names_handle());
             move || own().into_iter().chain(guests()).collect()
         }),
@@ -94,9 +99,47 @@ async fn share(bed: &TestBed, operator: &mut Supervised<'_>, guest: &TestBed) ->
             resources::change(&bed.stores(), "rose", withdraw).await?;
         }
     }
+    ambiguous(bed, operator, guest).await?;
     // A Store waits for the Sessions of its own namespace only.
     workload::delete_and_wait(operator, &bed.stores(), "rose").await?;
     forbidden(operator, guest).await
+}
+
+/// Two namespaces have a Session of this name: which one is meant has to be said.
+async fn ambiguous(bed: &TestBed, operator: &mut Supervised<'_>, guest: &TestBed) -> Result<()> {
+    resources::create(&bed.sessions(), samples::session("bees", "rose", "nobody")).await?;
+    let endpoint = Endpoint::from_shared(format!("http://{}", operator.api()))?;
+    let service = SessionServiceClient::new(endpoint.connect().await?);
+    let get = async |name: &str| {
+        let request = GetSessionRequest {
+            session_id: Some(SessionId {
+                name: name.to_owned(),
+                ..SessionId::default()
+            }),
+        };
+        service.clone().get_session(request).await
+    };
+    let keys = [bed, guest].map(|bed| format!("{}/bees", bed.namespace()));
+    operator
+        .until("both Sessions to be known", LIMIT, async || {
+            let Err(refused) = get("bees").await else {
+                bail!("one of two was chosen");
+            };
+            let names_both = keys.iter().all(|key| refused.message().contains(key));
+            ensure!(
+                refused.code() == Code::InvalidArgument && names_both,
+                "{refused}"
+            );
+            Ok(())
+        })
+        .await?;
+    for key in &keys {
+        let found = get(key).await?.into_inner().session;
+        let id = found.and_then(|session| session.meta?.id);
+        let name = id.map(|id| id.name);
+        ensure!(name.as_ref() == Some(key), "{key} is {name:?}");
+    }
+    workload::delete_and_wait(operator, &bed.sessions(), "bees").await
 }
 
 /// The Session says what to do, and its pod has no connection.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use atomix_operator::certificates::Lifetimes;
+use atomix_operator::identities;
 use atomix_operator_tests::fault::{Recorded, Verb};
 use atomix_operator_tests::operator_under_test::Settings;
 use atomix_operator_tests::resources::{self, expect_condition};
@@ -36,8 +37,9 @@ async fn at_rest_the_operator_writes_its_lease_and_lists_nothing() -> Result<()>
         Ok(text) => text.parse().context(REST_VARIABLE)?,
         Err(_) => DEFAULT_REST,
     };
+    // With everything that the chart turns on, and certificates that are not due while it rests.
     let bed = TestBed::create_unqueued("rest").await?;
-    // Certificates that are not due while it rests.
+    let bed = bed.secured(identities::Lifetimes::default());
     let webhook = TestWebhook::create(&bed, Lifetimes::default()).await?;
     let settings = Settings {
         short_lease: false,
@@ -60,7 +62,7 @@ async fn rest(bed: &TestBed, operator: &mut Supervised<'_>, length: Duration) ->
         multi_raft.insert("raft".to_owned(), json!({"electionTimeout": "10s"}));
     }
     workload::bootstrap_of(bed, operator, store, "tulip", SIZE).await?;
-    bed.create_pod(samples::application_pod("hive-0", "hive"))
+    bed.create_pod(samples::secured_pod("hive-0", "hive"))
         .await?;
     // With a sidecar and a readiness gate by the webhook.
     let asking = samples::asking_pod("hive-1", "hive");

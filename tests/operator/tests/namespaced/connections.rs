@@ -16,6 +16,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 const POD: &str = "hive-0";
+const GATE: &str = "atomix.io/connected";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn session_move_survives_crash_and_trouble() -> Result<()> {
@@ -47,12 +48,66 @@ async fn moved(disturbance: Option<Disturbance>) -> Result<Outcome> {
     .await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_routes_and_selections_survive_crash_and_trouble() -> Result<()> {
+    let test = "changes_of_routes_and_selections_survive_crash_and_trouble";
+    disturb_sampled_calls(test, rerouted).await
+}
+
+/// Two Sessions share a pod whose gate they open: one takes another route and goes, the other loses
+/// the pod and gets it again.
+async fn rerouted(disturbance: Option<Disturbance>) -> Result<Outcome> {
+    workload::run("rerouted", None, async |bed, operator| {
+        two_sessions(bed, operator).await?;
+        gate_is(bed, "True").await?;
+        operator.arm(disturbance)?;
+        let rename = json!({"spec": {"primitive": "nectar*"}});
+        resources::change(&bed.sessions(), "bees", rename).await?;
+        operator
+            .until_settled("the route to be another", LIMIT, async || {
+                ready(bed, "bees", 1).await?;
+                increment(bed, "nectar").await?;
+                ensure!(increment(bed, "honey").await.is_err(), "the former serves");
+                Ok(())
+            })
+            .await?;
+        workload::delete_and_wait(operator, &bed.sessions(), "bees").await?;
+        for (app, pods) in [("elsewhere", 0), ("hive", 1)] {
+            relabel(bed, app).await?;
+            operator
+                .until_settled("the selection to be followed", LIMIT, async || {
+                    ready(bed, "wasps", pods).await?;
+                    let stores = ["rose"].get(..usize::try_from(pods)?);
+                    expect_connections(bed, stores.unwrap_or_default()).await?;
+                    // A pod that nothing selects waits for nothing.
+                    gate_is(bed, "True").await
+                })
+                .await?;
+        }
+        ensure!(increment(bed, "nectar").await.is_err(), "it has its route");
+        increment(bed, "wax").await?;
+        Ok(())
+    })
+    .await
+}
+
+/// Checks the gate that lets the pod count as ready.
+async fn gate_is(bed: &TestBed, wanted: &str) -> Result<()> {
+    let status = bed.pods().get(POD).await?.status.unwrap_or_default();
+    let mut conditions = status.conditions.into_iter().flatten();
+    let gate = conditions.find(|condition| condition.type_ == GATE);
+    let gate = gate.with_context(|| format!("{POD} has no condition {GATE}"))?;
+    ensure!(gate.status == wanted, "{gate:?}");
+    Ok(())
+}
+
 async fn two_sessions(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
     for store in ["rose", "lily"] {
         resources::create(&bed.stores(), samples::store_of_driver(store, "memory")).await?;
     }
-    bed.create_pod(samples::application_pod(POD, "hive"))
-        .await?;
+    let mut pod = samples::application_pod(POD, "hive");
+    pod["spec"]["readinessGates"] = json!([{"conditionType": GATE}]);
+    bed.create_pod(pod).await?;
     for (session, primitive) in [("bees", "honey*"), ("wasps", "wax*")] {
         let mut session = samples::session(session, "rose", "hive");
         session["spec"]["primitive"] = json!(primitive);

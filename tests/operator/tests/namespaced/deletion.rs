@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use atomix_operator::session::SessionOptions;
+use atomix_operator_tests::fault::Disturbance;
 use atomix_operator_tests::frozen::Frozen;
+use atomix_operator_tests::matrix::{Outcome, disturb_sampled_calls};
 use atomix_operator_tests::namespace::TestNamespace;
 use atomix_operator_tests::operator_under_test::Settings;
 use atomix_operator_tests::resources::{self, expect_condition};
@@ -14,7 +16,7 @@ use atomix_operator_tests::test_bed::TestBed;
 use atomix_operator_tests::workload::{self, LIMIT};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, ListParams};
 use serde_json::{Value, json};
 
 /// How long a Session waits for its pods here.
@@ -158,6 +160,51 @@ async fn leave(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
             Ok(())
         })
         .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleting_a_store_in_use_survives_crash_and_trouble() -> Result<()> {
+    let test = "deleting_a_store_in_use_survives_crash_and_trouble";
+    disturb_sampled_calls(test, delete_in_use).await
+}
+
+async fn delete_in_use(disturbance: Option<Disturbance>) -> Result<Outcome> {
+    workload::run("in-use", None, async |bed, operator| {
+        let size = StoreSize {
+            replicas: 1,
+            partitions: 1,
+        };
+        workload::bootstrap(bed, operator, "tulip", size).await?;
+        connect(bed, operator, "bees", "tulip").await?;
+        operator.arm(disturbance)?;
+        bed.stores()
+            .delete("tulip", &DeleteParams::default())
+            .await?;
+        operator
+            .until_settled("the Store to wait for its Session", LIMIT, async || {
+                let store = bed.stores().get("tulip").await?;
+                let stalled = expect_condition(&store, "Stalled", "True")?;
+                ensure!(stalled.reason == "InUse", "{stalled:?}");
+                // What it is made of serves for as long as it is used.
+                ensure!(bed.runner().address("tulip-0").is_some(), "its pod ended");
+                Ok(())
+            })
+            .await?;
+        bed.sessions()
+            .delete("bees", &DeleteParams::default())
+            .await?;
+        operator
+            .until_settled("both to be gone, and the pod", LIMIT, async || {
+                for (api, name) in [(bed.sessions(), "bees"), (bed.stores(), "tulip")] {
+                    ensure!(api.get_opt(name).await?.is_none(), "{name} is there");
+                }
+                let pods = bed.pods().list(&ListParams::default()).await?;
+                ensure!(pods.items.len() == 1, "{} pods", pods.items.len());
+                Ok(())
+            })
+            .await
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

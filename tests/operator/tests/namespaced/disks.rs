@@ -4,6 +4,7 @@
 use anyhow::{Context as _, Result, ensure};
 use atomix_operator_tests::fault::Disturbance;
 use atomix_operator_tests::groups;
+use atomix_operator_tests::load::Pace;
 use atomix_operator_tests::matrix::disturb_sampled_calls;
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples::{self, StoreSize};
@@ -115,10 +116,12 @@ async fn growing_volumes_survives_crash_and_trouble() -> Result<()> {
                     let made = store(SMALL, json!({"storageClassName": bed.namespace()}))?;
                     workload::bootstrap_of(bed, operator, made, STORE, SMALL).await?;
                     bind_claims(bed).await?;
+                    let load = workload::start_load(bed, operator, STORE, Pace::Calm).await?;
                     operator.arm(disturbance.clone())?;
                     let size = json!({"spec": {"multiRaft": {"storage": {"size": "128Mi"}}}});
                     resources::change(&bed.stores(), STORE, size).await?;
-                    until_asked_for(bed, operator, 1, "128Mi").await
+                    until_asked_for(bed, operator, 1, "128Mi").await?;
+                    workload::check_load(bed, operator, load).await
                 })
                 .await
             })
@@ -209,6 +212,7 @@ async fn shrink_and_delete(
 ) -> Result<()> {
     let made = store(SMALL, json!({"retentionPolicy": "Delete"}))?;
     workload::bootstrap_of(bed, operator, made, STORE, SMALL).await?;
+    let load = workload::start_load(bed, operator, STORE, Pace::Calm).await?;
     operator.arm(disturbance)?;
     for replicas in [2, 1] {
         scale(bed, replicas).await?;
@@ -224,6 +228,8 @@ async fn shrink_and_delete(
             })
             .await?;
     }
+    workload::check_load(bed, operator, load).await?;
+    workload::disconnect_load(bed, operator).await?;
     workload::delete_and_wait(operator, &bed.stores(), STORE).await?;
     operator
         .until("all volumes to be gone", LIMIT, async || {
@@ -264,7 +270,9 @@ async fn delete_but_keep_data(bed: &TestBed, operator: &mut Supervised<'_>) -> R
     operator
         .until("pods and plan to be gone", LIMIT, async || {
             let pods = bed.pods().list(&ListParams::default()).await?;
-            ensure!(pods.items.is_empty(), "{} pods", pods.items.len());
+            let names = pods.iter().map(kube::ResourceExt::name_any);
+            let nodes: Vec<String> = names.filter(|name| name.starts_with(STORE)).collect();
+            ensure!(nodes.is_empty(), "{nodes:?} are left");
             let plan = maps.get_opt(&format!("{STORE}-bootstrap")).await?;
             ensure!(plan.is_none(), "the plan is there");
             Ok(())
@@ -294,6 +302,9 @@ async fn adopt(
     disturbance: Option<Disturbance>,
 ) -> Result<()> {
     workload::bootstrap(bed, operator, STORE, size).await?;
+    let load = workload::start_load(bed, operator, STORE, Pace::Calm).await?;
+    let rest = load.rest().await;
+    workload::disconnect_load(bed, operator).await?;
     let before = members(bed, size.replicas).await?;
     delete_but_keep_data(bed, operator).await?;
     operator.arm(disturbance)?;
@@ -307,7 +318,9 @@ async fn adopt(
         store.uid().as_ref() != Some(&before.0),
         "it is another Store"
     );
-    Ok(())
+    workload::connect_load(bed, operator, STORE).await?;
+    drop(rest);
+    workload::check_load(bed, operator, load).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

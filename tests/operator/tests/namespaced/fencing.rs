@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result, ensure};
 use atomix_operator_tests::groups;
+use atomix_operator_tests::load::Pace;
 use atomix_operator_tests::matrix::disturb_sampled_calls;
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples::StoreSize;
@@ -148,11 +149,13 @@ async fn a_take_over_survives_crash_and_trouble() -> Result<()> {
     disturb_sampled_calls("a_take_over_survives_crash_and_trouble", |disturbance| {
         workload::run("taken-over", None, async move |bed, operator| {
             workload::bootstrap(bed, operator, STORE, ONE).await?;
+            let load = workload::start_load(bed, operator, STORE, Pace::Calm).await?;
             claim(bed, ONE, "elsewhere/atomix", 9).await?;
             scale(bed, 2).await?;
             managed_by_other(bed, operator).await?;
             operator.arm(disturbance.clone())?;
-            take_over(bed, operator).await
+            take_over(bed, operator).await?;
+            workload::check_load(bed, operator, load).await
         })
     })
     .await

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use atomix_operator::identities::{Lifetimes, NODES_SECRET, RUNTIME_SECRET};
-use atomix_operator_tests::load::Load;
+use atomix_operator_tests::fault::Disturbance;
+use atomix_operator_tests::load::{Load, Pace};
+use atomix_operator_tests::matrix::{Outcome, disturb_sampled_calls};
 use atomix_operator_tests::mounts::{Content, of_secret};
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples::{self, StoreSize};
@@ -61,7 +63,7 @@ async fn rotate(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
     let first_nodes = content(bed, NODES_SECRET).await?;
     resources::create(&bed.sessions(), samples::session(SESSION, STORE, "hive")).await?;
     connect_another(bed, operator, 0).await?;
-    let load = Load::start(address(bed, "hive-0")?, "honey");
+    let load = Load::start(address(bed, "hive-0")?, Pace::Busy);
     load.goes_on(10).await?;
 
     // New connections, between all of them, at every stage.
@@ -153,6 +155,34 @@ fn address(bed: &TestBed, pod: &str) -> Result<Ipv4Addr> {
     bed.runner()
         .address(pod)
         .with_context(|| format!("the pod {pod} does not run"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn making_and_removing_identities_survives_crash_and_trouble() -> Result<()> {
+    let test = "making_and_removing_identities_survives_crash_and_trouble";
+    disturb_sampled_calls(test, identities_come_and_go).await
+}
+
+/// From an operator without an authority to a namespace without Secrets of ours.
+async fn identities_come_and_go(disturbance: Option<Disturbance>) -> Result<Outcome> {
+    let bed = TestBed::create_secured("made", Lifetimes::default()).await?;
+    workload::run_in(bed, disturbance, async |bed, operator| {
+        let size = StoreSize {
+            replicas: 1,
+            partitions: 1,
+        };
+        workload::bootstrap(bed, operator, STORE, size).await?;
+        workload::delete_and_wait(operator, &bed.stores(), STORE).await?;
+        operator
+            .until_settled("the nodes' Secret to be gone", LIMIT, async || {
+                let secrets: Api<Secret> = Api::namespaced(bed.client().clone(), bed.namespace());
+                let left = secrets.get_opt(NODES_SECRET).await?;
+                ensure!(left.is_none(), "it is there");
+                Ok(())
+            })
+            .await
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

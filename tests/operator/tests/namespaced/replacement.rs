@@ -5,10 +5,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use atomix_operator_tests::fault::Disturbance;
 use atomix_operator_tests::groups;
-use atomix_operator_tests::load::Load;
+use atomix_operator_tests::load::Pace;
 use atomix_operator_tests::matrix::{Outcome, disturb_sampled_calls};
 use atomix_operator_tests::resources::{self, expect_condition};
-use atomix_operator_tests::samples::{self, StoreSize};
+use atomix_operator_tests::samples::StoreSize;
 use atomix_operator_tests::supervised::Supervised;
 use atomix_operator_tests::test_bed::TestBed;
 use atomix_operator_tests::workload::{self, LIMIT};
@@ -30,20 +30,7 @@ async fn a_node_that_lost_its_disk_gets_its_members_again() -> Result<()> {
 
 async fn replace(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
     workload::bootstrap(bed, operator, STORE, SIZE).await?;
-    bed.create_pod(samples::application_pod("hive-0", "hive"))
-        .await?;
-    resources::create(&bed.sessions(), samples::session("bees", STORE, "hive")).await?;
-    operator
-        .until("the Session to be connected", LIMIT, async || {
-            let session = bed.sessions().get("bees").await?;
-            let ready = expect_condition(&session, "Ready", "True")?;
-            ensure!(ready.reason == "Connected", "{ready:?}");
-            Ok(())
-        })
-        .await?;
-    let runtime = bed.runner().address("hive-0").context("hive-0 runs")?;
-    let load = Load::start(runtime, "visits");
-    load.goes_on(5).await?;
+    let load = workload::start_load(bed, operator, STORE, Pace::Busy).await?;
 
     let pod = format!("{STORE}-2");
     let lost = disk_of(bed, &pod).await?;
@@ -95,6 +82,7 @@ async fn disturbed(disturbance: Option<Disturbance>) -> Result<Outcome> {
         workload::bootstrap(bed, operator, STORE, one).await?;
         let pod = format!("{STORE}-2");
         let lost = disk_of(bed, &pod).await?;
+        let load = workload::start_load(bed, operator, STORE, Pace::Calm).await?;
         operator.arm(disturbance.clone())?;
         // What `kubectl atomix store replace-node` does: the deletion of the claim declares it.
         let claims: Api<PersistentVolumeClaim> =
@@ -110,7 +98,8 @@ async fn disturbed(disturbance: Option<Disturbance>) -> Result<Outcome> {
                 expect_condition(&store, "Progressing", "False")?;
                 workload::groups_are_whole(bed, STORE, one).await
             })
-            .await
+            .await?;
+        workload::check_load(bed, operator, load).await
     })
     .await
 }

@@ -2,23 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use atomix_operator_tests::fault::Disturbance;
 use atomix_operator_tests::frozen::Frozen;
 use atomix_operator_tests::groups;
-use atomix_operator_tests::load::Load;
+use atomix_operator_tests::load::Pace;
 use atomix_operator_tests::matrix::{Outcome, disturb_sampled_calls};
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples::{self, StoreSize};
 use atomix_operator_tests::supervised::Supervised;
 use atomix_operator_tests::test_bed::TestBed;
+use atomix_operator_tests::wait::until;
 use atomix_operator_tests::workload::{self, LIMIT};
+use atomix_proto::multiraft::v1::RaftTimings;
 use atomix_proto::multiraft::v1::group_status::Role;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use kube::api::ListParams;
+use kube::api::{EvictParams, ListParams};
 use kube::runtime::watcher;
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
@@ -132,25 +134,6 @@ fn each(times: usize) -> BTreeMap<String, usize> {
     pods.collect()
 }
 
-/// A runtime that is connected, and increments through it.
-async fn connect_load(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<Load> {
-    bed.create_pod(samples::application_pod("hive-0", "hive"))
-        .await?;
-    resources::create(&bed.sessions(), samples::session("bees", STORE, "hive")).await?;
-    operator
-        .until("the Session to be connected", LIMIT, async || {
-            let session = bed.sessions().get("bees").await?;
-            let ready = expect_condition(&session, "Ready", "True")?;
-            ensure!(ready.reason == "Connected", "{ready:?}");
-            Ok(())
-        })
-        .await?;
-    let pod = bed.runner().address("hive-0").context("hive-0 runs")?;
-    let load = Load::start(pod, "visits");
-    load.goes_on(5).await?;
-    Ok(load)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_goes_through_all_pods_under_load_and_loses_nothing() -> Result<()> {
     workload::run("roll", None, roll).await?;
@@ -159,7 +142,7 @@ async fn a_change_goes_through_all_pods_under_load_and_loses_nothing() -> Result
 
 async fn roll(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
     bootstrap(bed, operator).await?;
-    let load = connect_load(bed, operator).await?;
+    let load = workload::start_load(bed, operator, STORE, Pace::Busy).await?;
     paint(bed, "red").await?;
     until_painted(bed, operator, "red").await?;
     ensure!(deletions(bed) == each(1), "{:?}", deletions(bed));
@@ -167,12 +150,15 @@ async fn roll(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
     expect_spread_leaders(bed, operator).await?;
 
     // Raft's settings reach the groups that run.
-    let raft = json!({"spec": {"multiRaft": {"raft": {"electionTimeout": "7s"}}}});
+    let raft = json!({"electionTimeout": "7s", "snapshotEntryThreshold": 5000});
+    let raft = json!({"spec": {"multiRaft": {"raft": raft}}});
     resources::change(&bed.stores(), STORE, raft).await?;
     operator
-        .until_settled("the timeout to be in force", LIMIT * 2, async || {
-            for timeout in election_timeouts(bed).await? {
-                ensure!(timeout == 7, "a group runs with {timeout} s");
+        .until_settled("the settings to be in force", LIMIT * 2, async || {
+            for raft in raft_settings(bed).await? {
+                let timeout = raft.election_timeout.map(|timeout| timeout.seconds);
+                let is_new = timeout == Some(7) && raft.snapshot_entry_threshold == 5000;
+                ensure!(is_new, "a group runs with {raft:?}");
             }
             is_painted(bed, "red", SIZE).await
         })
@@ -188,17 +174,16 @@ async fn roll(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
     Ok(())
 }
 
-async fn election_timeouts(bed: &TestBed) -> Result<Vec<i64>> {
-    let mut timeouts = Vec::new();
+async fn raft_settings(bed: &TestBed) -> Result<Vec<RaftTimings>> {
+    let mut settings = Vec::new();
     for ordinal in 0..SIZE.replicas {
         let pod = format!("{STORE}-{ordinal}");
         let address = bed.runner().address(&pod).context("it does not run")?;
         for group in groups::status(address).await?.groups {
-            let timeout = group.raft.and_then(|raft| raft.election_timeout);
-            timeouts.push(timeout.context("a group tells no timeout")?.seconds);
+            settings.push(group.raft.context("a group tells no settings")?);
         }
     }
-    Ok(timeouts)
+    Ok(settings)
 }
 
 /// No node leads two groups more than another.
@@ -312,6 +297,58 @@ fn gate(pod: &Pod) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_an_operator_only_the_first_of_two_drains_goes_through() -> Result<()> {
+    let bed = TestBed::create("drains").await?;
+    let mut operator = Supervised::start(&bed, None);
+    bootstrap(&bed, &mut operator).await?;
+    drop(operator);
+    let [first, second] = [0, 1].map(|ordinal| format!("{STORE}-{ordinal}"));
+    let before = bed.pods().get(&first).await?.uid();
+    until("the first drain to be allowed", LIMIT, async || {
+        evict(&bed, &first).await
+    })
+    .await?;
+    until("another pod to serve", LIMIT, async || {
+        let pod = bed.pods().get(&first).await?;
+        ensure!(pod.uid() != before, "it is the former one");
+        let address = bed.runner().address(&first).context("it does not run")?;
+        groups::status(address).await?;
+        ensure!(gate(&pod).as_deref() != Some("True"), "nobody has looked");
+        Ok(())
+    })
+    .await?;
+    let Err(refused) = evict(&bed, &second).await else {
+        bail!("a second copy went, and nobody knows that the first one counts");
+    };
+    let code = refused.downcast_ref().and_then(|error| match error {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    });
+    ensure!(code == Some(429), "{refused:#}");
+
+    let mut operator = Supervised::start(&bed, None);
+    operator
+        .until("the second drain to be allowed", LIMIT, async || {
+            evict(&bed, &second).await
+        })
+        .await?;
+    operator
+        .until_settled("all pods to count", LIMIT, async || {
+            workload::store_is_ready(&bed, STORE).await?;
+            workload::groups_are_whole(&bed, STORE, SIZE).await
+        })
+        .await?;
+    drop(operator);
+    bed.remove().await
+}
+
+/// As `kubectl drain` does.
+async fn evict(bed: &TestBed, pod: &str) -> Result<()> {
+    bed.pods().evict(pod, &EvictParams::default()).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_that_is_paused_half_way_stands_still_and_goes_on() -> Result<()> {
     workload::run("roll-pause", None, pause).await?;
     Ok(())
@@ -385,7 +422,7 @@ async fn a_node_that_does_not_come_back_stops_the_change_until_its_image_is_corr
 
 async fn stop(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
     bootstrap(bed, operator).await?;
-    let load = connect_load(bed, operator).await?;
+    let load = workload::start_load(bed, operator, STORE, Pace::Busy).await?;
     let missing = pod_settings("atomix-node:missing", "red");
     resources::change(&bed.stores(), STORE, missing).await?;
     operator
@@ -535,11 +572,13 @@ async fn roll_once(
         size,
     )
     .await?;
+    let load = workload::start_load(bed, operator, STORE, Pace::Calm).await?;
     operator.arm(disturbance)?;
     paint(bed, "red").await?;
     operator
         .until_settled("all pods to be replaced", LIMIT * 2, async || {
             is_painted(bed, "red", size).await
         })
-        .await
+        .await?;
+    workload::check_load(bed, operator, load).await
 }

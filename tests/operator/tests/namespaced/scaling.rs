@@ -1,9 +1,9 @@
 //! A Store that grows and shrinks: members move before any pod goes, nothing that was acknowledged
 //! is lost, whatever disturbs the operator, and also if users change their minds.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use atomix_operator_tests::fault::Disturbance;
-use atomix_operator_tests::load::Load;
+use atomix_operator_tests::load::Pace;
 use atomix_operator_tests::matrix::{Outcome, disturb_sampled_calls};
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples::{self, StoreSize};
@@ -33,7 +33,7 @@ async fn a_store_grows_and_shrinks_under_load_and_loses_nothing() -> Result<()> 
 
 async fn grow_and_shrink(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
     workload::bootstrap(bed, operator, STORE, size(3)).await?;
-    let load = connect_load(bed, operator).await?;
+    let load = workload::start_load(bed, operator, STORE, Pace::Busy).await?;
     for replicas in [5, 3] {
         scale(bed, replicas).await?;
         settle(bed, operator, replicas).await?;
@@ -52,25 +52,6 @@ async fn grow_and_shrink(bed: &TestBed, operator: &mut Supervised<'_>) -> Result
         "{unknown} increments failed while {acknowledged} succeeded"
     );
     Ok(())
-}
-
-/// A runtime that is connected, and increments through it.
-async fn connect_load(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<Load> {
-    bed.create_pod(samples::application_pod("hive-0", "hive"))
-        .await?;
-    resources::create(&bed.sessions(), samples::session("bees", STORE, "hive")).await?;
-    operator
-        .until("the Session to be connected", LIMIT, async || {
-            let session = bed.sessions().get("bees").await?;
-            let ready = expect_condition(&session, "Ready", "True")?;
-            ensure!(ready.reason == "Connected", "{ready:?}");
-            Ok(())
-        })
-        .await?;
-    let pod = bed.runner().address("hive-0").context("hive-0 runs")?;
-    let load = Load::start(pod, "visits");
-    load.goes_on(5).await?;
-    Ok(load)
 }
 
 /// As `kubectl scale` and autoscalers do it.
@@ -185,8 +166,9 @@ async fn pause(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
     settle(bed, operator, 5).await
 }
 
+/// Small, but a member that moves is one of three.
 const SMALL: StoreSize = StoreSize {
-    replicas: 1,
+    replicas: 3,
     partitions: 2,
 };
 
@@ -208,8 +190,9 @@ async fn grow_and_shrink_once(
     disturbance: Option<Disturbance>,
 ) -> Result<()> {
     workload::bootstrap(bed, operator, STORE, SMALL).await?;
+    let load = workload::start_load(bed, operator, STORE, Pace::Calm).await?;
     operator.arm(disturbance)?;
-    for replicas in [2, 1] {
+    for replicas in [4, 3] {
         scale(bed, replicas).await?;
         operator
             .until_settled("the members to lie as wanted", LIMIT, async || {
@@ -217,7 +200,7 @@ async fn grow_and_shrink_once(
             })
             .await?;
     }
-    Ok(())
+    workload::check_load(bed, operator, load).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -247,6 +230,7 @@ async fn change_copies(
 ) -> Result<()> {
     let store = samples::patient_store(STORE, size(3));
     workload::bootstrap_of(bed, operator, store, STORE, size(3)).await?;
+    let load = workload::start_load(bed, operator, STORE, Pace::Calm).await?;
     operator.arm(disturbance)?;
     for copies in [1, 3] {
         let change = json!({"spec": {"multiRaft": {"replicationFactor": copies}}});
@@ -259,5 +243,5 @@ async fn change_copies(
             })
             .await?;
     }
-    Ok(())
+    workload::check_load(bed, operator, load).await
 }
