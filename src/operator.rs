@@ -231,7 +231,9 @@ async fn run(
     if let Some((listener, options)) = listeners.webhook {
         let webhook = Webhook::new(&context, options);
         webhook.start(&context, listener, &mut base)?;
-        certificates = Some(webhook.certificates().clone());
+        let made = webhook.certificates().clone();
+        base.spawn("webhook certificates", made.clone().run(base_token.clone()));
+        certificates = Some(made);
     }
     let base = base.join();
     tokio::pin!(base);
@@ -283,7 +285,7 @@ async fn run(
             .before(token.clone(), sessions.run(token.clone())),
     );
     if let Some(certificates) = certificates {
-        controllers.spawn("webhook certificates", certificates.run(token));
+        certificates.lead();
     }
 
     // Returning drops, and so aborts, whatever still runs.

@@ -1,4 +1,4 @@
-//! The leader's part: carries out the plan, one write a pass. Secrets are created, or replaced with
+//! Carries out the plan, one write a pass. Secrets are created, or replaced with
 //! the resource version that was read; the webhook configuration is patched with the resource
 //! version that was seen. So two that act at once cannot mix their work.
 

@@ -1,6 +1,6 @@
 //! The webhook's certificates: an authority of the operator's own and a certificate signed by it,
-//! kept in a Secret, made and renewed by the leader; every replica shows the newest one without a
-//! restart. Or somebody else, such as cert-manager, writes the Secret and the webhook
+//! kept in a Secret, made and renewed by the leader, and by another replica as long as it cannot serve
+//! otherwise; every replica shows the newest one without a restart. Or somebody else, such as cert-manager, writes the Secret and the webhook
 //! configuration's caBundle, and the replicas only read them.
 //!
 //! See docs/adr/0007. Not for the identities of nodes and runtimes.
@@ -14,17 +14,21 @@ pub(crate) mod x509;
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use atomix_process::tasks::Tasks;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
+use parking_lot::Mutex;
 use rustls::ServerConfig;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use atomix_controller::queue::{self, RunError};
-use atomix_controller::{Cache, ObjectKey, Queue, cache};
+use atomix_controller::{Cache, Next, ObjectKey, Queue, cache};
 
 pub use material::Lifetimes;
 
@@ -32,10 +36,13 @@ use keeper::Keeper;
 use material::Wish;
 use serving::Serving;
 
+/// How long a replica without the lease waits for the leader to make what it cannot serve without.
+const STAND_IN_AFTER: Duration = Duration::from_secs(5);
+
 /// Who makes the certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CertificateSource {
-    /// The operator that holds the lease.
+    /// The operator.
     Operator(Lifetimes),
     /// Somebody else, who writes the Secret's `tls.crt` and `tls.key` and the caBundle.
     External,
@@ -62,6 +69,8 @@ pub struct Certificates {
     seen: Seen,
     serving: Serving,
     queue: Queue<ObjectKey>,
+    /// Whether this replica holds the lease.
+    leads: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Certificates {
@@ -126,7 +135,14 @@ impl Certificates {
             seen,
             serving,
             queue,
+            leads: Arc::default(),
         }
+    }
+
+    /// To be called when this replica holds the lease.
+    pub fn lead(&self) {
+        self.leads.store(true, Ordering::SeqCst);
+        self.queue.add(self.options.secret.clone());
     }
 
     /// For a server that shows the certificate.
@@ -163,7 +179,9 @@ impl Certificates {
         });
     }
 
-    /// Makes and renews the certificates until `shutdown`; with the lease.
+    /// Makes and renews the certificates until `shutdown`. Without the lease only those without which
+    /// this replica cannot serve: who holds the lease may not make them, being an operator of an
+    /// earlier version, or one without a webhook, that ends only when this one is ready.
     ///
     /// # Errors
     /// When a pass panics.
@@ -186,10 +204,32 @@ impl Certificates {
         let keeper = Keeper::new(self.context.client.clone(), self.seen.clone(), wish);
         self.queue.add(self.options.secret.clone());
         let metrics = self.context.metrics.clone();
+        let (leads, serving) = (self.leads, self.serving);
+        let unserved_since = Arc::<Mutex<Option<Instant>>>::default();
         let reconcile = move |_key| {
+            let wait = match leads.load(Ordering::SeqCst) {
+                true => None,
+                false => leave_to_leader(serving.look(), &mut unserved_since.lock()),
+            };
             let keeper = keeper.clone();
-            async move { keeper.pass().await }
+            async move {
+                match wait {
+                    Some(next) => Ok(next),
+                    None => keeper.pass().await,
+                }
+            }
         };
         queue::run("certificates", 1, self.queue, metrics, shutdown, reconcile).await
     }
+}
+
+/// What a replica without the lease waits for; `None` = it must act itself.
+fn leave_to_leader(serves: bool, unserved_since: &mut Option<Instant>) -> Option<Next> {
+    if serves {
+        *unserved_since = None;
+        return Some(Next::OnChange);
+    }
+    let since = *unserved_since.get_or_insert_with(Instant::now);
+    let left = STAND_IN_AFTER.saturating_sub(since.elapsed());
+    (!left.is_zero()).then_some(Next::After(left))
 }

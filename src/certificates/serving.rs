@@ -89,13 +89,14 @@ impl Serving {
         }
     }
 
-    fn look(&self) {
+    /// Looks whether the API server would take what is shown, and shows something better if there is.
+    pub(super) fn look(&self) -> bool {
         let Some(configuration) = self.seen.configuration() else {
             self.readiness.not_ready(format!(
                 "there is no MutatingWebhookConfiguration {}; install the chart with it",
                 self.seen.configuration_key
             ));
-            return;
+            return false;
         };
         let now = SystemTime::now();
         let trust = |key: &CertifiedKey| is_trusted(&configuration, &key.cert, &self.name, now);
@@ -111,13 +112,15 @@ impl Serving {
             (Some(shown), _) => trust(&shown),
             (None, missing) => Err(missing.unwrap_or_default()),
         };
+        let is_taken = state.is_ok();
         self.readiness.set(
-            state.is_ok(),
+            is_taken,
             format!(
                 "the API server would not take the certificate: {}",
                 state.err().unwrap_or_default()
             ),
         );
+        is_taken
     }
 
     fn adopt(&self, candidate: CertifiedKey, trust: &impl Fn(&CertifiedKey) -> Result<(), String>) {

@@ -52,7 +52,7 @@ impl Webhook {
         }
     }
 
-    /// Its certificates, for the part that needs the lease.
+    /// Its certificates.
     #[must_use]
     pub fn certificates(&self) -> &Certificates {
         &self.certificates

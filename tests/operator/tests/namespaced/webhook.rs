@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use atomix_operator::certificates::Lifetimes;
 use atomix_operator_tests::fault::{CrashPoint, Disturbance, Side};
 use atomix_operator_tests::frozen::Frozen;
+use atomix_operator_tests::http;
 use atomix_operator_tests::issuer::WebhookIssuer;
 use atomix_operator_tests::namespace::TestNamespace;
 use atomix_operator_tests::operator_under_test::{OperatorUnderTest, Settings};
@@ -226,6 +227,40 @@ async fn certificates_rotate_under_two_operators_at_once_without_a_failed_questi
     );
     drop((first, second));
     elsewhere.remove().await?;
+    bed.remove().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_gets_ready_beside_a_leader_that_makes_no_certificates() -> Result<()> {
+    let bed = TestBed::create("beside").await?;
+    let mut leader = bed.operator(None);
+    resources::create(&bed.stores(), samples::store_of_driver("rose", "memory")).await?;
+    until("an operator to lead", LIMIT, async || {
+        expect_condition(&bed.stores().get("rose").await?, "Ready", "True")?;
+        Ok(())
+    })
+    .await?;
+    let webhook = TestWebhook::create(&bed, Lifetimes::default()).await?;
+    let mut standby = start(&bed, &webhook)?;
+    until("the other one to be ready", LIMIT, async || {
+        let (code, text) = http::get(standby.admin(), "/readyz").await?;
+        ensure!(code == 200, "{code}: {text}");
+        Ok(())
+    })
+    .await?;
+    webhook.try_out(samples::asking_pod("bee", "hive")).await?;
+    leader.check_alive_or_killed()?;
+
+    // Now the first one may go.
+    leader.terminate()?;
+    resources::create(&bed.stores(), samples::store_of_driver("lily", "memory")).await?;
+    until("the other one to lead", LIMIT, async || {
+        expect_condition(&bed.stores().get("lily").await?, "Ready", "True")?;
+        Ok(())
+    })
+    .await?;
+    standby.check_alive_or_killed()?;
+    drop(standby);
     bed.remove().await
 }
 
