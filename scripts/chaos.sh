@@ -111,6 +111,9 @@ run_matrices() {
     measured matrices namespaced passed_tests mutation_seed \
         test_with_cluster "$CLUSTER_NAME-op" namespaced --nocapture --test-threads 4 "${matrices[@]}" || failed=1
     matrix_rows "$log_folder/namespaced.log"
+    measured matrices cluster_wide passed_tests none \
+        test_with_cluster "$CLUSTER_NAME-op" cluster_wide --nocapture "${matrices[@]}" || failed=1
+    matrix_rows "$log_folder/cluster_wide.log"
     return "$failed"
 }
 

@@ -12,6 +12,7 @@
 mod bad_input;
 mod faults;
 mod injection;
+mod neighbours;
 mod rolling;
 mod scaling;
 mod story;

@@ -1,15 +1,19 @@
 //! What becomes of everything while the release is uninstalled and installed again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use atomix_e2e::cluster::{Cluster, Namespace, SYSTEM_NAMESPACE};
 use atomix_e2e::manifests::{sample, store};
+use atomix_e2e::operator::restart_operator;
 use atomix_e2e::wait::until;
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, ResourceExt as _};
+use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(120);
 
@@ -82,6 +86,7 @@ async fn the_command_line_lets_go_as_the_release_does() -> Result<()> {
             cluster.install_by_kustomize("deploy/kustomize/overlays/high-availability")?;
             is_guarded(&namespace, true).await?;
             ensure!(pods_in(&cluster, SYSTEM_NAMESPACE).await?.len() == 2);
+            nobody_notices_a_restart(&cluster, &namespace).await?;
             namespace.kubectl_atomix(&["uninstall", "--yes"])?;
             cluster.uninstall_by_kustomize()?;
             nothing_is_left_of_it(&cluster).await?;
@@ -95,6 +100,72 @@ async fn the_command_line_lets_go_as_the_release_does() -> Result<()> {
             Ok(())
         })
         .await
+}
+
+/// Both replicas are replaced while pods that want a sidecar are created: none is refused. Then the one
+/// that holds the lease is killed, and the other one answers.
+async fn nobody_notices_a_restart(cluster: &Cluster, namespace: &Namespace) -> Result<()> {
+    let before = pods_in(cluster, SYSTEM_NAMESPACE).await?;
+    let restarted = AtomicBool::new(false);
+    let restart = async {
+        let restart = restart_operator(cluster).await;
+        restarted.store(true, Ordering::SeqCst);
+        restart
+    };
+    let create = async {
+        let pods: Api<Pod> = Api::namespaced(cluster.client(), namespace.name());
+        let asking = serde_json::from_value(json!({
+            "metadata": {"name": "asking", "labels": {"atomix.io/inject": "true"}},
+            "spec": {
+                "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+                "containers": [{
+                    "name": "application",
+                    "image": "localhost/any:1",
+                    "securityContext": {
+                        "allowPrivilegeEscalation": false,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
+                }],
+            },
+        }))?;
+        let dry = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
+        let mut admitted = 0;
+        while !restarted.load(Ordering::SeqCst) {
+            let pod = pods.create(&dry, &asking).await;
+            let pod = pod.with_context(|| format!("after {admitted} pods that were let in"))?;
+            let containers = pod.spec.and_then(|spec| spec.init_containers);
+            ensure!(containers.is_some(), "a pod got no sidecar");
+            admitted += 1;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(admitted)
+    };
+    let (restart, admitted): (Result<()>, Result<u32>) = tokio::join!(restart, create);
+    restart?;
+    let admitted = admitted?;
+    ensure!(admitted > 20, "only {admitted} pods asked meanwhile");
+    let now = pods_in(cluster, SYSTEM_NAMESPACE).await?;
+    ensure!(now.len() == 2, "{now:?}");
+    ensure!(now.iter().all(|pod| !before.contains(pod)), "{now:?}");
+
+    let leases: Api<Lease> = Api::namespaced(cluster.client(), SYSTEM_NAMESPACE);
+    let lease = leases.get("atomix-operator").await?.spec;
+    let holder = lease
+        .and_then(|lease| lease.holder_identity)
+        .context("nobody leads")?;
+    let (pod, _) = now
+        .iter()
+        .find(|(pod, _)| holder.contains(pod.as_str()))
+        .with_context(|| format!("{holder} is none of {now:?}"))?;
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), SYSTEM_NAMESPACE);
+    pods.delete(pod, &DeleteParams::default().grace_period(0))
+        .await?;
+    let shown = namespace.kubectl_atomix(&["status"])?;
+    ensure!(shown.contains("counts"), "{shown}");
+    Ok(())
 }
 
 /// Waits until an operator guards the Store against deletion, or checks that none does.

@@ -37,12 +37,6 @@ const NAME: &str = "atomix-operator";
 /// Permissions that the story does not need, each with its reason. (group, resource, verb)
 const IDLE: &[(&str, &str, &str, &str)] = &[
     (
-        "",
-        "pods",
-        "delete",
-        "a pod whose image never started is replaced: tested in `healing`",
-    ),
-    (
         "atomix.io",
         "stores/finalizers",
         "update",
@@ -58,21 +52,9 @@ const IDLE: &[(&str, &str, &str, &str)] = &[
     ("atomix.io", "drivers", "get", "as for Stores"),
     (
         "",
-        "pods/eviction",
-        "create",
-        "a pod of an old template is replaced: tested in `rolling`",
-    ),
-    (
-        "",
         "persistentvolumeclaims",
         "patch",
         "volumes grow where their class lets them: tested in `disks`",
-    ),
-    (
-        "policy",
-        "poddisruptionbudgets",
-        "delete",
-        "a Store comes down to one copy: tested in `rolling`",
     ),
     (
         "events.k8s.io",
@@ -111,7 +93,7 @@ async fn story(mode: Mode) -> Result<()> {
         // So that the operator makes them.
         remove_drivers(&admin).await?;
     }
-    let rendered = render(own.name(), &watched)?;
+    let rendered = render(own.name(), &watched, bed.namespace())?;
     remove(&admin, &rendered).await?;
     for object in &rendered {
         let api = api_of(&admin, object)?;
@@ -157,8 +139,7 @@ async fn live(
         webhook: Some(webhook.served()?),
         audit: Some(audit.clone()),
         network_policies: true,
-        // The chart grants Secrets by a value of its own, in the namespaces that it names.
-        secret_namespaces: Vec::new(),
+        secret_namespaces: vec![bed.namespace().to_owned()],
         ..bed.settings()
     };
     let seen = audit.clone();
@@ -214,12 +195,9 @@ async fn live_and_die(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()
     bed.stores()
         .patch("tulip", &PatchParams::default(), &patch)
         .await?;
+    change_tulip(bed, operator).await?;
     // Another Store's certificate joins the Secret that is there.
-    let one = StoreSize {
-        replicas: 1,
-        partitions: 1,
-    };
-    workload::bootstrap(bed, operator, "rose", one).await?;
+    start_rose(bed, operator).await?;
     let unkept = json!({"spec": {"multiRaft": {"storage": {"retentionPolicy": "Delete"}}}});
     resources::change(&bed.stores(), "rose", unkept).await?;
     workload::delete_and_wait(operator, &bed.stores(), "rose").await?;
@@ -234,6 +212,66 @@ async fn live_and_die(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()
             Ok(())
         })
         .await
+}
+
+/// All pods are replaced, and then all copies but one are removed.
+async fn change_tulip(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    let red = json!([{"name": "COLOUR", "value": "red"}]);
+    for change in [
+        json!({"pod": {"env": red}}),
+        json!({"replicationFactor": 1}),
+    ] {
+        let change = json!({"spec": {"multiRaft": change}});
+        resources::change(&bed.stores(), "tulip", change).await?;
+        operator
+            .until_settled("the change to be carried out", LIMIT * 2, async || {
+                let store = workload::store_is_ready(bed, "tulip").await?;
+                expect_condition(&store, "Progressing", "False")?;
+                let updated = store.data.pointer("/status/updatedReplicas");
+                ensure!(updated == Some(&json!(3)), "{updated:?} are updated");
+                Ok(())
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+/// A Store whose image does not exist at first, with a value that a Secret holds.
+async fn start_rose(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    let secrets: Api<Secret> = Api::namespaced(bed.client().clone(), bed.namespace());
+    let secret = serde_json::from_value(json!({
+        "metadata": {"name": "nectar", "labels": {"atomix.io/config": "true"}},
+        "stringData": {"timeout": "20s"},
+    }))?;
+    secrets.create(&PostParams::default(), &secret).await?;
+    let one = StoreSize {
+        replicas: 1,
+        partitions: 1,
+    };
+    let mut store = samples::store("rose", one);
+    store["spec"]["multiRaft"]["pod"]["image"] = json!("atomix-node:missing");
+    store["spec"]["configFrom"] = json!([
+        {"secretRef": {"name": "nectar"}, "key": "timeout", "path": "timeouts.session"},
+    ]);
+    resources::create(&bed.stores(), store).await?;
+    operator
+        .until("the Store to name its image", LIMIT, async || {
+            let store = bed.stores().get("rose").await?;
+            let ready = expect_condition(&store, "Ready", "False")?;
+            ensure!(ready.reason == "ImagePullFailed", "{ready:?}");
+            Ok(())
+        })
+        .await?;
+    let corrected = json!({"spec": {"multiRaft": {"pod": {"image": "atomix-node:test"}}}});
+    resources::change(&bed.stores(), "rose", corrected).await?;
+    operator
+        .until_settled("the Store to be ready", LIMIT, async || {
+            workload::store_is_ready(bed, "rose").await?;
+            Ok(())
+        })
+        .await?;
+    secrets.delete("nectar", &DeleteParams::default()).await?;
+    Ok(())
 }
 
 /// What is of no use in a Secret of the operator's own is made anew.
@@ -351,14 +389,18 @@ async fn restrict(bed: &TestBed) -> Result<()> {
     }
 }
 
-/// The chart's permissions and ServiceAccount.
-fn render(namespace: &str, watched: &str) -> Result<Vec<DynamicObject>> {
+/// The chart's permissions and ServiceAccount; `secrets` is the namespace whose Secrets it grants.
+fn render(namespace: &str, watched: &str, secrets: &str) -> Result<Vec<DynamicObject>> {
     // Tests run in the folder of their package.
     let chart = "../../charts/atomix";
     let output = Command::new("helm")
         .args(["template", "atomix", chart, "--namespace", namespace])
         .args(["--kube-version", "1.36.0"])
         .args(["--set", &format!("watchNamespace={watched}")])
+        .args([
+            "--set",
+            &format!("configFrom.secretNamespaces={{{secrets}}}"),
+        ])
         .args(["--show-only", "templates/rbac.yaml"])
         .args(["--show-only", "templates/serviceaccount.yaml"])
         .output()

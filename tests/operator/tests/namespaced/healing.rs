@@ -1,13 +1,13 @@
 //! What is wrong is named by a condition, disturbs nothing else, and heals when it is put right.
 
 use anyhow::{Context as _, Result, ensure};
-use atomix_operator_tests::addresses;
 use atomix_operator_tests::pod_status::{ContainerState, PodState};
 use atomix_operator_tests::resources::{self, Condition, expect_condition};
 use atomix_operator_tests::samples::{self, StoreSize};
 use atomix_operator_tests::supervised::Supervised;
 use atomix_operator_tests::test_bed::TestBed;
 use atomix_operator_tests::workload::{self, LIMIT};
+use atomix_operator_tests::{addresses, counter};
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
@@ -143,23 +143,39 @@ async fn refused_field(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<(
     wait_for_ready(operator, &bed.stores(), "poppy").await
 }
 
-/// Well-formed for the operator, but not for the runtime's driver.
+/// Well-formed for the operator, but not for the runtime's driver: first of a Store that is new, then
+/// of one that is connected.
 async fn refused_config(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
     let mut store = samples::store_of_driver("iris", "memory");
-    set(&mut store, "/spec", "config", json!({"colour": "red"}));
+    let red = json!({"colour": "red"});
+    set(&mut store, "/spec", "config", red.clone());
     resources::create(&bed.stores(), store).await?;
     bed.create_pod(samples::application_pod("swarm-0", "swarm"))
         .await?;
     resources::create(&bed.sessions(), samples::session("ants", "iris", "swarm")).await?;
-    let named = wait_for_trouble(operator, &bed.sessions(), "ants").await?;
-    ensure!(named.message.contains("colour"), "{named:?}");
-    patch(
-        &bed.stores(),
-        "iris",
-        json!({"spec": {"config": {"colour": null}}}),
-    )
-    .await?;
-    wait_for_connected(bed, operator, "ants").await
+    let corrected = json!({"spec": {"config": {"colour": null}}});
+    for event in ["ConnectFailed", "ConfigureFailed"] {
+        let named = wait_for_trouble(operator, &bed.sessions(), "ants").await?;
+        ensure!(named.message.contains("colour"), "{named:?}");
+        operator
+            .until("an event of the pod to tell", LIMIT, async || {
+                let told = resources::events(bed.client(), bed.namespace(), "swarm-0").await?;
+                ensure!(told.contains(event), "{event} is not among {told:?}");
+                Ok(())
+            })
+            .await?;
+        if event == "ConfigureFailed" {
+            // It goes on with what it had.
+            let pod = bed.runner().address("swarm-0").context("it runs")?;
+            counter::increment(pod, "honey", 1).await?;
+        }
+        patch(&bed.stores(), "iris", corrected.clone()).await?;
+        wait_for_connected(bed, operator, "ants").await?;
+        if event == "ConnectFailed" {
+            patch(&bed.stores(), "iris", json!({"spec": {"config": red}})).await?;
+        }
+    }
+    Ok(())
 }
 
 /// A pod whose machine says that its runtime runs, while nothing answers at its address.
