@@ -202,6 +202,18 @@ impl Inputs {
             };
             self.nodes.insert(ordinal, state);
         }
+        self.place_as_planned();
+    }
+
+    fn place_as_planned(&mut self) {
+        let StoredPlan::Ours { plan, .. } = &self.plan.stored else {
+            return;
+        };
+        for state in self.nodes.values_mut() {
+            if let NodeState::Up(view) = state {
+                view.place_as_planned(plan);
+            }
+        }
     }
 
     /// Whether the mark is written.
@@ -254,7 +266,7 @@ pub async fn dereference(
         async move { (*ordinal, node_state(key, pod, watches, is_marked).await) }.boxed()
     });
     let nodes = join_all(states).await.into_iter().collect();
-    Ok(Inputs {
+    let mut inputs = Inputs {
         service: children.services.get(&key),
         config_map: children.config_maps.get(&config_map_key),
         network_policy: children.network_policies.get(&key),
@@ -264,7 +276,9 @@ pub async fn dereference(
         has_going_pods: !going.is_empty(),
         plan,
         nodes,
-    })
+    };
+    inputs.place_as_planned();
+    Ok(inputs)
 }
 
 fn all_pods_of(owner: &Owner, children: &Children) -> BTreeMap<u32, Arc<StoragePodView>> {

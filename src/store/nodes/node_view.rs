@@ -6,6 +6,8 @@ use std::time::Duration;
 use atomix_proto::multiraft::v1::group_status::Role;
 use atomix_proto::multiraft::v1::{GetStatusResponse, GroupStatus};
 
+use crate::store::bootstrap::plan_record::Plan;
+
 /// A node's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeView {
@@ -65,6 +67,30 @@ pub struct MembershipView {
     pub places: BTreeMap<u64, (u64, String)>,
 }
 
+impl NodeView {
+    /// Places members where the plan has them if the node does not say where they are. Programs of the
+    /// first version do not, and cannot move members either, so there the plan is still right.
+    pub fn place_as_planned(&mut self, plan: &Plan) {
+        for planned in &plan.partitions {
+            let group = self.groups.get_mut(&planned.partition);
+            let Some(membership) = group.and_then(|group| group.membership.as_mut()) else {
+                continue;
+            };
+            if !membership.places.is_empty() {
+                continue;
+            }
+            let members = planned.members.iter();
+            let members = members.filter(|(_, member)| membership.voters.contains(&member.0));
+            membership.places = members
+                .filter_map(|(ordinal, member)| {
+                    let node = plan.node(*ordinal)?;
+                    Some((member.0, (node.node_id.0, node.address.clone())))
+                })
+                .collect();
+        }
+    }
+}
+
 impl From<GetStatusResponse> for NodeView {
     fn from(answer: GetStatusResponse) -> Self {
         let groups = answer.groups.into_iter();
@@ -116,5 +142,66 @@ impl From<GroupStatus> for GroupView {
             matched,
             election_timeout: timeout.and_then(|timeout| Duration::try_from(timeout).ok()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::bootstrap::plan_record::{HexId, PlannedNode, PlannedPartition};
+
+    #[test]
+    fn only_members_whose_place_nobody_tells_lie_where_they_were_planned() {
+        let node = |at: u64| PlannedNode {
+            node_id: HexId(at + 100),
+            address: format!("tulip-{at}.tulip.garden.svc:5681"),
+        };
+        let planned = |partition| PlannedPartition {
+            partition,
+            members: [(0, HexId(10)), (1, HexId(11))].into(),
+            initializer: 0,
+        };
+        let plan = Plan {
+            store_uid: "u".to_owned(),
+            incarnation: 1,
+            election_timeout_millis: 1000,
+            snapshot_entry_threshold: 0,
+            nodes: vec![node(0), node(1)],
+            partitions: vec![planned(1), planned(2), planned(3)],
+        };
+        let group = |voters: &[u64], places: &[(u64, (u64, String))]| GroupView {
+            membership: Some(MembershipView {
+                voters: voters.iter().copied().collect(),
+                places: places.iter().cloned().collect(),
+                ..MembershipView::default()
+            }),
+            ..GroupView::default()
+        };
+        let elsewhere = [(10, (7, "elsewhere:1".to_owned()))];
+        let mut view = NodeView {
+            node_id: 100,
+            store_uid: "u".to_owned(),
+            incarnation: 1,
+            version: String::new(),
+            operator: String::new(),
+            groups: [
+                (1, group(&[10, 11], &[])),
+                (2, group(&[10, 12], &elsewhere)),
+                (3, GroupView::default()),
+            ]
+            .into(),
+        };
+        view.place_as_planned(&plan);
+        let places = |partition: u32| {
+            let membership = view.groups.get(&partition)?.membership.as_ref()?;
+            Some(membership.places.clone())
+        };
+        let as_planned = [(10, 0_u64), (11, 1)].map(|(member, at)| {
+            let PlannedNode { node_id, address } = node(at);
+            (member, (node_id.0, address))
+        });
+        assert_eq!(places(1), Some(as_planned.into()));
+        assert_eq!(places(2), Some(elsewhere.into()));
+        assert_eq!(places(3), None);
     }
 }
