@@ -185,7 +185,8 @@ write_report() {
 # What the operator lived through
 
 Written by \`make chaos-operator\`. \`make test\` runs a shorter form of the models and matrices, and
-none of the nodes. Seconds are those of a shared machine with two cores.
+none of the nodes. A row is of the commit that it names: parts are also run one at a time. Seconds are
+those of a shared machine with two cores.
 
 * **models**: the planners against models of groups, nodes and pods, at random; a seed repeats a
   history (\`ATOMIX_SEED\`).
