@@ -119,6 +119,9 @@ pub struct Inputs {
     pub plan: ReadPlan,
     /// The nodes by ordinal; an ordinal without a pod is missing.
     pub nodes: BTreeMap<u32, NodeState>,
+    /// A node that was up left a question unanswered. Its stream goes on, so no event says when to
+    /// ask again.
+    pub is_owed_an_answer: bool,
 }
 
 impl Inputs {
@@ -200,7 +203,10 @@ impl Inputs {
                 Ok(view) => NodeState::Up(view),
                 Err(error) => NodeState::silent(&error),
             };
-            self.nodes.insert(ordinal, state);
+            let is_silent = state.view().is_none();
+            let before = self.nodes.insert(ordinal, state);
+            let was_up = before.is_some_and(|before| before.view().is_some());
+            self.is_owed_an_answer |= was_up && is_silent;
         }
         self.place_as_planned();
     }
@@ -276,6 +282,7 @@ pub async fn dereference(
         has_going_pods: !going.is_empty(),
         plan,
         nodes,
+        is_owed_an_answer: false,
     };
     inputs.place_as_planned();
     Ok(inputs)

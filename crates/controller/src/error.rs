@@ -7,6 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
+use kube::core::response::StatusCause;
 use thiserror::Error as ThisError;
 
 /// How long one call to the API server may take, its retries by the backoff not counted.
@@ -166,6 +167,17 @@ impl ApiError {
     /// True when the API server refused because the namespace is being deleted.
     #[must_use]
     pub fn is_namespace_terminating(&self) -> bool {
+        self.has_cause(403, |cause| cause.reason == "NamespaceTerminating")
+    }
+
+    /// True when a patch named the uid of an object that another one has replaced: the uid would
+    /// change, which is invalid.
+    #[must_use]
+    pub fn is_of_another_object(&self) -> bool {
+        self.has_cause(422, |cause| cause.field == "metadata.uid")
+    }
+
+    fn has_cause(&self, code: u16, is_it: impl Fn(&StatusCause) -> bool) -> bool {
         let Self::Call {
             source: kube::Error::Api(status),
             ..
@@ -173,11 +185,8 @@ impl ApiError {
         else {
             return false;
         };
-        status.code == 403
-            && status.details.as_ref().is_some_and(|details| {
-                let mut causes = details.causes.iter();
-                causes.any(|cause| cause.reason == "NamespaceTerminating")
-            })
+        let details = status.details.as_ref();
+        status.code == code && details.is_some_and(|details| details.causes.iter().any(is_it))
     }
 }
 
@@ -226,5 +235,32 @@ pub async fn call<T>(
             action,
             limit: API_TIMEOUT,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn refused(code: u16, field: &str) -> ApiError {
+        let cause =
+            json!({"reason": "FieldValueInvalid", "message": "Invalid value", "field": field});
+        let status = json!({"code": code, "details": {"causes": [cause]}});
+        let status = serde_json::from_value(status).unwrap();
+        ApiError::Call {
+            action: "write the readiness gate of a pod",
+            source: kube::Error::Api(Box::new(status)),
+        }
+    }
+
+    #[test]
+    fn only_a_changed_uid_says_that_the_object_is_another_one() {
+        assert!(refused(422, "metadata.uid").is_of_another_object());
+        assert!(!refused(422, "status.conditions").is_of_another_object());
+        assert!(!refused(409, "metadata.uid").is_of_another_object());
     }
 }

@@ -1,6 +1,7 @@
 //! A Store with storage nodes: what is read, decided, carried out and told, in this order.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 
@@ -30,6 +31,9 @@ use crate::store::status::{self, Findings};
 use crate::store::volumes::claims::{self, ClaimKeeper, claims_of};
 use atomix_controller::{Next, ObjectKey};
 use atomix_resources::{Store, StoreStatus};
+
+/// How soon a node that left a question unanswered is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The Store of one pass, and what does not change during it.
 #[derive(Debug)]
@@ -333,6 +337,10 @@ impl Pass<'_> {
     async fn act(&self, judged: Judged) -> Result<Next, StoreError> {
         let kept = judged.kept.as_ref();
         let gates = kept.map_or(Next::OnChange, Kept::next_of_gates);
+        let owed = match judged.inputs.is_owed_an_answer {
+            true => Next::After(ASK_AGAIN),
+            false => Next::OnChange,
+        };
         let both = judged.placed.zip(judged.kept);
         let acted = match both.filter(|_| !self.is_paused) {
             None => Ok(sooner(judged.outcome.next, gates)),
@@ -353,7 +361,10 @@ impl Pass<'_> {
             }
         };
         // Tried again after everything else.
-        judged.volumes.map_or(acted, Err)
+        judged
+            .volumes
+            .map_or(acted, Err)
+            .map(|next| sooner(next, owed))
     }
 }
 

@@ -25,9 +25,6 @@ use atomix_controller::apply::is_older;
 use atomix_controller::{ApiError, FIELD_MANAGER, call};
 use atomix_resources::labels::REPLICATED;
 
-/// An object that is not valid.
-const UNPROCESSABLE: u16 = 422;
-
 /// For how long a node may seem away before its gate shuts. A leader that was elected just now has
 /// not heard every follower, a stream may break and an answer be late while the node serves; a pod
 /// that stops counting for that holds up drains, or is the second one that does not count while
@@ -165,9 +162,8 @@ impl Gates {
                 Ok(())
             }
             Err(error) if error.is_not_found() => Ok(()),
-            // A uid that is another one by now counts as a change of it, which is invalid. The other
-            // pod's own event comes.
-            Err(error) if error.code() == Some(UNPROCESSABLE) => {
+            // Its own event comes.
+            Err(error) if error.is_of_another_object() => {
                 tracing::debug!(pod = pod.name(), %error, "the pod is another one by now");
                 Ok(())
             }

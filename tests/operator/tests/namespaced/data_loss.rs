@@ -2,14 +2,16 @@
 //! whatever disturbs the operator on the way.
 
 use anyhow::{Result, ensure};
-use atomix_operator_tests::fault::Disturbance;
+use atomix_operator_tests::fault::{Disturbance, Faults, Trouble};
 use atomix_operator_tests::matrix::{Outcome, disturb_sampled_calls};
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples::{self, StoreSize};
 use atomix_operator_tests::supervised::Supervised;
 use atomix_operator_tests::test_bed::TestBed;
 use atomix_operator_tests::workload;
+use futures::future::try_join_all;
 use serde_json::json;
+use tonic::Code;
 
 const SIZE: StoreSize = StoreSize {
     replicas: 1,
@@ -73,4 +75,21 @@ async fn live(
             Ok(())
         })
         .await
+}
+
+/// A node's stream goes on when it refuses a question, so that no event leads back to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_that_a_node_refuses_is_asked_again() -> Result<()> {
+    // Which of the calls asks whether all data is gone depends on when pods and streams are seen.
+    let shares = 0..3;
+    try_join_all(shares.map(|share| {
+        let trouble = Trouble::PeerRefusal(Code::AlreadyExists);
+        run(Some(Disturbance::Trouble(Faults {
+            trouble,
+            share,
+            of: 3,
+        })))
+    }))
+    .await?;
+    Ok(())
 }
