@@ -29,8 +29,9 @@ use atomix_controller::lease::{self, LeaseLost, LeaseOptions};
 use atomix_controller::metrics::Metrics;
 use atomix_controller::{Applier, Cache, Caller, Events, cache};
 
-/// Channels to nodes and runtimes that may be open at a time.
-const MAX_CHANNELS: usize = 256;
+/// Channels to nodes and runtimes that are kept for their next call. Beyond them each followed node
+/// has one (at most 512, see `store::nodes::watches`), and each call that goes on.
+const KEPT_CHANNELS: usize = 256;
 
 /// What an operator needs.
 #[derive(Clone)]
@@ -170,7 +171,7 @@ async fn run(
         scope: options.scope.clone(),
         channels: Channels::new(
             options.dialer,
-            MAX_CHANNELS,
+            KEPT_CHANNELS,
             options.metrics.clone(),
             Caller::new(options.lease.operator_id()),
         ),

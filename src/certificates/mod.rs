@@ -1,7 +1,8 @@
 //! The webhook's certificates: an authority of the operator's own and a certificate signed by it,
 //! kept in a Secret, made and renewed by the leader, and by another replica as long as it cannot serve
-//! otherwise; every replica shows the newest one without a restart. Or somebody else, such as cert-manager, writes the Secret and the webhook
-//! configuration's caBundle, and the replicas only read them.
+//! otherwise; every replica shows the newest one without a restart. Or somebody else, such as
+//! cert-manager, writes the Secret and the webhook configuration's caBundle, and the replicas only read
+//! them.
 //!
 //! See docs/adr/0007. Not for the identities of nodes and runtimes.
 
@@ -227,7 +228,8 @@ impl Certificates {
 fn leave_to_leader(serves: bool, unserved_since: &mut Option<Instant>) -> Option<Next> {
     if serves {
         *unserved_since = None;
-        return Some(Next::OnChange);
+        // The certificate may expire without a change of anything.
+        return Some(Next::After(serving::LOOK_EVERY));
     }
     let since = *unserved_since.get_or_insert_with(Instant::now);
     let left = STAND_IN_AFTER.saturating_sub(since.elapsed());

@@ -21,7 +21,7 @@ use super::x509::{X509Error, check_trust, provider, unreadable};
 use super::{CertificateOptions, Seen};
 
 /// How often the certificate is looked at although nothing changed: it may have expired.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// Holds the certificate that handshakes show. None before the first is loaded: they fail then.
 #[derive(Debug, Default)]

@@ -394,3 +394,6 @@ where
         }),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use kube::core::DeserializeGuard;
 use super::Shared;
 use super::desired::is_active;
 use super::pod::{RuntimePod, Sidecar};
-use atomix_controller::{Change, ObjectKey, finalizer};
+use atomix_controller::{Change, Decoded, ObjectKey, finalizer};
 use atomix_resources::labels::SESSION_FINALIZER;
 use atomix_resources::{Session, Store};
 
@@ -18,7 +18,7 @@ impl Shared {
         let key = ObjectKey::of(change.object().as_ref());
         let pods = match change {
             Change::Deleted(_) => self.index.lock().remove_session(&key),
-            Change::Applied { before, after } => match &after.0 {
+            Change::Applied { before, after } => match Decoded::of(after) {
                 // Its last form that decoded stays in force; this operator may not have seen it.
                 Err(undecodable) => {
                     let mut index = self.index.lock();
@@ -31,8 +31,7 @@ impl Shared {
                 }
                 Ok(session) => {
                     let before = before.and_then(|before| before.0.as_ref().ok());
-                    let is_relevant = before.is_none_or(|before| concerns_pods(before, session));
-                    let session = Arc::new(session.clone());
+                    let is_relevant = before.is_none_or(|before| concerns_pods(before, &session));
                     let pods = self.index.lock().set_session(&key, session);
                     if is_relevant { pods } else { BTreeSet::new() }
                 }
@@ -73,12 +72,13 @@ impl Shared {
         let sessions = match change {
             Change::Deleted(_) => self.index.lock().remove_pod(&key),
             Change::Applied { before, after } => {
+                // Always, or the index would keep the form before in memory.
+                let sessions = self.index.lock().set_pod(&key, Arc::clone(after));
                 let is_same = before.is_some_and(|before| !after.differs_for_runtime(before));
                 if is_same && !self.gates.is_foreign(&key, after) {
                     return;
                 }
-                let labels = after.metadata.labels.clone().unwrap_or_default();
-                self.index.lock().set_pod(&key, labels)
+                sessions
             }
         };
         if let (Change::Deleted(_), Sidecar::Running { control, .. }) = (change, pod.sidecar()) {

@@ -2,7 +2,6 @@
 //! select the pod. Pure.
 
 use std::cmp::Reverse;
-use std::sync::Arc;
 
 use atomix_proto::runtime::v1::{Route, Service, StoreId};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -10,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::index::store_of;
 use super::plan::Desired;
 use crate::session::resolve::{Target, Unresolved};
-use atomix_controller::{ObjectKey, finalizer};
+use atomix_controller::{Decoded, ObjectKey, finalizer};
 use atomix_resources::Session;
 use atomix_resources::labels::SESSION_FINALIZER;
 
@@ -20,7 +19,7 @@ pub struct SelectingSession {
     /// The Session's name.
     pub key: ObjectKey,
     /// The Session.
-    pub session: Arc<Session>,
+    pub session: Decoded<Session>,
     /// How its Store is connected.
     pub target: Result<Target, Unresolved>,
 }
@@ -135,7 +134,7 @@ mod tests {
         .unwrap();
         SelectingSession {
             key: ObjectKey::new("garden", name),
-            session: Arc::new(session),
+            session: session.into(),
             target,
         }
     }
@@ -187,14 +186,19 @@ mod tests {
 
     #[test]
     fn a_session_under_deletion_or_without_our_finalizer_has_no_effect() {
-        let mut deleted = selecting("a", EARLY, json!({}), target());
-        Arc::make_mut(&mut deleted.session)
-            .metadata
-            .deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
-            k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
-        ));
-        let mut fresh = selecting("b", EARLY, json!({}), target());
-        Arc::make_mut(&mut fresh.session).metadata.finalizers = None;
+        let changed = |name: &str, change: fn(&mut ObjectMeta)| {
+            let mut selecting = selecting(name, EARLY, json!({}), target());
+            let mut session = Session::clone(&selecting.session);
+            change(&mut session.metadata);
+            selecting.session = session.into();
+            selecting
+        };
+        let deleted = changed("a", |meta| {
+            meta.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+                k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
+            ));
+        });
+        let fresh = changed("b", |meta| meta.finalizers = None);
         let found = desired(&[deleted, fresh], false);
         assert_eq!(found, Desired::default());
     }

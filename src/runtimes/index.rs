@@ -2,10 +2,13 @@
 //!
 //! A Session is found by one of its label pairs, a pod by each of its own.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use atomix_controller::ObjectKey;
+use kube::ResourceExt as _;
+
+use super::pod::RuntimePod;
+use atomix_controller::{Decoded, ObjectKey};
 use atomix_resources::Session;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -15,51 +18,58 @@ struct Label {
     value: String,
 }
 
-/// Pods, Sessions and the Stores that Sessions name.
+/// Pods, Sessions and the Stores that Sessions name. Most labels lead to one object, for which a hash
+/// set takes less than half of the room that a B-tree has ready.
 #[derive(Debug, Default)]
 pub struct Index {
-    pods: HashMap<ObjectKey, BTreeMap<String, String>>,
-    pods_by_label: HashMap<Label, BTreeSet<ObjectKey>>,
+    pods: HashMap<ObjectKey, Arc<RuntimePod>>,
+    pods_by_label: HashMap<Label, HashSet<ObjectKey>>,
     /// In the last form that decoded.
-    sessions: HashMap<ObjectKey, Arc<Session>>,
-    sessions_by_label: HashMap<Label, BTreeSet<ObjectKey>>,
-    sessions_by_store: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    sessions: HashMap<ObjectKey, Decoded<Session>>,
+    sessions_by_label: HashMap<Label, HashSet<ObjectKey>>,
+    sessions_by_store: HashMap<ObjectKey, HashSet<ObjectKey>>,
     /// Sessions that may have an effect, no form of which has ever decoded.
     unreadable: BTreeSet<ObjectKey>,
 }
 
 impl Index {
-    /// Notes a pod's labels; returns the Sessions that selected it before or do now.
-    pub fn set_pod(
-        &mut self,
-        pod: &ObjectKey,
-        labels: BTreeMap<String, String>,
-    ) -> BTreeSet<ObjectKey> {
-        let mut affected = self.remove_pod(pod);
-        for label in labels_in(&pod.namespace, &labels) {
+    /// Notes a pod; returns the Sessions that selected it before or do now.
+    pub fn set_pod(&mut self, key: &ObjectKey, pod: Arc<RuntimePod>) -> BTreeSet<ObjectKey> {
+        if let Some(known) = self.pods.get_mut(key)
+            && known.labels() == pod.labels()
+        {
+            *known = pod;
+            return self.sessions_of(key);
+        }
+        let mut affected = self.remove_pod(key);
+        for label in labels_in(&key.namespace, pod.labels()) {
             self.pods_by_label
                 .entry(label)
                 .or_default()
-                .insert(pod.clone());
+                .insert(key.clone());
         }
-        self.pods.insert(pod.clone(), labels);
-        affected.extend(self.sessions_of(pod));
+        self.pods.insert(key.clone(), pod);
+        affected.extend(self.sessions_of(key));
         affected
     }
 
     /// Forgets a pod; returns the Sessions that selected it.
-    pub fn remove_pod(&mut self, pod: &ObjectKey) -> BTreeSet<ObjectKey> {
-        let affected = self.sessions_of(pod);
-        if let Some(labels) = self.pods.remove(pod) {
-            for label in labels_in(&pod.namespace, &labels) {
-                remove(&mut self.pods_by_label, &label, pod);
+    pub fn remove_pod(&mut self, key: &ObjectKey) -> BTreeSet<ObjectKey> {
+        let affected = self.sessions_of(key);
+        if let Some(pod) = self.pods.remove(key) {
+            for label in labels_in(&key.namespace, pod.labels()) {
+                remove(&mut self.pods_by_label, &label, key);
             }
         }
         affected
     }
 
     /// Notes a Session; returns the pods that it selected before or does now.
-    pub fn set_session(&mut self, key: &ObjectKey, session: Arc<Session>) -> BTreeSet<ObjectKey> {
+    pub fn set_session(
+        &mut self,
+        key: &ObjectKey,
+        session: Decoded<Session>,
+    ) -> BTreeSet<ObjectKey> {
         let mut affected = self.remove_session(key);
         if let Some(label) = found_by(key, &session) {
             self.sessions_by_label
@@ -115,19 +125,19 @@ impl Index {
     }
 
     /// The Session in the last form that decoded.
-    pub fn session(&self, key: &ObjectKey) -> Option<Arc<Session>> {
+    pub fn session(&self, key: &ObjectKey) -> Option<Decoded<Session>> {
         self.sessions.get(key).cloned()
     }
 
     /// The Sessions that select a pod.
     pub fn sessions_of(&self, pod: &ObjectKey) -> BTreeSet<ObjectKey> {
-        let Some(labels) = self.pods.get(pod) else {
+        let Some(found) = self.pods.get(pod) else {
             return BTreeSet::new();
         };
-        labels_in(&pod.namespace, labels)
+        labels_in(&pod.namespace, found.labels())
             .filter_map(|label| self.sessions_by_label.get(&label))
             .flatten()
-            .filter(|key| self.selects(key, labels))
+            .filter(|key| self.selects(key, found.labels()))
             .cloned()
             .collect()
     }
@@ -139,12 +149,12 @@ impl Index {
         };
         let candidates = labels_in(&key.namespace, &session.spec.selector.match_labels)
             .map(|label| self.pods_by_label.get(&label))
-            .min_by_key(|pods| pods.map_or(0, BTreeSet::len))
+            .min_by_key(|pods| pods.map_or(0, HashSet::len))
             .flatten();
         let is_selected = |pod: &&ObjectKey| {
             self.pods
                 .get(*pod)
-                .is_some_and(|labels| session.spec.selector.matches(labels))
+                .is_some_and(|found| session.spec.selector.matches(found.labels()))
         };
         candidates
             .into_iter()
@@ -156,10 +166,8 @@ impl Index {
 
     /// The Sessions that name a Store.
     pub fn sessions_of_store(&self, store: &ObjectKey) -> BTreeSet<ObjectKey> {
-        self.sessions_by_store
-            .get(store)
-            .cloned()
-            .unwrap_or_default()
+        let sessions = self.sessions_by_store.get(store);
+        sessions.into_iter().flatten().cloned().collect()
     }
 
     fn selects(&self, session: &ObjectKey, labels: &BTreeMap<String, String>) -> bool {
@@ -191,7 +199,7 @@ fn labels_in<'a>(
 }
 
 fn remove<K: std::hash::Hash + Eq>(
-    map: &mut HashMap<K, BTreeSet<ObjectKey>>,
+    map: &mut HashMap<K, HashSet<ObjectKey>>,
     at: &K,
     key: &ObjectKey,
 ) {
@@ -211,7 +219,13 @@ mod tests {
     use atomix_resources::SessionSpec;
     use atomix_resources::session::{PodSelector, StoreReference};
 
-    fn session(labels: &BTreeMap<String, String>, store: &str) -> Arc<Session> {
+    fn pod(labels: &BTreeMap<String, String>) -> Arc<RuntimePod> {
+        let mut pod = RuntimePod::default();
+        pod.metadata.labels = Some(labels.clone());
+        Arc::new(pod)
+    }
+
+    fn session(labels: &BTreeMap<String, String>, store: &str) -> Decoded<Session> {
         let spec = SessionSpec {
             store: StoreReference {
                 name: store.to_owned(),
@@ -227,7 +241,7 @@ mod tests {
             config: None,
             paused: None,
         };
-        Arc::new(Session::new("any", spec))
+        Session::new("any", spec).into()
     }
 
     #[derive(Clone, Debug)]
@@ -261,7 +275,7 @@ mod tests {
     #[derive(Default)]
     struct Naive {
         pods: BTreeMap<ObjectKey, BTreeMap<String, String>>,
-        sessions: BTreeMap<ObjectKey, Arc<Session>>,
+        sessions: BTreeMap<ObjectKey, Decoded<Session>>,
         unreadable: BTreeSet<ObjectKey>,
     }
 
@@ -313,7 +327,7 @@ mod tests {
                         let mut expected = naive.sessions_of(&key);
                         naive.pods.insert(key.clone(), labels.clone());
                         expected.extend(naive.sessions_of(&key));
-                        prop_assert_eq!(index.set_pod(&key, labels), expected);
+                        prop_assert_eq!(index.set_pod(&key, pod(&labels)), expected);
                     }
                     Step::RemovePod(key) => {
                         let expected = naive.sessions_of(&key);
@@ -324,7 +338,7 @@ mod tests {
                         let mut expected = naive.end_unreadable(&key);
                         expected.extend(naive.pods_of(&key));
                         let session = session(&labels, &store);
-                        naive.sessions.insert(key.clone(), Arc::clone(&session));
+                        naive.sessions.insert(key.clone(), session.clone());
                         expected.extend(naive.pods_of(&key));
                         prop_assert_eq!(index.set_session(&key, session), expected);
                         let store = ObjectKey::new(key.namespace.clone(), store);

@@ -252,19 +252,18 @@ impl Runtimes {
         if let Err(error) = &result {
             pass.unreachable = Some(apply::unreachable(error, has_started));
         }
-        for event in report::events(&pass, reached_before.as_ref()) {
+        for event in report::events(&pass, reached_before.as_deref()) {
             let pod = found.pod.as_ref();
             let events = &self.shared.context.events;
             events.publish(pod, event.severity, event.reason, event.action, event.note);
         }
         let mut report = report::report(&found.sessions, &desired, &pass);
         if result.is_err() {
-            report.programmed.extend(self.programmed(key));
+            report.add_programmed(self.programmed(key));
         }
         let is_refused = !pass.refused.is_empty() || pass.routes_refused.is_some();
         let is_connecting = report
-            .outcomes
-            .values()
+            .outcomes()
             .any(|outcome| matches!(outcome, Outcome::Connecting(_)));
         self.store(key, report);
         // A container that is starting will soon have more to say.
@@ -313,10 +312,8 @@ impl Runtimes {
 
     fn programmed(&self, pod: &ObjectKey) -> BTreeSet<ObjectKey> {
         let reports = self.shared.reports.lock();
-        reports
-            .get(pod)
-            .map(|report| report.programmed.clone())
-            .unwrap_or_default()
+        let report = reports.get(pod).into_iter();
+        report.flat_map(PodReport::programmed).cloned().collect()
     }
 
     /// Notes which Sessions the pod is about to be programmed for; returns which Stores its runtime
@@ -325,7 +322,7 @@ impl Runtimes {
         &self,
         pod: &ObjectKey,
         sessions: &[desired::SelectingSession],
-    ) -> Option<BTreeSet<ObjectKey>> {
+    ) -> Option<Vec<ObjectKey>> {
         let active = sessions
             .iter()
             .filter(|selecting| desired::is_active(&selecting.session.metadata));
@@ -333,7 +330,7 @@ impl Runtimes {
         let mut reports = self.shared.reports.lock();
         // Without a report the pod is looked at for the first time, and a Session under deletion
         // waits for the end of that.
-        let reached = reports.get(pod)?.reached.clone();
+        let reached = reports.get(pod)?.reached().to_vec();
         reports.extend(pod, active);
         Some(reached)
     }
@@ -350,22 +347,18 @@ impl Runtimes {
             ..Pass::default()
         };
         let mut report = report::report(sessions, &Desired::default(), &pass);
-        report.programmed.clear();
+        report.clear_programmed();
         self.shared.connecting.lock().succeeded(key);
         self.store(key, report);
     }
 
     fn store(&self, pod: &ObjectKey, report: PodReport) {
-        let mut affected: BTreeSet<ObjectKey> = report.programmed.clone();
-        affected.extend(report.outcomes.keys().cloned());
+        let mut affected: BTreeSet<ObjectKey> = report.sessions().cloned().collect();
         let before = self.shared.reports.lock().insert(pod, report.clone());
         if before.as_ref() == Some(&report) {
             return;
         }
-        if let Some(before) = before {
-            affected.extend(before.programmed);
-            affected.extend(before.outcomes.into_keys());
-        }
+        affected.extend(before.iter().flat_map(PodReport::sessions).cloned());
         // A Session under deletion waits for the first report of each of its pods.
         affected.extend(self.shared.index.lock().sessions_of(pod));
         affected
@@ -378,7 +371,7 @@ impl Runtimes {
         self.shared.connecting.lock().succeeded(pod);
         self.shared.gates.forget(pod);
         let mut affected = self.shared.index.lock().sessions_of(pod);
-        affected.extend(before.into_iter().flat_map(|report| report.programmed));
+        affected.extend(before.iter().flat_map(PodReport::programmed).cloned());
         affected
             .into_iter()
             .for_each(|session| self.shared.sessions.add(session));

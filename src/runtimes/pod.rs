@@ -163,10 +163,20 @@ impl RuntimePod {
             deletion_timestamp: meta.deletion_timestamp,
             ..ObjectMeta::default()
         };
-        let status = self.status.as_mut();
-        if let Some(conditions) = status.and_then(|status| status.conditions.as_mut()) {
-            conditions.retain(|condition| condition.type_ == CONNECTED);
-            conditions.shrink_to_fit();
+        if let Some(spec) = &mut self.spec {
+            keep(&mut spec.containers, Container::is_sidecar);
+            keep(&mut spec.init_containers, Container::is_sidecar);
+            keep(&mut spec.volumes, Volume::has_certificate);
+            keep(&mut spec.readiness_gates, |gate| {
+                gate.condition_type == CONNECTED
+            });
+        }
+        if let Some(status) = &mut self.status {
+            keep(&mut status.container_statuses, |_| true);
+            keep(&mut status.init_container_statuses, |_| true);
+            keep(&mut status.conditions, |condition| {
+                condition.type_ == CONNECTED
+            });
         }
     }
 
@@ -216,10 +226,8 @@ impl RuntimePod {
 
     /// Of a runtime that has a certificate.
     fn identity(&self) -> Option<Identity> {
-        let volumes = self.spec.as_ref()?.volumes.iter().flatten();
-        let mut secrets = volumes.filter_map(|volume| volume.secret.as_ref());
-        let is_mounted =
-            secrets.any(|secret| secret.secret_name.as_deref() == Some(RUNTIME_SECRET));
+        let mut volumes = self.spec.as_ref()?.volumes.iter().flatten();
+        let is_mounted = volumes.any(Volume::has_certificate);
         is_mounted.then(|| Identity::Runtime {
             namespace: self.metadata.namespace.clone().unwrap_or_default(),
         })
@@ -232,10 +240,7 @@ impl RuntimePod {
             .iter()
             .chain(&spec.containers)
             .flatten();
-        let sidecar = containers.find(|container| {
-            let mut ports = container.ports.iter().flatten();
-            ports.any(|port| port.container_port == i32::from(CONTROL_PORT))
-        })?;
+        let sidecar = containers.find(|container| container.is_sidecar())?;
         Some(&sidecar.name)
     }
 
@@ -250,6 +255,31 @@ impl RuntimePod {
             || self.spec != before.spec
             || self.status.as_ref().map(RuntimePodStatus::of_runtime)
                 != before.status.as_ref().map(RuntimePodStatus::of_runtime)
+    }
+}
+
+/// Without what is not wanted, and without room to spare.
+fn keep<T>(list: &mut Option<Vec<T>>, is_wanted: impl Fn(&T) -> bool) {
+    if let Some(list) = list {
+        list.retain(is_wanted);
+        list.shrink_to_fit();
+    }
+}
+
+impl Container {
+    /// Whether it declares the port on which a runtime serves the operator.
+    fn is_sidecar(&self) -> bool {
+        let mut ports = self.ports.iter().flatten();
+        ports.any(|port| port.container_port == i32::from(CONTROL_PORT))
+    }
+}
+
+impl Volume {
+    /// Whether it is the certificate of the namespace's runtimes.
+    fn has_certificate(&self) -> bool {
+        let secret = self.secret.as_ref();
+        let name = secret.and_then(|secret| secret.secret_name.as_deref());
+        name == Some(RUNTIME_SECRET)
     }
 }
 
@@ -338,6 +368,38 @@ mod tests {
         let mut without = pod(json!({}));
         without.spec = None;
         assert_eq!(without.sidecar(), Sidecar::Absent);
+    }
+
+    #[test]
+    fn a_pod_without_what_nobody_reads_says_the_same() {
+        let mut pod = pod(json!({
+            "podIP": "10.0.0.7",
+            "initContainerStatuses": [{"name": "helper", "state": {"running": {}}}],
+            "conditions": [{"type": "Ready", "status": "True"}, {"type": CONNECTED, "status": "True"}],
+        }));
+        let spec = pod.spec.as_mut().unwrap();
+        spec.volumes = serde_json::from_value(json!([
+            {"emptyDir": {}},
+            {"secret": {"secretName": RUNTIME_SECRET}},
+        ]))
+        .unwrap();
+        spec.readiness_gates =
+            serde_json::from_value(json!([{"conditionType": CONNECTED}])).unwrap();
+        let facts = |pod: &RuntimePod| {
+            let condition = pod.connected_condition().cloned();
+            (pod.sidecar(), pod.has_gate(), condition)
+        };
+        let before = facts(&pod);
+        assert!(matches!(
+            &before,
+            (Sidecar::Running { control, .. }, true, Some(_)) if control.identity.is_some()
+        ));
+        pod.prune();
+        assert_eq!(facts(&pod), before);
+        let spec = pod.spec.unwrap();
+        assert_eq!(spec.init_containers.map(|found| found.len()), Some(1));
+        assert_eq!(spec.containers.map(|found| found.len()), Some(0));
+        assert_eq!(spec.volumes.map(|found| found.len()), Some(1));
     }
 
     #[test]

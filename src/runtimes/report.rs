@@ -1,7 +1,7 @@
 //! Step 5 of the runtime controller: what a pass over a pod means for each Session, and which
 //! events tell of it. Pure; the session controller reads it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::desired::{SelectingSession, is_active};
 use super::index::store_of;
@@ -30,17 +30,26 @@ pub enum Outcome {
     Failed(Failure),
 }
 
-/// What is known of a pod's runtime. In memory only: a new operator asks again.
+/// What is known of a pod's runtime. In memory only: a new operator asks again. There is one for each
+/// pod and little in each, so lists: a B-tree has room for eleven entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodReport {
-    /// Sessions that the runtime was, or may have been, programmed for.
-    pub programmed: BTreeSet<ObjectKey>,
-    /// What the pod is for each Session that selects it.
-    pub outcomes: BTreeMap<ObjectKey, Outcome>,
-    /// Which generation of these Sessions that is about.
-    pub generations: BTreeMap<ObjectKey, i64>,
-    /// Stores that the runtime reached at the last look.
-    pub reached: BTreeSet<ObjectKey>,
+    /// Sorted by the Session's name.
+    sessions: Vec<SessionInPod>,
+    /// Stores that the runtime reached at the last look, sorted by name.
+    reached: Vec<ObjectKey>,
+}
+
+/// One Session of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct SessionInPod {
+    key: ObjectKey,
+    /// The runtime was, or may have been, programmed for it.
+    is_programmed: bool,
+    /// What the pod is for it, if it selects the pod and there is anything to say.
+    outcome: Option<Outcome>,
+    /// Which generation of it that is about.
+    generation: Option<i64>,
 }
 
 /// What a pass did and saw.
@@ -87,16 +96,13 @@ pub fn report(sessions: &[SelectingSession], desired: &Desired, pass: &Pass) -> 
         .filter(|selecting| is_active(&selecting.session.metadata));
     let mut report = PodReport::default();
     for selecting in active {
-        report.programmed.insert(selecting.key.clone());
-        if let Some(generation) = selecting.session.metadata.generation {
-            report.generations.insert(selecting.key.clone(), generation);
-        }
         let store = store_of(&selecting.key, &selecting.session);
         // What a Session lacks itself is said by its own conditions, not by each pod.
         let is_resolved = selecting.target.is_ok();
-        if let Some(outcome) = outcome(&store, is_resolved, desired, pass) {
-            report.outcomes.insert(selecting.key.clone(), outcome);
-        }
+        let session = report.session(selecting.key.clone());
+        session.is_programmed = true;
+        session.outcome = outcome(&store, is_resolved, desired, pass);
+        session.generation = selecting.session.metadata.generation;
     }
     if let Some(observed) = &pass.observed {
         let reached = observed
@@ -145,13 +151,77 @@ fn outcome(
 impl PodReport {
     /// What the pod is for this form of a Session; `None` = the last pass was about another form.
     pub fn outcome(&self, key: &ObjectKey, generation: Option<i64>) -> Option<&Outcome> {
-        let is_current = self.generations.get(key).copied() == generation;
-        self.outcomes.get(key).filter(|_| is_current)
+        let position = self.position(key).ok()?;
+        let session = self.sessions.get(position)?;
+        let is_current = session.generation == generation;
+        session.outcome.as_ref().filter(|_| is_current)
+    }
+
+    /// What the pod is for the Sessions that select it.
+    pub fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
+        let outcomes = self.sessions.iter();
+        outcomes.filter_map(|session| session.outcome.as_ref())
+    }
+
+    /// Sessions that the runtime was, or may have been, programmed for.
+    pub fn programmed(&self) -> impl Iterator<Item = &ObjectKey> {
+        let sessions = self.sessions.iter();
+        let programmed = sessions.filter(|session| session.is_programmed);
+        programmed.map(|session| &session.key)
+    }
+
+    /// All Sessions that it says anything about.
+    pub fn sessions(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.sessions.iter().map(|session| &session.key)
+    }
+
+    /// Stores that the runtime reached at the last look.
+    pub fn reached(&self) -> &[ObjectKey] {
+        &self.reached
+    }
+
+    /// Notes that the runtime may be programmed for these Sessions too.
+    pub fn add_programmed(&mut self, sessions: impl IntoIterator<Item = ObjectKey>) {
+        for key in sessions {
+            self.session(key).is_programmed = true;
+        }
+    }
+
+    /// Notes that the runtime is programmed for nothing: it does not run.
+    pub fn clear_programmed(&mut self) {
+        for session in &mut self.sessions {
+            session.is_programmed = false;
+        }
+    }
+
+    /// What is said of a Session, from now on if it was nothing.
+    fn session(&mut self, key: ObjectKey) -> &mut SessionInPod {
+        let position = match self.position(&key) {
+            Ok(position) => position,
+            Err(position) => {
+                let session = SessionInPod {
+                    key,
+                    is_programmed: false,
+                    outcome: None,
+                    generation: None,
+                };
+                self.sessions.reserve_exact(1);
+                self.sessions.insert(position, session);
+                position
+            }
+        };
+        #[allow(clippy::indexing_slicing, reason = "it was found or inserted there")]
+        &mut self.sessions[position]
+    }
+
+    fn position(&self, key: &ObjectKey) -> Result<usize, usize> {
+        self.sessions
+            .binary_search_by(|session| session.key.cmp(key))
     }
 }
 
 /// The events of a pass, given which Stores the runtime reached before, if that is known.
-pub fn events(pass: &Pass, reached_before: Option<&BTreeSet<ObjectKey>>) -> Vec<PodEvent> {
+pub fn events(pass: &Pass, reached_before: Option<&[ObjectKey]>) -> Vec<PodEvent> {
     let normal = |reason, action, note| PodEvent {
         severity: Severity::Normal,
         reason,
@@ -240,7 +310,7 @@ mod tests {
         })
     }
 
-    fn reasons(pass: &Pass, before: Option<&BTreeSet<ObjectKey>>) -> Vec<&'static str> {
+    fn reasons(pass: &Pass, before: Option<&[ObjectKey]>) -> Vec<&'static str> {
         events(pass, before)
             .into_iter()
             .map(|event| event.reason)
@@ -258,8 +328,7 @@ mod tests {
                 has_secrets: false,
             },
         };
-        let nothing_reached = BTreeSet::new();
-        let reached = BTreeSet::from([key()]);
+        let reached = [key()];
         let pass = |trouble, done: &[Action]| Pass {
             observed: observed(trouble),
             done: done.to_vec(),
@@ -268,21 +337,17 @@ mod tests {
         let made = [connect];
         assert_eq!(reasons(&pass(None, &made), None), ["Connected"]);
         assert!(reasons(&pass(Some("no leader"), &made), None).is_empty());
-        assert_eq!(
-            reasons(&pass(None, &[]), Some(&nothing_reached)),
-            ["Connected"]
-        );
+        assert_eq!(reasons(&pass(None, &[]), Some(&[])), ["Connected"]);
         assert!(reasons(&pass(None, &[]), Some(&reached)).is_empty());
         assert!(reasons(&pass(None, &[]), None).is_empty());
     }
 
     #[test]
     fn a_report_about_another_form_of_a_session_tells_nothing_of_it() {
-        let report = PodReport {
-            outcomes: [(key(), Outcome::Connected)].into(),
-            generations: [(key(), 3)].into(),
-            ..PodReport::default()
-        };
+        let mut report = PodReport::default();
+        let session = report.session(key());
+        session.outcome = Some(Outcome::Connected);
+        session.generation = Some(3);
         assert_eq!(report.outcome(&key(), Some(3)), Some(&Outcome::Connected));
         assert_eq!(report.outcome(&key(), Some(4)), None);
         assert_eq!(

@@ -1,6 +1,6 @@
 //! The newest report of each pod, and for each Session the pods that were programmed for it. Pure.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::report::PodReport;
 use atomix_controller::ObjectKey;
@@ -9,7 +9,7 @@ use atomix_controller::ObjectKey;
 #[derive(Debug, Default)]
 pub(super) struct Reports {
     by_pod: HashMap<ObjectKey, PodReport>,
-    programmed_for: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
+    programmed_for: HashMap<ObjectKey, HashSet<ObjectKey>>,
 }
 
 impl Reports {
@@ -19,16 +19,14 @@ impl Reports {
 
     /// The pods that were, or may have been, programmed for a Session.
     pub(super) fn programmed_for(&self, session: &ObjectKey) -> BTreeSet<ObjectKey> {
-        self.programmed_for
-            .get(session)
-            .cloned()
-            .unwrap_or_default()
+        let pods = self.programmed_for.get(session);
+        pods.into_iter().flatten().cloned().collect()
     }
 
     /// Replaces a pod's report; returns the one before.
     pub(super) fn insert(&mut self, pod: &ObjectKey, report: PodReport) -> Option<PodReport> {
         let before = self.remove(pod);
-        for session in &report.programmed {
+        for session in report.programmed() {
             self.note(session, pod);
         }
         self.by_pod.insert(pod.clone(), report);
@@ -41,13 +39,13 @@ impl Reports {
             self.note(session, pod);
         }
         if let Some(report) = self.by_pod.get_mut(pod) {
-            report.programmed.extend(sessions);
+            report.add_programmed(sessions);
         }
     }
 
     pub(super) fn remove(&mut self, pod: &ObjectKey) -> Option<PodReport> {
         let before = self.by_pod.remove(pod)?;
-        for session in &before.programmed {
+        for session in before.programmed() {
             if let Some(pods) = self.programmed_for.get_mut(session) {
                 pods.remove(pod);
                 if pods.is_empty() {
@@ -75,10 +73,9 @@ mod tests {
     }
 
     fn report(sessions: &[&str]) -> PodReport {
-        PodReport {
-            programmed: sessions.iter().map(|name| key(name)).collect(),
-            ..PodReport::default()
-        }
+        let mut report = PodReport::default();
+        report.add_programmed(sessions.iter().map(|name| key(name)));
+        report
     }
 
     #[test]

@@ -113,8 +113,9 @@ fn broken(message: String) -> Channel {
     }))
 }
 
-/// Open channels by destination: at most a fixed number, the least recently used is dropped first.
-/// Clones share the channels.
+/// Open channels by destination: at most a fixed number is kept for further calls, the least recently
+/// used is dropped first. It closes when nobody else holds it either, so more may be open. Clones
+/// share the channels.
 #[derive(Debug, Clone)]
 pub struct Channels {
     dialer: Arc<dyn Dialer>,

@@ -23,6 +23,10 @@ const REPEAT_AFTER: Duration = Duration::from_secs(3600);
 /// How many written events are remembered.
 const REMEMBERED: usize = 4096;
 
+/// After so many events the recorder is made anew: it keeps each whole for some minutes, for counting
+/// those that differ only in their note, and lets go of old ones only when it writes another.
+const COUNTED_TOGETHER: usize = 512;
+
 /// Whether an event tells of trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Severity {
@@ -60,7 +64,8 @@ pub struct Events {
 /// Writes the events that [`Events`] accepted.
 pub struct EventWriter {
     records: mpsc::Receiver<Record>,
-    recorder: Recorder,
+    client: Client,
+    reporter: Reporter,
 }
 
 impl std::fmt::Debug for EventWriter {
@@ -82,7 +87,8 @@ impl Events {
         };
         let writer = EventWriter {
             records: receiver,
-            recorder: Recorder::new(client, reporter),
+            client,
+            reporter,
         };
         let events = Self {
             records: sender,
@@ -178,6 +184,9 @@ impl EventWriter {
     /// Writes events until `shutdown`. A failed write loses that event only.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut written: HashMap<Record, Instant> = HashMap::new();
+        let new_recorder = || Recorder::new(self.client.clone(), self.reporter.clone());
+        let mut recorder = new_recorder();
+        let mut recorded = 0;
         loop {
             let record = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -216,7 +225,12 @@ impl EventWriter {
                 action: record.action.to_owned(),
                 secondary: None,
             };
-            match call("write an event", self.recorder.publish(&event, &reference)).await {
+            if recorded == COUNTED_TOGETHER {
+                recorder = new_recorder();
+                recorded = 0;
+            }
+            recorded += 1;
+            match call("write an event", recorder.publish(&event, &reference)).await {
                 Ok(()) => {
                     written.insert(record, now);
                 }

@@ -10,12 +10,12 @@
 //!   that a standby takes over at once;
 //! - `run(self, CancellationToken)` reconciles; it is started once the lease is held.
 
-mod answer_within;
 pub mod apply;
 pub mod backoff;
 pub mod cache;
 pub mod caller;
 pub mod client;
+pub mod decoded;
 pub mod dialer;
 pub mod error;
 pub mod events;
@@ -23,9 +23,7 @@ pub mod finalizer;
 pub mod key;
 pub mod lease;
 pub mod metrics;
-mod not_served;
 pub mod queue;
-mod retry_after;
 pub mod status;
 pub mod undecodable;
 pub mod uninstall;
@@ -33,6 +31,7 @@ pub mod uninstall;
 pub use apply::{Applier, ApplyError, Observed};
 pub use cache::{Cache, Change};
 pub use caller::Caller;
+pub use decoded::Decoded;
 pub use error::{ApiError, Category, ReconcileError, call};
 pub use events::{Events, Severity};
 pub use key::ObjectKey;

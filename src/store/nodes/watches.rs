@@ -18,7 +18,7 @@ use crate::store::nodes::node_view::NodeView;
 use atomix_controller::dialer::{Channel, Channels, Destination};
 use atomix_controller::{ObjectKey, Queue};
 
-/// Watch streams that may be open at a time.
+/// Watch streams that may be open at a time, each on a channel that stays open as long.
 const MAX_WATCHES: usize = 512;
 
 /// How long a node may take to say what it holds.
@@ -83,6 +83,7 @@ impl Drop for Followed {
 pub struct Watches {
     channels: Channels,
     queue: Queue<ObjectKey>,
+    limit: usize,
     followed: Mutex<HashMap<String, Followed>>,
 }
 
@@ -90,9 +91,14 @@ impl Watches {
     /// None yet. Changes add the node's Store to `queue`.
     #[must_use]
     pub fn new(channels: Channels, queue: Queue<ObjectKey>) -> Self {
+        Self::at_most(MAX_WATCHES, channels, queue)
+    }
+
+    fn at_most(limit: usize, channels: Channels, queue: Queue<ObjectKey>) -> Self {
         Self {
             channels,
             queue,
+            limit,
             followed: Mutex::default(),
         }
     }
@@ -114,7 +120,7 @@ impl Watches {
             return Some(known.state.lock().clone());
         }
         followed.remove(pod_uid);
-        if followed.len() >= MAX_WATCHES {
+        if followed.len() >= self.limit {
             return None;
         }
         let first = NodeState::Unheard;
@@ -264,5 +270,104 @@ impl Follower {
         if is_news {
             self.queue.add(self.store.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::panic, reason = "tests")]
+
+    use std::future::{Pending, pending};
+    use std::net::SocketAddr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll};
+
+    use futures::future::BoxFuture;
+    use tonic::body::Body;
+    use tonic::codegen::{Service, http};
+
+    use super::*;
+    use atomix_controller::Caller;
+    use atomix_controller::dialer::{ChannelError, Dialer};
+    use atomix_controller::metrics::Metrics;
+
+    /// Nodes that take each call and never answer; the number of calls that are open.
+    #[derive(Debug, Clone, Default)]
+    struct SilentNodes(Arc<AtomicUsize>);
+
+    struct OpenCall(Arc<AtomicUsize>);
+
+    impl Drop for OpenCall {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    impl Dialer for SilentNodes {
+        fn dial(&self, _: &Destination) -> Channel {
+            Channel::new(self.clone())
+        }
+    }
+
+    impl Service<http::Request<Body>> for SilentNodes {
+        type Response = http::Response<Body>;
+        type Error = ChannelError;
+        type Future = BoxFuture<'static, Result<Self::Response, ChannelError>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            let open = OpenCall(Arc::clone(&self.0));
+            Box::pin(async move {
+                let _open = open;
+                let never: Pending<_> = pending();
+                never.await
+            })
+        }
+    }
+
+    impl SilentNodes {
+        async fn until_open(&self, expected: usize) {
+            // With one thread, each turn lets every task go on.
+            for _ in 0..1000 {
+                if self.0.load(Ordering::SeqCst) == expected {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+            panic!("{self:?} instead of {expected}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_more_streams_are_open_than_may_be_and_each_keeps_its_channel() {
+        let nodes = SilentNodes::default();
+        let dialer = Arc::new(nodes.clone());
+        // Fewer are kept for calls than there are streams.
+        let channels = Channels::new(dialer, 1, Metrics::default(), Caller::default());
+        let watches = Watches::at_most(2, channels, Queue::default());
+        let store = ObjectKey::new("meadow", "tulip");
+        let follow = |pod: &str, port: u16| {
+            let destination = Destination::plain(SocketAddr::from(([127, 0, 0, 1], port)));
+            watches.follow(&store, pod, &destination)
+        };
+
+        assert_eq!(follow("uid-0", 1), Some(NodeState::Unheard));
+        assert_eq!(follow("uid-1", 2), Some(NodeState::Unheard));
+        assert_eq!(follow("uid-2", 3), None, "one too many");
+        nodes.until_open(2).await;
+        assert!(follow("uid-0", 1).is_some(), "it is followed already");
+        assert!(follow("uid-1", 4).is_some(), "it moved and has its place");
+        assert_eq!(follow("uid-2", 3), None, "nobody has gone");
+
+        watches.forget("uid-0");
+        nodes.until_open(1).await;
+        assert_eq!(follow("uid-2", 3), Some(NodeState::Unheard));
+        nodes.until_open(2).await;
+        watches.clear();
+        nodes.until_open(0).await;
     }
 }

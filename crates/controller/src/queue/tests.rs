@@ -4,6 +4,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use atomix_process::logging::{self, LogFormat};
+use serde_json::Value;
+
 use super::*;
 use crate::error::Category;
 
@@ -191,4 +194,60 @@ async fn a_shutdown_does_not_wait_for_a_reconcile_that_hangs() {
     task.await.unwrap().unwrap();
     assert_eq!(began.elapsed().as_millis(), LAST_SECOND.as_millis());
     assert_eq!(*ended.lock(), ["quick"]);
+}
+
+/// Lines that were logged.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_line_of_json_names_the_object_that_is_reconciled() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = logging::to(move || writer.clone(), LogFormat::Json);
+    let logs = tracing::subscriber::set_default(subscriber);
+    let queue = Queue::default();
+    let (_log, shutdown, task) = start(&queue, |call| {
+        tracing::info!("looks\nat it");
+        match call {
+            0 => Err(Failure(Category::Unavailable)),
+            1 => Err(Failure(Category::InvalidObject)),
+            _ => Ok(Next::OnChange),
+        }
+    });
+    queue.add("meadow/tulip".to_owned());
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
+    drop(logs);
+
+    let text = String::from_utf8(lines.0.lock().clone()).unwrap();
+    let lines = text.lines().map(serde_json::from_str);
+    let lines: Vec<Value> = lines.collect::<Result<_, _>>().unwrap();
+    let of = |message: &str| {
+        let found = lines.iter().filter(|line| line["message"] == message);
+        found.collect::<Vec<_>>()
+    };
+    let within = of("looks\nat it");
+    assert_eq!(within.len(), 2, "{text}");
+    for line in within {
+        assert_eq!(line["span"]["object"], "meadow/tulip", "{line}");
+    }
+    for message in ["reconcile failed", "waits for a change of the object"] {
+        let told = of(message);
+        assert_eq!(told.len(), 1, "{text}");
+        assert_eq!(told[0]["level"], "WARN", "{text}");
+        assert_eq!(told[0]["object"], "meadow/tulip", "{text}");
+        assert_eq!(told[0]["error"], "failed on purpose", "{text}");
+    }
 }

@@ -3,6 +3,11 @@
 //!
 //! Retries belong to the controllers' backoff; so a layer that injects faults sees each attempt.
 
+mod amend;
+mod answer_within;
+mod not_served;
+mod retry_after;
+
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,10 +18,12 @@ use tower::{BoxError, Layer, Service};
 use tracing::Instrument as _;
 use tracing::instrument::Instrumented;
 
-use crate::answer_within::AnswerWithin;
 use crate::metrics::Metrics;
-use crate::not_served::TellNotServed;
-use crate::retry_after::KeepRetryAfter;
+
+use amend::Amend;
+use answer_within::answer_within;
+use not_served::tell_not_served;
+use retry_after::keep_retry_after;
 
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,9 +60,9 @@ where
     let metrics = metrics.clone();
     let counting = CountRequests { metrics };
     builder
-        .with_layer(&AnswerWithin)
-        .with_layer(&TellNotServed)
-        .with_layer(&KeepRetryAfter)
+        .with_layer(&Amend(answer_within))
+        .with_layer(&Amend(tell_not_served))
+        .with_layer(&Amend(keep_retry_after))
         .with_layer(&counting)
         .build()
 }

@@ -4,60 +4,26 @@
 //! time in the header `Retry-After` alone. kube's client makes errors of bodies and drops headers, so
 //! such an answer gets the body that the API server gives its other refusals.
 
-use std::task::{Context, Poll};
-
-use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
-use kube::client::{Body, DynBody};
+use http::header::RETRY_AFTER;
+use http::{Response, StatusCode};
+use http_body_util::BodyExt as _;
+use kube::client::DynBody;
 use kube::core::Status;
 use kube::core::response::StatusDetails;
-use tower::{BoxError, Layer, Service};
 
-/// The layer.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct KeepRetryAfter;
+use super::amend::{Answer, Asked, with_status};
 
-impl<S> Layer<S> for KeepRetryAfter {
-    type Service = KeepsRetryAfter<S>;
-
-    fn layer(&self, inner: S) -> KeepsRetryAfter<S> {
-        KeepsRetryAfter { inner }
-    }
-}
-
-/// A service whose refusals tell in their bodies how long to wait.
-#[derive(Debug, Clone)]
-pub(crate) struct KeepsRetryAfter<S> {
-    inner: S,
-}
-
-impl<S> Service<Request<Body>> for KeepsRetryAfter<S>
-where
-    S: Service<Request<Body>, Response = Response<Box<DynBody>>>,
-    S::Future: Send + 'static,
-    S::Error: Into<BoxError>,
-{
-    type Response = Response<Box<DynBody>>;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context).map_err(Into::into)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let answer = self.inner.call(request);
-        Box::pin(async move {
-            let answer = answer.await.map_err(Into::into)?;
-            match asked_to_wait(&answer) {
-                Some(seconds) => told_in_the_body(answer, seconds).await,
-                None => Ok(answer),
-            }
-        })
-    }
+/// The answer, whose body tells how long to wait if its header does.
+pub(super) async fn keep_retry_after(_asked: Asked, answer: BoxFuture<'static, Answer>) -> Answer {
+    let answer = answer.await?;
+    let Some(seconds) = asked_to_wait(&answer) else {
+        return Ok(answer);
+    };
+    let (parts, body) = answer.into_parts();
+    let body = body.collect().await?.to_bytes();
+    let status = with_seconds(&body, parts.status, seconds);
+    with_status(parts, &status)
 }
 
 /// For how many seconds; `None` also for a date, which no API server sends.
@@ -76,20 +42,6 @@ fn asked_to_wait(answer: &Response<Box<DynBody>>) -> Option<u32> {
         .ok()?
         .parse()
         .ok()
-}
-
-async fn told_in_the_body(
-    answer: Response<Box<DynBody>>,
-    seconds: u32,
-) -> Result<Response<Box<DynBody>>, BoxError> {
-    let (mut parts, body) = answer.into_parts();
-    let body = body.collect().await?.to_bytes();
-    let status = serde_json::to_vec(&with_seconds(&body, parts.status, seconds))?;
-    parts.headers.remove(CONTENT_LENGTH);
-    let json = http::HeaderValue::from_static("application/json");
-    parts.headers.insert(CONTENT_TYPE, json);
-    let body = Full::new(Bytes::from(status)).map_err(|never| match never {});
-    Ok(Response::from_parts(parts, Box::new(body)))
 }
 
 /// The Status that the body is, or else one that has it as its message, with the time to wait where it

@@ -4,17 +4,13 @@
 //! watch that begins with such a LIST would stay deaf. A watch that goes on is not limited here; kube's
 //! watcher begins another one when nothing came for longer than the API server keeps it open.
 
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full};
-use kube::client::{Body, DynBody};
+use http_body_util::BodyExt as _;
 use thiserror::Error;
-use tower::{BoxError, Layer, Service};
 
-use crate::client::verb_and_resource;
+use super::amend::{Answer, Asked, with_body};
 
 /// Longer than an API server lets a request wait for its turn, which is a quarter of the minute that
 /// it gives each (`--request-timeout`).
@@ -25,59 +21,18 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 #[error("the API server did not answer within {ANSWER_TIMEOUT:?}")]
 struct Unanswered;
 
-/// The layer.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct AnswerWithin;
-
-impl<S> Layer<S> for AnswerWithin {
-    type Service = AnswersWithin<S>;
-
-    fn layer(&self, inner: S) -> AnswersWithin<S> {
-        AnswersWithin { inner }
-    }
-}
-
-/// A service whose answers are whole, or those of watches begin, within the time.
-#[derive(Debug, Clone)]
-pub(crate) struct AnswersWithin<S> {
-    inner: S,
-}
-
-impl<S> Service<Request<Body>> for AnswersWithin<S>
-where
-    S: Service<Request<Body>, Response = Response<Box<DynBody>>>,
-    S::Future: Send + 'static,
-    S::Error: Into<BoxError>,
-{
-    type Response = Response<Box<DynBody>>;
-    type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(context).map_err(Into::into)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (verb, _) = verb_and_resource(request.method(), request.uri());
-        let answer = self.inner.call(request);
-        Box::pin(async move {
-            let answer = async {
-                let answer = answer.await.map_err(Into::into)?;
-                match verb {
-                    "watch" => Ok(answer),
-                    _ => whole(answer).await,
-                }
-            };
-            let answered = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
-            answered.unwrap_or_else(|_elapsed| Err(Unanswered.into()))
-        })
-    }
-}
-
-async fn whole(answer: Response<Box<DynBody>>) -> Result<Response<Box<DynBody>>, BoxError> {
-    let (parts, body) = answer.into_parts();
-    let body = Full::new(body.collect().await?.to_bytes()).map_err(|never| match never {});
-    Ok(Response::from_parts(parts, Box::new(body)))
+/// The answer, if all of it comes within the time; of a watch, if it begins to.
+pub(super) async fn answer_within(asked: Asked, answer: BoxFuture<'static, Answer>) -> Answer {
+    let answer = async {
+        let answer = answer.await?;
+        if asked.verb == "watch" {
+            return Ok(answer);
+        }
+        let (parts, body) = answer.into_parts();
+        Ok(with_body(parts, body.collect().await?.to_bytes()))
+    };
+    let answered = tokio::time::timeout(ANSWER_TIMEOUT, answer).await;
+    answered.unwrap_or_else(|_elapsed| Err(Unanswered.into()))
 }
 
 #[cfg(test)]
@@ -85,12 +40,16 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use std::pin::Pin;
+    use std::task::{Context, Poll};
 
     use bytes::Bytes;
+    use http::{Request, Response};
     use http_body::Frame;
-    use tower::ServiceExt as _;
+    use kube::client::{Body, DynBody};
+    use tower::{BoxError, Layer as _, ServiceExt as _};
 
     use super::*;
+    use crate::client::amend::Amend;
 
     /// Its one frame comes after a time.
     struct Late(Pin<Box<tokio::time::Sleep>>, bool);
@@ -123,7 +82,7 @@ mod tests {
             Ok::<_, BoxError>(Response::new(Box::new(late) as Box<DynBody>))
         });
         let request = Request::get(uri).body(Body::empty()).unwrap();
-        let service = AnswerWithin.layer(server);
+        let service = Amend(answer_within).layer(server);
         let answer = service.oneshot(request).await;
         let answer = answer.map_err(|error| error.to_string())?;
         let body = answer.into_body().collect().await.unwrap();
