@@ -3,13 +3,16 @@
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
-use kube::config::KubeConfigOptions;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt};
 
 use crate::Target;
 
 /// What every pod of an operator is labelled with.
 pub(crate) const OPERATOR: &str = "app.kubernetes.io/name=atomix-operator";
+
+const UNUSABLE: &str =
+    "cannot use the kubeconfig: set KUBECONFIG, or --context to one of its contexts";
 
 /// A cluster and a namespace in it.
 pub(crate) struct Cluster {
@@ -22,13 +25,8 @@ impl Cluster {
     /// # Errors
     /// When there is no such context, or the kubeconfig cannot be read.
     pub(crate) async fn connect(target: &Target) -> Result<Self> {
-        let options = KubeConfigOptions {
-            context: target.context.clone(),
-            ..KubeConfigOptions::default()
-        };
-        let config = Config::from_kubeconfig(&options).await.context(
-            "cannot use the kubeconfig: set KUBECONFIG, or --context to one of its contexts",
-        )?;
+        let kubeconfig = Kubeconfig::read().context(UNUSABLE)?;
+        let config = config(kubeconfig, target).await?;
         let namespace = target.namespace.clone();
         let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
         Ok(Self {
@@ -62,6 +60,16 @@ impl Cluster {
         })?;
         Ok((pods, name))
     }
+}
+
+/// What the kubeconfig says of the context that is meant.
+async fn config(kubeconfig: Kubeconfig, target: &Target) -> Result<Config> {
+    let options = KubeConfigOptions {
+        context: target.context.clone(),
+        ..KubeConfigOptions::default()
+    };
+    let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+    config.context(UNUSABLE)
 }
 
 /// The first pod, by name, that is ready.
@@ -101,4 +109,55 @@ pub(crate) fn selector_text(selector: &atomix_resources::session::PodSelector) -
     let pairs = selector.match_labels.iter();
     let pairs: Vec<String> = pairs.map(|(key, value)| format!("{key}={value}")).collect();
     Ok(pairs.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::Cli;
+
+    const TWO_CONTEXTS: &str = r"
+apiVersion: v1
+kind: Config
+current-context: east
+contexts:
+- name: east
+  context: {cluster: east, user: gardener, namespace: meadow}
+- name: west
+  context: {cluster: west, user: gardener}
+clusters:
+- name: east
+  cluster: {server: 'http://127.0.0.2:6443'}
+- name: west
+  cluster: {server: 'http://127.0.0.3:6443'}
+users:
+- name: gardener
+  user: {}
+";
+
+    #[tokio::test]
+    async fn the_context_says_which_cluster_and_which_namespace() {
+        let chosen = async |arguments: &[&str]| {
+            let arguments = ["kubectl-atomix"].iter().chain(arguments);
+            let target = Cli::try_parse_from(arguments).unwrap().target;
+            let kubeconfig = Kubeconfig::from_yaml(TWO_CONTEXTS).unwrap();
+            let config = config(kubeconfig, &target).await;
+            config.map(|config| (config.cluster_url.to_string(), config.default_namespace))
+        };
+        let east = ("http://127.0.0.2:6443/".to_owned(), "meadow".to_owned());
+        let west = ("http://127.0.0.3:6443/".to_owned(), "default".to_owned());
+        assert_eq!(chosen(&["status"]).await.unwrap(), east);
+        let before = chosen(&["--context", "west", "status"]).await;
+        assert_eq!(before.unwrap(), west);
+        let behind = ["counter", "get", "visits", "--context", "west"];
+        assert_eq!(chosen(&behind).await.unwrap(), west);
+        let refused = chosen(&["status", "--context", "north"]).await;
+        let refused = format!("{:#}", refused.unwrap_err());
+        assert!(refused.contains("--context to one of its"), "{refused}");
+        assert!(refused.contains("north"), "{refused}");
+    }
 }

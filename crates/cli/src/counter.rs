@@ -28,7 +28,7 @@ pub(crate) struct Options {
     #[arg(long, global = true)]
     pod: Option<String>,
     /// The Session whose pods are used; default: the only one that serves counters.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, conflicts_with = "pod")]
     session: Option<String>,
 }
 

@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 use tracing::Subscriber;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::{LookupSpan, Registry};
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -33,7 +34,17 @@ pub fn init(format: LogFormat) {
 /// [`DEFAULT_FILTER`] counts. A second call changes nothing.
 pub fn init_with(format: LogFormat, filter: Option<&str>) {
     let (filter, wrong) = log_filter(filter);
-    start(Registry::default().with(lines(format, filter)), wrong);
+    let lines = lines(format, filter, std::io::stderr);
+    start(Registry::default().with(lines), wrong);
+}
+
+/// Logs to `writer` as a program does by [`DEFAULT_FILTER`], for whoever looks at the lines.
+pub fn to<W>(writer: W, format: LogFormat) -> impl Subscriber + Send + Sync
+where
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::new(DEFAULT_FILTER);
+    Registry::default().with(lines(format, filter, writer))
 }
 
 /// As [`init`]; spans go to the collector at `endpoint` too, if there is one.
@@ -51,8 +62,8 @@ pub fn init_traced(
     };
     let (filter, wrong) = log_filter(filter_of_environment().as_deref());
     let (spans, traces) = traces::layer(service, endpoint)?;
-    let subscriber = Registry::default().with(lines(format, filter)).with(spans);
-    start(subscriber, wrong);
+    let lines = lines(format, filter, std::io::stderr);
+    start(Registry::default().with(lines).with(spans), wrong);
     Ok(Some(traces))
 }
 
@@ -73,11 +84,12 @@ fn log_filter(wanted: Option<&str>) -> (EnvFilter, Option<String>) {
     }
 }
 
-fn lines<S>(format: LogFormat, filter: EnvFilter) -> Box<dyn Layer<S> + Send + Sync>
+fn lines<S, W>(format: LogFormat, filter: EnvFilter, writer: W) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer);
     match format {
         LogFormat::Text => layer.with_ansi(false).with_filter(filter).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_filter(filter).boxed(),
@@ -85,6 +97,14 @@ where
 }
 
 fn start(subscriber: impl Subscriber + Send + Sync + 'static, wrong: Option<String>) {
+    #[cfg(feature = "test-panics")]
+    if let Some(panics) = crate::panics::of_environment() {
+        return begin(subscriber.with(panics), wrong);
+    }
+    begin(subscriber, wrong);
+}
+
+fn begin(subscriber: impl Subscriber + Send + Sync + 'static, wrong: Option<String>) {
     if let Err(error) = subscriber.try_init() {
         tracing::debug!(%error, "logging was started before");
     }
@@ -119,10 +139,7 @@ mod tests {
     fn the_default_filter_keeps_the_raft_library_quiet_but_for_errors() {
         let lines = Lines::default();
         let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_env_filter(EnvFilter::new(DEFAULT_FILTER))
-            .with_writer(move || writer.clone())
-            .finish();
+        let subscriber = to(move || writer.clone(), LogFormat::Text);
         tracing::subscriber::with_default(subscriber, || {
             tracing::warn!(target: "openraft::core::heartbeat", "no heartbeat");
             tracing::error!(target: "openraft::core", "storage failed");

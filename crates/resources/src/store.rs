@@ -201,7 +201,9 @@ pub struct Storage {
     #[x_kube(validation = Rule::new("isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('64Mi')) >= 0")
         .message("size is a quantity of at least 64Mi"))]
     pub size: Option<Quantity>,
-    /// StorageClass of the volumes. Default: the cluster's default class.
+    /// StorageClass of the volumes. With one that binds at once (volumeBindingMode: Immediate), members
+    /// of a disk that was given up are made again only when the pod of the next disk runs. Default:
+    /// the cluster's default class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,

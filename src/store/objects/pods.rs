@@ -39,7 +39,7 @@ pub struct PodSpecView {
     /// For naming the image that cannot be pulled.
     #[serde(default)]
     pub containers: Vec<ContainerView>,
-    /// For seeing whether it mounts certificates.
+    /// For seeing whether it mounts certificates, and a disk.
     #[serde(default)]
     pub volumes: Vec<VolumeView>,
     /// Conditions that must hold before it counts as ready.
@@ -53,6 +53,8 @@ pub struct PodSpecView {
 pub struct VolumeView {
     /// The Secret, if it is one.
     pub secret: Option<SecretVolumeView>,
+    /// The claim, if it is one.
+    pub persistent_volume_claim: Option<ClaimVolumeView>,
 }
 
 /// See [`StoragePodView`].
@@ -62,6 +64,11 @@ pub struct SecretVolumeView {
     /// Its name.
     pub secret_name: Option<String>,
 }
+
+/// See [`StoragePodView`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimVolumeView {}
 
 /// See [`StoragePodView`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -257,6 +264,13 @@ impl StoragePodView {
             && self
                 .condition("PodScheduled")
                 .is_some_and(|scheduled| scheduled.status == "False")
+    }
+
+    /// Its data is on a volume.
+    #[must_use]
+    pub fn has_volume(&self) -> bool {
+        let mut volumes = self.spec.volumes.iter();
+        volumes.any(|volume| volume.persistent_volume_claim.is_some())
     }
 
     /// The operator says whether its disk counts.

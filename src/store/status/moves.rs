@@ -2,6 +2,7 @@
 
 use super::Findings;
 use super::causes::{Cause, cause, listed};
+use super::pod_trouble;
 use crate::store::members::placement::{Action, Decision, Join, Leave, Purpose, Wait};
 use crate::store::names;
 use crate::store::nodes::health;
@@ -107,13 +108,19 @@ fn waiting(findings: &Findings<'_>, decision: &Decision) -> Option<Cause> {
         Some(ordinal) => names::pod(findings.name, ordinal),
         None => "a pod that is unknown".to_owned(),
     };
+    let bound_at_once = |ordinal: Option<u32>| {
+        let also = pod_trouble::bound_at_once(findings.pods.get(&ordinal?)?)?;
+        Some(format!("; {also}"))
+    };
+    let bound_at_once = |ordinal| bound_at_once(ordinal).unwrap_or_default();
     let mut told = decision.waiting.iter().filter_map(|wait| match wait {
         // Told as a partition that is not ready.
         Wait::NoLeader { .. } => None,
         Wait::Unreachable { partition, ordinal } => Some(format!(
             "partition {partition} is not changed while its member on {} does not answer: get \
-             these pods running; only a member whose disk is gone is replaced",
-            pod(*ordinal)
+             these pods running; only a member whose disk is gone is replaced{}",
+            pod(*ordinal),
+            bound_at_once(*ordinal)
         )),
         Wait::NoTarget { partition } => Some(format!(
             "no pod can take a member of partition {partition}: get these pods running that do \

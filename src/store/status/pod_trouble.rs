@@ -40,12 +40,45 @@ fn unschedulable(pod: &StoragePodView) -> Option<Trouble> {
             ),
         });
     }
+    let (what, advice) = if is_where_its_volume_is_not(why) {
+        (
+            "cannot be placed where its volume is",
+            "add a machine there, or give the volume up by `kubectl atomix store replace-node`",
+        )
+    } else {
+        (
+            "cannot be placed",
+            "add a machine that fits, or make room on one",
+        )
+    };
+    let also = bound_at_once(pod)
+        .map(|also| format!("; {also}"))
+        .unwrap_or_default();
     Some(Trouble {
         reason: Reason::PodUnschedulable,
-        message: format!(
-            "pod {name} cannot be placed: add a machine that fits, or make room on one: {why}"
-        ),
+        message: format!("pod {name} {what}: {advice}{also}: {why}"),
     })
+}
+
+/// What a person must know of a pod with a volume that no machine takes: elsewhere a claim that has
+/// no volume yet shows that the disk before it was given up (`claims::never_bound`).
+pub(super) fn bound_at_once(pod: &StoragePodView) -> Option<&'static str> {
+    (pod.is_unschedulable() && pod.has_volume()).then_some(
+        "if its StorageClass binds at once (volumeBindingMode: Immediate), members of a disk that \
+         was given up wait until the pod runs",
+    )
+}
+
+/// The words of newer and older schedulers.
+fn is_where_its_volume_is_not(why: &str) -> bool {
+    let why = why.to_ascii_lowercase();
+    [
+        "didn't match persistentvolume's node affinity",
+        "volume node affinity conflict",
+        "no available volume zone",
+    ]
+    .iter()
+    .any(|words| why.contains(words))
 }
 
 /// The scheduler names the claim or its class when no machine would help.
@@ -210,6 +243,38 @@ mod tests {
                 assert!(trouble.message.contains("tulip-1"), "{}", trouble.message);
                 assert!(trouble.message.contains(part), "{}", trouble.message);
             }
+        }
+    }
+
+    #[test]
+    fn a_pod_that_no_machine_takes_is_told_what_its_volume_means() {
+        for (why, advice) in [
+            (
+                "0/3 nodes are available: 3 Insufficient cpu.",
+                "add a machine that fits",
+            ),
+            (
+                "0/3: 3 node(s) didn't match PersistentVolume's node affinity.",
+                "store replace-node",
+            ),
+            (
+                "0/3: 3 node(s) had volume node affinity conflict.",
+                "store replace-node",
+            ),
+        ] {
+            let mut waiting = pod(json!({"conditions": [
+                {"type": "PodScheduled", "status": "False", "message": why}]}));
+            let told = of(&waiting).unwrap();
+            assert_eq!(told.reason, Reason::PodUnschedulable);
+            assert!(told.message.contains(advice), "{}", told.message);
+            assert!(!told.message.contains("Immediate"), "{}", told.message);
+
+            let volume = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "c"}}]);
+            waiting.spec.volumes = serde_json::from_value(volume).unwrap();
+            let told = of(&waiting).unwrap().message;
+            assert!(told.contains(advice), "{told}");
+            assert!(told.contains("(volumeBindingMode: Immediate)"), "{told}");
+            assert!(told.ends_with(why), "{told}");
         }
     }
 

@@ -580,6 +580,41 @@ fn moving(purpose: Purpose) -> Decision {
 }
 
 #[test]
+fn members_that_wait_for_a_pod_with_a_volume_are_told_of_classes_that_bind_at_once() {
+    let status = json!({"conditions": [
+        {"type": "PodScheduled", "status": "False", "message": "0/3"}]});
+    let mut waiting = Arc::unwrap_or_clone(pod("tulip-2", status));
+    let mut case = Case::healthy();
+    case.nodes[2] = silent();
+    case.placement = Some(Decision {
+        waiting: [Wait::Unreachable {
+            partition: 1,
+            ordinal: Some(2),
+        }]
+        .into(),
+        ..settled()
+    });
+    for volumes in [
+        json!([]),
+        json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data-tulip-2"}}]),
+    ] {
+        waiting.spec.volumes = serde_json::from_value(volumes).unwrap();
+        let has_volume = waiting.has_volume();
+        case.pods.insert(2, Arc::new(waiting.clone()));
+        let status = case.status(&StoreStatus::default());
+        for (type_, expected) in [
+            ("Degraded", "True/PodUnschedulable"),
+            ("Progressing", "True/PlacementWaits"),
+        ] {
+            let (told, message) = told(&status, type_);
+            assert_eq!(told, expected);
+            let is_told = message.contains("(volumeBindingMode: Immediate)");
+            assert_eq!(is_told, has_volume, "{message}");
+        }
+    }
+}
+
+#[test]
 fn members_that_move_are_told_with_where_from_and_where_to() {
     let mut case = Case::healthy();
     case.placement = Some(moving(Purpose::Drain));

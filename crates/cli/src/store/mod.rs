@@ -49,7 +49,7 @@ pub(crate) enum Command {
     /// Before: declare the disks of pods that do not answer lost by `replace-node --give-up`, so that
     /// they cannot come back as a second group; of ephemeral storage, delete those pods. A pod or a
     /// disk that is still being deleted is not gone yet, since its node may run where nobody reaches
-    /// it.
+    /// it. Interrupted, it can be run again.
     ///
     /// Examples:
     ///   kubectl atomix store recover counts --partition 3                  from the newest copy

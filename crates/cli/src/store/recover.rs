@@ -42,6 +42,12 @@ pub(super) async fn run(cluster: &Cluster, options: &Options) -> Result<()> {
     }
     let mut operator = operator(cluster).await?;
     let found = partitions(cluster, &mut operator, name).await?;
+    if let Some(partition) = known(&found, options.partition)
+        && let Some(pod) = end_earlier(&stores, &store, partition).await?
+    {
+        println!("partition {} goes on from {pod}", options.partition);
+        return Ok(());
+    }
     let partition = partition_of(&found, options.partition)?;
     let survivor = survivor(partition, options.from.as_deref())?;
     for member in &partition.members {
@@ -50,7 +56,7 @@ pub(super) async fn run(cluster: &Cluster, options: &Options) -> Result<()> {
     explain(partition, survivor);
     confirm(options.target.yes)?;
 
-    let key = format!("{RECOVER_PREFIX}{}", options.partition);
+    let key = wish_key(options.partition);
     let wish = format!("{} {:016x}", survivor.pod, survivor.member_id);
     annotate(&stores, name, &key, Some(&wish)).await?;
     println!(
@@ -60,17 +66,14 @@ pub(super) async fn run(cluster: &Cluster, options: &Options) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let found = partitions(cluster, &mut operator, name).await?;
-        let mut partitions = found.partitions.iter();
-        let leads = |partition: &Partition| {
-            partition.partition_id == options.partition && partition.leader != 0
-        };
-        if partitions.any(leads) {
+        if known(&found, options.partition).is_some_and(|partition| partition.leader != 0) {
             break;
         }
         if Instant::now() > deadline {
             bail!(
                 "partition {} does not lead after {PATIENCE:?}: see the conditions and events of \
-                 Store {name}; the annotation {key} stays until you remove it",
+                 Store {name}; the annotation {key} asks for it until you remove it, or run this \
+                 again once it leads",
                 options.partition
             );
         }
@@ -85,11 +88,58 @@ pub(super) async fn run(cluster: &Cluster, options: &Options) -> Result<()> {
     Ok(())
 }
 
+fn wish_key(partition: u32) -> String {
+    format!("{RECOVER_PREFIX}{partition}")
+}
+
+/// Removes the wish of an earlier run that was interrupted, or that gave up waiting, once the
+/// partition leads: nobody else does. The pod from which the partition goes on, if that is what it had
+/// asked for.
+async fn end_earlier<'a>(
+    stores: &Api<Store>,
+    store: &'a Store,
+    partition: &Partition,
+) -> Result<Option<&'a str>> {
+    let Some(left) = left_by_earlier(store, partition) else {
+        return Ok(None);
+    };
+    let key = wish_key(partition.partition_id);
+    annotate(stores, &store.name_any(), &key, None).await?;
+    println!("removed the annotation {key}, which an earlier run had left");
+    Ok(left.carried_out_by)
+}
+
+/// A wish that nothing is to become of any more.
+#[derive(Debug, PartialEq, Eq)]
+struct Left<'a> {
+    /// The pod from which the partition goes on; `None` = its majority came back by itself.
+    carried_out_by: Option<&'a str>,
+}
+
+fn left_by_earlier<'a>(store: &'a Store, partition: &Partition) -> Option<Left<'a>> {
+    let wish = store.annotations().get(&wish_key(partition.partition_id))?;
+    if partition.leader == 0 {
+        return None;
+    }
+    // A member that goes on has a new id.
+    let is_gone = |id: &str| {
+        let mut members = partition.members.iter();
+        members.all(|member| format!("{:016x}", member.member_id) != id)
+    };
+    let carried_out = wish.split_once(' ').filter(|(_, id)| is_gone(id));
+    Some(Left {
+        carried_out_by: carried_out.map(|(pod, _)| pod),
+    })
+}
+
+fn known(found: &GetPartitionsResponse, wanted: u32) -> Option<&Partition> {
+    let mut partitions = found.partitions.iter();
+    partitions.find(|partition| partition.partition_id == wanted)
+}
+
 /// The partition, which must be without a leader.
 fn partition_of(found: &GetPartitionsResponse, wanted: u32) -> Result<&Partition> {
-    let mut partitions = found.partitions.iter();
-    let partition = partitions
-        .find(|partition| partition.partition_id == wanted)
+    let partition = known(found, wanted)
         .with_context(|| format!("no storage pod that answers has a copy of partition {wanted}"))?;
     if partition.leader != 0 {
         bail!(
@@ -192,6 +242,8 @@ async fn annotate(stores: &Api<Store>, name: &str, key: &str, value: Option<&str
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
+    use std::collections::BTreeMap;
+
     use atomix_proto::operator::v1::member::Role;
 
     use super::*;
@@ -246,6 +298,39 @@ mod tests {
         for (wanted, says) in [(4, "has a leader"), (5, "no storage pod")] {
             let refused = partition_of(&found, wanted).unwrap_err().to_string();
             assert!(refused.contains(says), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_an_interrupted_run_left_is_known_once_the_partition_leads() {
+        let led_by = |leader, member: &Member| Partition {
+            partition_id: 3,
+            leader,
+            members: vec![member.clone()],
+            ..Partition::default()
+        };
+        let left = |carried_out_by| Some(Left { carried_out_by });
+        // Of member 8 became member 100.
+        let (before, after) = (member("tulip-0", 7), member("tulip-0", 99));
+        let wish = "tulip-0 0000000000000008";
+        for (wish, partition, expected) in [
+            (Some(wish), led_by(100, &after), left(Some("tulip-0"))),
+            (Some(wish), led_by(8, &before), left(None)),
+            (Some("rubbish"), led_by(100, &after), left(None)),
+            (Some(wish), led_by(0, &before), None),
+            (None, led_by(100, &after), None),
+        ] {
+            let wish = wish.map(|wish| (wish_key(3), wish.to_owned()));
+            let annotations: BTreeMap<String, String> = wish.into_iter().collect();
+            let store = json!({
+                "apiVersion": "atomix.io/v1beta1",
+                "kind": "Store",
+                "metadata": {"name": "tulip", "annotations": annotations},
+                "spec": {"driver": {"name": "multi-raft"}},
+            });
+            let store: Store = serde_json::from_value(store).unwrap();
+            let found = left_by_earlier(&store, &partition);
+            assert_eq!(found, expected, "{annotations:?} {partition:?}");
         }
     }
 }

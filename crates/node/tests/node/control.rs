@@ -1,13 +1,18 @@
 //! The Node service and the edges of the Partitions service, on real nodes.
 
+use std::fs::write;
 use std::time::Duration;
 
+use atomix_process::panics::PANICS_AT;
 use atomix_proto::multiraft::v1::failure::Reason;
 use atomix_proto::multiraft::v1::watch_response::Event;
 use atomix_proto::multiraft::v1::{
     BootstrapRequest, DriverHello, JoinRequest, LeaveRequest, Operate, RecoverRequest,
     TransferLeadershipRequest, WatchRequest, request,
 };
+use rcgen::string::Ia5String;
+use rcgen::{CertificateParams, KeyPair, SanType};
+use tokio::process::Command;
 use tonic::{Code, Request};
 
 use crate::support::driver::{NoReply, Stream, increment, operation};
@@ -171,6 +176,42 @@ async fn a_data_directory_in_use_ends_a_second_process_with_a_clear_message() {
     let log = std::fs::read_to_string(second.log_file()).unwrap();
     assert!(log.contains("is in use by another process"), "{log}");
     assert!(first.status().await.is_ok(), "the first goes on");
+}
+
+#[tokio::test]
+async fn a_task_that_panics_ends_the_process_with_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let of_folder = |option: &str, name: &str| {
+        let path = folder.path().join(name);
+        format!("--{option}={}", path.display())
+    };
+    let mut params = CertificateParams::default();
+    let identity = Ia5String::try_from("spiffe://atomix.io/node/garden/tulip").unwrap();
+    params.subject_alt_names = vec![SanType::URI(identity)];
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap().pem();
+    write(folder.path().join("tls.key"), key.serialize_pem()).unwrap();
+    for name in ["tls.crt", "ca.crt"] {
+        write(folder.path().join(name), &certificate).unwrap();
+    }
+    write(folder.path().join("allowed"), "meadow\n").unwrap();
+
+    let node = Command::new(env!("CARGO_BIN_EXE_atomix-node"))
+        .args(["control", "peer", "admin"].map(|port| format!("--{port}-addr=127.0.0.1:0")))
+        .arg(of_folder("data-dir", "node"))
+        .arg(of_folder("tls-directory", ""))
+        .arg(of_folder("allowed-namespaces", "allowed"))
+        .env("RUST_LOG", "info")
+        // It says which namespaces it serves.
+        .env(PANICS_AT, "atomix_tls::allowed")
+        .kill_on_drop(true)
+        .output();
+    let ended = tokio::time::timeout(PATIENCE, node).await;
+    let ended = ended.expect("the process ends").unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(!ended.status.success(), "{said}");
+    let why = "task allowed namespaces panicked: the test let atomix_tls::allowed panic";
+    assert!(said.contains(why), "{said}");
 }
 
 #[tokio::test]

@@ -149,14 +149,34 @@ async fn the_command_line_shows_it_too(namespace: &Namespace) -> anyhow::Result<
         (&["counter", "increment", "by-hand", "3"], "43"),
         (&["counter", "decrement", "by-hand"], "42"),
         (&["counter", "get", "by-hand"], "42"),
+        (&["counter", "get", "by-hand", "--session", "visits"], "42"),
     ] {
         let value = namespace.kubectl_atomix(arguments)?;
         ensure!(value.trim() == expected, "{arguments:?}: {value}");
     }
-    let missing = namespace.kubectl_atomix(&["status", "nothing"]);
-    let error = missing.err().map(|error| error.to_string());
-    let error = error.context("a Store that is not there has a status")?;
-    ensure!(error.contains("cannot read Store"), "{error}");
+    let all = namespace.kubectl_atomix(&["status", "--all"])?;
+    let own = format!("{}/counts", namespace.name());
+    ensure!(all.contains(&own), "{all}");
+    for (arguments, expected) in [
+        (["status", "nothing"].as_slice(), "cannot read Store"),
+        (
+            &["counter", "get", "by-hand", "--pod", "nothing"],
+            "nothing",
+        ),
+        (
+            &["counter", "get", "by-hand", "--session", "nothing"],
+            "nothing",
+        ),
+        (
+            &["status", "counts", "--operator-namespace", "nothing"],
+            "operator",
+        ),
+    ] {
+        let refused = namespace.kubectl_atomix(arguments);
+        let error = refused.err().map(|error| error.to_string());
+        let error = error.with_context(|| format!("{arguments:?} is done"))?;
+        ensure!(error.contains(expected), "{arguments:?}: {error}");
+    }
     Ok(())
 }
 

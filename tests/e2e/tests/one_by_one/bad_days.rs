@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use atomix_e2e::cluster::{Cluster, Namespace};
 use atomix_e2e::manifests::sample;
 use atomix_e2e::wait::until;
@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::{Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, ResourceExt as _};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(120);
 const PARTITIONS: u32 = 4;
@@ -134,6 +134,18 @@ async fn a_lost_majority_is_recovered(cluster: &Cluster, namespace: &Namespace) 
             ensure!(said.contains("goes on from counts-0"), "{said}");
         }
     }
+    // As a run leaves it that was interrupted while it waited.
+    let wish = json!({"recover.atomix.io/partition-1": "counts-0 0000000000000008"});
+    let left = json!({"metadata": {"annotations": wish}});
+    change_store(cluster, namespace, left).await?;
+    let again = ["store", "recover", "counts", "--yes", "--partition", "1"];
+    let said = done(namespace, &again).await?;
+    ensure!(said.contains("goes on from counts-0"), "{said}");
+    let store = namespace.get("Store", "counts").await?;
+    let store = store.context("the Store is gone")?;
+    let annotations = store.pointer("/metadata/annotations");
+    let is_left = annotations.is_some_and(|left| left.to_string().contains("recover"));
+    ensure!(!is_left, "the interrupted run's annotation is still there");
     whole(namespace).await?;
     let value = done(namespace, &["counter", "get", "by-hand"]).await?;
     ensure!(value.trim() == COUNTED, "the counter shows {value}");
@@ -178,13 +190,16 @@ async fn disk_of(cluster: &Cluster, namespace: &Namespace, pod: &str) -> Result<
 }
 
 async fn pause(cluster: &Cluster, namespace: &Namespace, paused: bool) -> Result<()> {
+    change_store(cluster, namespace, json!({"spec": {"paused": paused}})).await
+}
+
+async fn change_store(cluster: &Cluster, namespace: &Namespace, patch: Value) -> Result<()> {
     let kind = GroupVersionKind::gvk("atomix.io", "v1beta1", "Store");
     let resource = ApiResource::from_gvk(&kind);
     let stores: Api<DynamicObject> =
         Api::namespaced_with(cluster.client(), namespace.name(), &resource);
-    let patch = Patch::Merge(json!({"spec": {"paused": paused}}));
     stores
-        .patch("counts", &PatchParams::default(), &patch)
+        .patch("counts", &PatchParams::default(), &Patch::Merge(patch))
         .await?;
     Ok(())
 }
