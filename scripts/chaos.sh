@@ -5,6 +5,7 @@
 #   PART=matrices    only a crash or an error at every call, against a real API server
 #   PART=upgrade     only an upgrade of the release from the first slice's version
 #   PART=nodes       only what happens to machines, on three kubelets
+#   PART=demo        only the demo, whose count is checked
 #   ROWS="NAME ..."  only nodes, only the rows whose test has one of these in its name
 #   HISTORIES=10000  of each model, so many random histories
 #   MUTATIONS=3000   of specifications
@@ -15,7 +16,7 @@ source scripts/environment.sh
 source scripts/clusters.sh
 ignore_other_clusters
 
-all_parts=(models matrices upgrade nodes)
+all_parts=(models matrices upgrade nodes demo)
 # The first version that was whole: its chart, CRDs, samples and images.
 first_slice=5e76da6
 report=docs/chaos-report.md
@@ -170,6 +171,21 @@ run_nodes() {
     return "$failed"
 }
 
+# ---- the demo
+
+# As `nothing lost: 1 acknowledged <= 2 counted <= 3 sent` says; each check counts all so far.
+increments_of() {
+    sed -nE 's/^nothing lost: .* ([0-9]+) counted .*/\1 increments/p' "$1" | tail -1
+}
+
+run_demo() {
+    export CLUSTER_NAME=$CLUSTER_NAME-demo
+    # It starts the cluster itself, and leaves it for people to look at.
+    started_clusters+=("$CLUSTER_NAME")
+    trap remove_clusters EXIT
+    measured demo "make demo" increments_of none scripts/demo.sh
+}
+
 # ---- the report
 
 commit() {
@@ -191,11 +207,14 @@ those of a shared machine with two cores.
 * **models**: the planners against models of groups, nodes and pods, at random; a seed repeats a
   history (\`ATOMIX_SEED\`).
 * **matrices**: against a real API server and real storage nodes, once undisturbed and then once for
-  each mutating call with the operator killed before it and after it, or with an error at calls.
+  each mutating call with the operator killed before it and after it, or with an error at calls, or
+  with an event of a watch that it does not hear of.
 * **upgrade**: the release of an earlier version, on two kubelets, while an application counts. Its
   pods are not touched, its count is whole, and all storage pods run the new version at the end.
 * **nodes**: on three kubelets. During each row an application counts. A row is ok when the Store is whole
   again, and the count lies between what was acknowledged and that with all unknown outcomes.
+* **demo**: \`make demo\`, with chart and samples as they are, on two kubelets: a storage pod deleted, scaled to
+  5 nodes and back, all pods replaced, the count checked after each.
 
 | part | row | points | result | seconds | seed | commit |
 |---|---|---:|---|---:|---|---|

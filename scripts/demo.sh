@@ -20,8 +20,8 @@ if [[ ${CLUSTER:-} == existing ]]; then
     echo "namespaces $namespace and $system_namespace; of the whole cluster the Atomix CRDs, Drivers and roles,"
     echo "a webhook for pods labelled atomix.io/inject, and a policy for deletions of Stores; nothing else"
 else
-    # Its kubectl and helm are known when it is started.
-    kubeconfig=$PWD/.cluster/kubeconfig
+    # Its kubectl and helm are known when it is started. A cluster that is named has a kubeconfig of its own.
+    kubeconfig=$PWD/.cluster/${CLUSTER_NAME:+$CLUSTER_NAME.}kubeconfig
 fi
 
 remove_demo() {

@@ -4,15 +4,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::bail;
-use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, PostParams};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, PostParams,
+};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt as _};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 /// Ten thousand pods go in minutes.
 const GONE: Duration = Duration::from_secs(1200);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
 /// A namespace, and a client of its cluster.
 pub(crate) struct Bed {
@@ -51,6 +54,61 @@ impl Bed {
         self.api("atomix.io", "v1beta1", kind)
     }
 
+    /// Pods in the namespace.
+    pub(crate) fn pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Creates an object; returns when that was asked for.
+    pub(crate) async fn create(
+        &self,
+        api: &Api<DynamicObject>,
+        object: Value,
+    ) -> anyhow::Result<Instant> {
+        let object: DynamicObject = serde_json::from_value(object)?;
+        let asked = Instant::now();
+        api.create(&PostParams::default(), &object).await?;
+        Ok(asked)
+    }
+
+    /// Waits until an object is as it should be.
+    pub(crate) async fn until(
+        &self,
+        api: &Api<DynamicObject>,
+        name: &str,
+        limit: Duration,
+        is_so: impl Fn(&Value) -> bool,
+    ) -> anyhow::Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let object = serde_json::to_value(api.get(name).await?)?;
+            if is_so(&object) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "{name} is not ready within {limit:?}: {:#}",
+                    object["status"]
+                );
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+    }
+
+    /// Waits until there are no pods with these labels any more.
+    pub(crate) async fn until_no_pods(&self, labels: &str, limit: Duration) -> anyhow::Result<()> {
+        let pods = self.pods();
+        let labelled = ListParams::default().labels(labels);
+        let deadline = Instant::now() + limit;
+        while !pods.list(&labelled).await?.items.is_empty() {
+            if Instant::now() > deadline {
+                bail!("pods with {labels} do not go away");
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+        Ok(())
+    }
+
     /// Deletes the namespace, and waits until its deletion costs the cluster nothing any more.
     pub(crate) async fn remove(self) -> anyhow::Result<()> {
         let namespaces: Api<Namespace> = Api::all(self.client);
@@ -65,4 +123,17 @@ impl Bed {
         }
         Ok(())
     }
+}
+
+/// Whether an object of ours has the condition Ready for what it asks for now.
+pub(crate) fn is_ready(object: &Value) -> bool {
+    object["status"]["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .any(|condition| {
+            condition["type"] == "Ready"
+                && condition["status"] == "True"
+                && condition["observedGeneration"] == object["metadata"]["generation"]
+        })
 }

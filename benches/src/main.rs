@@ -10,17 +10,20 @@
 
 mod atomix;
 mod bed;
+mod containers;
 mod etcd;
 mod failover;
 mod identities;
 mod leaders;
 mod load;
+mod metrics;
 mod operator;
 mod process;
 mod report;
 mod runtimes;
 mod scale;
 mod servers;
+mod sidecars;
 mod throughput;
 
 use clap::{Parser, Subcommand};
@@ -39,6 +42,8 @@ enum Benchmark {
     Throughput(throughput::Options),
     /// Times and costs of the operator on a real cluster.
     Operator(operator::Options),
+    /// How soon injected sidecars are connected.
+    Sidecars(sidecars::Options),
     /// What an application notices of a new leader.
     Leaders(leaders::Options),
     /// How soon a second operator acts in place of the first.
@@ -55,6 +60,7 @@ async fn main() -> anyhow::Result<()> {
     match Options::parse().benchmark {
         Benchmark::Throughput(options) => throughput::run(&options).await,
         Benchmark::Operator(options) => operator::run(&options).await,
+        Benchmark::Sidecars(options) => sidecars::run(&options).await,
         Benchmark::Leaders(options) => leaders::run(&options).await,
         Benchmark::Failover(options) => failover::run(&options).await,
         Benchmark::Scale(options) => scale::run(&options).await,

@@ -14,6 +14,12 @@ use tokio::time::Instant;
 /// Clock ticks a second in /proc: the same on every Linux that we run on.
 const TICKS_PER_SECOND: u64 = 100;
 
+// Fields of /proc/PID/stat by their numbers in proc(5).
+const USER_TIME: usize = 14;
+const SYSTEM_TIME: usize = 15;
+/// When the process was started, since the machine's boot.
+pub(crate) const START_TIME: usize = 22;
+
 /// A process that is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -53,17 +59,7 @@ impl Process {
     /// Processor time so far, of all threads.
     pub(crate) fn processor_time(&self) -> anyhow::Result<Duration> {
         let stat = self.proc("stat")?;
-        // The program's name is in parentheses and may hold blanks.
-        let (_, fields) = stat.rsplit_once(") ").context("a stat without name")?;
-        let fields: Vec<&str> = fields.split(' ').collect();
-        let ticks = |at: usize| -> anyhow::Result<u64> {
-            Ok(fields
-                .get(at)
-                .context("a stat that is too short")?
-                .parse()?)
-        };
-        let ticks = ticks(11)? + ticks(12)?;
-        Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+        Ok(time_in_stat(&stat, USER_TIME)? + time_in_stat(&stat, SYSTEM_TIME)?)
     }
 
     /// Resident memory now.
@@ -115,6 +111,15 @@ impl Process {
         self.tell().await?;
         self.ended().await
     }
+}
+
+/// A field of /proc/PID/stat that is a time.
+pub(crate) fn time_in_stat(stat: &str, field: usize) -> anyhow::Result<Duration> {
+    // The program's name, the second field, is in parentheses and may hold blanks.
+    let (_, fields) = stat.rsplit_once(") ").context("a stat without name")?;
+    let value = fields.split(' ').nth(field - 3);
+    let ticks: u64 = value.context("a stat that is too short")?.parse()?;
+    Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
 }
 
 /// Asks by HTTP; the body of the answer, which must be OK.

@@ -1,33 +1,36 @@
 //! The operator with many objects: Stores of the memory driver, and Sessions over as many pods, each
 //! with a runtime of its own on a loopback address of its own. No kubelet: this program writes the
-//! pods' statuses.
+//! pods' statuses. Afterwards Stores with storage nodes are added whose pods nobody runs: what their
+//! objects cost.
 //!
 //! The API server, its etcd, the operator, all runtimes and this program share the machine.
 
-use std::collections::BTreeMap;
+mod objects;
+mod operator;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::Args;
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
-use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::bed::Bed;
-use crate::process::Process;
-use crate::runtimes::{Runtimes, address};
+use crate::metrics::{Metrics, as_float, shown};
+use crate::runtimes::Runtimes;
+use objects::{NODES, pod_name, session_name};
+use operator::Operator;
 
 /// Writes of this program that are on their way at a time; as many as the operator's Session
 /// controller reconciles.
 const CONCURRENCY: usize = 16;
 const LIMIT: Duration = Duration::from_secs(900);
-/// Nothing changed for so long: the operator has converged.
-const QUIET: Duration = Duration::from_secs(5);
 const REST: Duration = Duration::from_secs(30);
 
 /// How many objects, and where.
@@ -45,6 +48,9 @@ pub(crate) struct Options {
     /// Sessions, and as many pods, one for each.
     #[arg(long, default_value_t = 10_000)]
     sessions: usize,
+    /// Stores of three storage nodes, whose pods nobody runs.
+    #[arg(long, default_value_t = 200)]
+    stores_with_nodes: usize,
 }
 
 pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
@@ -81,10 +87,9 @@ impl Scale<'_> {
         self.wait_for_service_account().await?;
         eprintln!("{sessions} pods, {stores} Stores, {sessions} Sessions");
         self.create_pods().await?;
-        let store_of = |at: usize| self.store(at);
-        self.create_all("Store", stores, store_of).await?;
+        self.create_all("Store", stores, objects::store).await?;
         let began = Instant::now();
-        self.create_all("Session", sessions, |at| self.session(at))
+        self.create_all("Session", sessions, |at| objects::session(at, stores))
             .await?;
         let blind_creates = rate(sessions, began.elapsed());
 
@@ -96,6 +101,7 @@ impl Scale<'_> {
         self.first_start(blind_creates).await?;
         self.blind_writes().await?;
         self.second_start().await?;
+        self.stores_with_nodes().await?;
         drop(runtimes);
         Ok(())
     }
@@ -107,36 +113,49 @@ impl Scale<'_> {
         let operator = self.start_operator("first").await?;
         self.until_all_opened().await?;
         let took = began.elapsed();
-        let requests = operator.requests().await?;
+        let metrics = operator.metrics().await?;
         println!(
             "| first start: all Sessions connected after | {:.1} s |",
             took.as_secs_f64()
         );
-        println!("| its requests until then | {} |", shown(&requests));
-        let writes = requests.iter().filter(|(name, _)| is_write(name));
-        let total: u64 = writes.map(|(_, number)| number).sum();
-        let total = usize::try_from(total)?;
-        println!("| writes of the operator | {:.0}/s |", rate(total, took));
+        println!("| its requests until then | {} |", shown(&metrics.requests));
+        let writes = usize::try_from(metrics.writes())?;
+        println!("| writes of the operator | {:.0}/s |", rate(writes, took));
         println!("| creations of Sessions by a client, blindly | {blind_creates:.0}/s |");
         operator.until_quiet().await?;
         let processor = operator.process.processor_time()?;
         println!(
-            "| memory after it: resident, peak | {} MiB, {} MiB |",
-            operator.process.resident_mib()?,
-            operator.process.peak_mib()?
+            "| memory after it: resident, peak | {} |",
+            operator.memory()?
         );
         println!(
             "| processor time until then | {:.1} s |",
             processor.as_secs_f64()
         );
         let rested = Instant::now();
-        let before = operator.requests().await?;
+        let before = operator.metrics().await?;
+        show_work(&before);
+        println!(
+            "| events dropped, since too many waited | {} |",
+            before.events_dropped
+        );
         tokio::time::sleep(REST).await;
         let used = operator.process.processor_time()? - processor;
         let share = used.as_secs_f64() / rested.elapsed().as_secs_f64() * 100.0;
         println!("| processor at rest | {share:.2} % of a core |");
-        let more: BTreeMap<String, u64> = difference(&operator.requests().await?, &before);
-        println!("| requests in {REST:?} at rest | {} |", shown(&more));
+        let more = operator.metrics().await?.since(&before);
+        println!(
+            "| requests in {REST:?} at rest | {} |",
+            shown(&more.requests)
+        );
+        println!(
+            "| calls to runtimes in {REST:?} at rest | {} |",
+            shown(&more.calls)
+        );
+        println!(
+            "| memory after {REST:?} at rest: resident, peak | {} |",
+            operator.memory()?
+        );
         operator.end().await
     }
 
@@ -172,37 +191,87 @@ impl Scale<'_> {
             "| second start: converged after | {:.1} s |",
             took.as_secs_f64()
         );
-        println!("| its requests | {} |", shown(&operator.requests().await?));
-        println!(
-            "| memory: resident, peak | {} MiB, {} MiB |",
-            operator.process.resident_mib()?,
-            operator.process.peak_mib()?
-        );
+        let metrics = operator.metrics().await?;
+        println!("| its requests | {} |", shown(&metrics.requests));
+        show_work(&metrics);
+        println!("| memory: resident, peak | {} |", operator.memory()?);
         operator.end().await
     }
 
+    /// Operators meet Stores with storage nodes beside all that: one makes their objects, and the next
+    /// one applies each of these once.
+    async fn stores_with_nodes(&self) -> anyhow::Result<()> {
+        let count = self.options.stores_with_nodes;
+        if count == 0 {
+            return Ok(());
+        }
+        eprintln!("{count} Stores with storage nodes");
+        self.create_all("Store", count, objects::store_with_nodes)
+            .await?;
+        let operator = self.start_operator("third").await?;
+        self.until_pods_are_made(count * NODES).await?;
+        operator.until_quiet().await?;
+        println!("| then also Stores of {NODES} storage nodes, whose pods nobody runs | {count} |");
+        let metrics = operator.metrics().await?;
+        println!("| requests for them | {} |", shown(&metrics.requests));
+        show_work(&metrics);
+        println!("| memory: resident, peak | {} |", operator.memory()?);
+        operator.end().await?;
+
+        eprintln!("the operator starts once more");
+        let operator = self.start_operator("fourth").await?;
+        let took = operator.until_quiet().await?;
+        let metrics = operator.metrics().await?;
+        println!(
+            "| start with them: converged after | {:.1} s |",
+            took.as_secs_f64()
+        );
+        println!("| its requests | {} |", shown(&metrics.requests));
+        let patches = metrics.requests.iter();
+        let patches = patches.filter(|(request, _)| request.starts_with("patch "));
+        let patches: u64 = patches.map(|(_, number)| number).sum();
+        println!(
+            "| its patches for each of these Stores: one for each object | {:.2} |",
+            as_float(patches) / as_float(u64::try_from(count)?)
+        );
+        println!("| memory: resident, peak | {} |", operator.memory()?);
+        operator.end().await
+    }
+
+    /// Waits for the controller of StatefulSets, whose pods would change what the operator sees.
+    async fn until_pods_are_made(&self, wanted: usize) -> anyhow::Result<()> {
+        let sets = self.bed.api("apps", "v1", "StatefulSet");
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let sets = sets.list(&ListParams::default()).await?;
+            let pods = sets.iter().filter_map(|set| {
+                let replicas = set.data.pointer("/status/replicas")?.as_u64()?;
+                usize::try_from(replicas).ok()
+            });
+            let made: usize = pods.sum();
+            if made >= wanted {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("{made} of {wanted} pods of storage nodes were made within {LIMIT:?}");
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
     async fn start_operator(&self, name: &str) -> anyhow::Result<Operator> {
-        let admin = crate::servers::free_port()?;
-        let log = self.logs.path().join(format!("{name}.log"));
-        let api = crate::servers::free_port()?;
-        let process = Process::start(
+        Operator::start(
             &self.options.operator,
-            &[
-                format!("--namespace={}", self.bed.namespace),
-                format!("--admin-addr=127.0.0.1:{admin}"),
-                format!("--api-addr=127.0.0.1:{api}"),
-            ],
-            &[("KUBECONFIG", self.options.kubeconfig.as_os_str())],
-            &log,
-        )?;
-        let address = format!("127.0.0.1:{admin}");
-        crate::servers::listening(&address).await?;
-        Ok(Operator { process, address })
+            self.options.kubeconfig.as_os_str(),
+            &self.bed.namespace,
+            &self.logs.path().join(format!("{name}.log")),
+        )
+        .await
     }
 
     fn last_log(&self) -> String {
         let mut text = String::new();
-        for name in ["first", "second"] {
+        for name in ["first", "second", "third", "fourth"] {
             let log = std::fs::read_to_string(self.logs.path().join(format!("{name}.log")));
             let log = log.unwrap_or_default();
             let lines: Vec<&str> = log.lines().rev().take(20).collect();
@@ -281,9 +350,9 @@ impl Scale<'_> {
             .map(|at| {
                 let pods = pods.clone();
                 async move {
-                    let pod = serde_json::from_value(pod(at))?;
+                    let pod = serde_json::from_value(objects::pod(at))?;
                     pods.create(&PostParams::default(), &pod).await?;
-                    let status = Patch::Merge(pod_status(at));
+                    let status = Patch::Merge(objects::pod_status(at));
                     pods.patch_status(&pod_name(at), &PatchParams::default(), &status)
                         .await?;
                     anyhow::Ok(())
@@ -294,30 +363,10 @@ impl Scale<'_> {
             .await
     }
 
-    fn store(&self, at: usize) -> Value {
-        json!({
-            "apiVersion": "atomix.io/v1beta1", "kind": "Store",
-            "metadata": {"name": store_name(at)},
-            "spec": {"driver": {"name": "memory"}},
-        })
-    }
-
-    fn session(&self, at: usize) -> Value {
-        json!({
-            "apiVersion": "atomix.io/v1beta1", "kind": "Session",
-            "metadata": {"name": session_name(at)},
-            "spec": {
-                "store": {"name": store_name(at % self.options.stores)},
-                "selector": {"matchLabels": {"app": pod_name(at)}},
-                "kind": "counter",
-            },
-        })
-    }
-
     /// Takes off the finalizers, since no operator runs any more.
     async fn release(&self, kind: &str) -> anyhow::Result<()> {
         let objects = self.bed.ours(kind);
-        let params = kube::api::ListParams::default();
+        let params = ListParams::default();
         let names: Vec<String> = objects
             .list_metadata(&params)
             .await?
@@ -335,140 +384,17 @@ impl Scale<'_> {
     }
 }
 
-/// A running operator.
-struct Operator {
-    process: Process,
-    address: String,
-}
-
-impl Operator {
-    /// Requests to the API server by verb and resource, without the lease's.
-    async fn requests(&self) -> anyhow::Result<BTreeMap<String, u64>> {
-        let text = crate::process::get(&self.address, "/metrics").await?;
-        let mut requests = BTreeMap::new();
-        for line in text.lines() {
-            let Some(rest) = line.strip_prefix("atomix_operator_api_requests_total{") else {
-                continue;
-            };
-            let (labels, value) = rest.split_once("} ").context("a metric without value")?;
-            let label = |name: &str| {
-                let begin = format!("{name}=\"");
-                let value = labels.split(&begin).nth(1)?;
-                value.split('"').next()
-            };
-            let (verb, resource) = (label("verb"), label("resource"));
-            let (verb, resource) = verb.zip(resource).context("a request without labels")?;
-            if resource != "leases" {
-                requests.insert(format!("{verb} {resource}"), value.parse()?);
-            }
-        }
-        Ok(requests)
-    }
-
-    /// Waits until there are no requests any more; the time from the start to the last one.
-    async fn until_quiet(&self) -> anyhow::Result<Duration> {
-        let deadline = Instant::now() + LIMIT;
-        let mut last = self.requests().await?;
-        let mut changed = Instant::now();
-        while changed.elapsed() < QUIET {
-            if Instant::now() > deadline {
-                bail!("the operator does not come to rest within {LIMIT:?}");
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            let now = self.requests().await?;
-            if now != last {
-                (last, changed) = (now, Instant::now());
-            }
-        }
-        Ok(changed - self.process.started())
-    }
-
-    async fn end(self) -> anyhow::Result<()> {
-        self.process.terminate().await
-    }
-}
-
-fn pod_name(at: usize) -> String {
-    format!("pod-{at}")
-}
-
-fn store_name(at: usize) -> String {
-    format!("store-{at}")
-}
-
-fn session_name(at: usize) -> String {
-    format!("session-{at}")
-}
-
-fn pod(at: usize) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {
-            "name": pod_name(at),
-            "labels": {"app": pod_name(at), "atomix.io/runtime": "true"},
-        },
-        "spec": {
-            "nodeSelector": {"atomix.io/bench-nowhere": "true"},
-            "automountServiceAccountToken": false,
-            "initContainers": [{
-                "name": "atomix-runtime",
-                "image": "atomix-runtime:bench",
-                "restartPolicy": "Always",
-                "ports": [{"name": "atomix-control", "containerPort": 5679}],
-            }],
-            "containers": [{"name": "application", "image": "application:bench"}],
-        },
-    })
-}
-
-fn pod_status(at: usize) -> Value {
-    let container = |name: &str| {
-        json!({
-            "name": name, "image": "", "imageID": "", "containerID": format!("bench://{name}-{at}"),
-            "ready": true, "started": true, "restartCount": 0,
-            "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
-        })
-    };
-    let condition = |name: &str| json!({"type": name, "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"});
-    let ip = address(at).to_string();
-    let conditions = ["PodScheduled", "Initialized", "ContainersReady", "Ready"].map(condition);
-    json!({"status": {
-        "phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
-        "startTime": "2026-01-01T00:00:00Z",
-        "conditions": conditions,
-        "initContainerStatuses": [container("atomix-runtime")],
-        "containerStatuses": [container("application")],
-    }})
-}
-
-fn is_write(request: &str) -> bool {
-    let verb = request.split(' ').next().unwrap_or_default();
-    !["get", "list", "watch"].contains(&verb)
+/// Two rows: reconciles, and what they asked of the API server.
+fn show_work(metrics: &Metrics) {
+    println!("| reconciles | {} |", shown(&metrics.reconciles));
+    println!(
+        "| requests to the API server per reconcile | {} |",
+        metrics.requests_per_reconcile()
+    );
 }
 
 fn rate(count: usize, took: Duration) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
     let count = count as f64;
     count / took.as_secs_f64()
-}
-
-fn difference(
-    now: &BTreeMap<String, u64>,
-    before: &BTreeMap<String, u64>,
-) -> BTreeMap<String, u64> {
-    let of = |name: &String| before.get(name).copied().unwrap_or_default();
-    now.iter()
-        .map(|(name, count)| (name.clone(), count - of(name)))
-        .filter(|(_, count)| *count > 0)
-        .collect()
-}
-
-fn shown(requests: &BTreeMap<String, u64>) -> String {
-    if requests.is_empty() {
-        return "none".to_owned();
-    }
-    let lines = requests
-        .iter()
-        .map(|(name, count)| format!("{count} {name}"));
-    lines.collect::<Vec<_>>().join(", ")
 }
