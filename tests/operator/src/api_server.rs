@@ -1,7 +1,7 @@
 //! The API server that the tests use, named by `ATOMIX_TEST_KUBECONFIG`.
 //! Not for starting one; `tests/cluster/cluster` does that.
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -88,6 +88,31 @@ impl ApiServer {
     pub fn with_token(&self, token: &str) -> Result<Self> {
         let mut config = self.config.clone();
         config.auth_info = serde_json::from_value(serde_json::json!({"token": token}))?;
+        Ok(Self { config })
+    }
+
+    /// Its host and port.
+    ///
+    /// # Errors
+    /// When it has no host.
+    pub fn authority(&self) -> Result<String> {
+        let url = &self.config.cluster_url;
+        let host = url.host().context("the API server has no host")?;
+        Ok(format!("{host}:{}", url.port_u16().unwrap_or(443)))
+    }
+
+    /// The same API server, reached at an address that leads to it.
+    ///
+    /// # Errors
+    /// When it has no host.
+    pub fn reached_at(&self, address: SocketAddr) -> Result<Self> {
+        let mut config = self.config.clone();
+        let host = config.cluster_url.host();
+        let host = host.context("the API server has no host")?;
+        // Its certificate is for its own address. That of IPv6 is in brackets.
+        let host = host.trim_matches(['[', ']']).to_owned();
+        config.tls_server_name.get_or_insert(host);
+        config.cluster_url = format!("https://{address}").parse()?;
         Ok(Self { config })
     }
 

@@ -2,6 +2,7 @@
 //! versions, random ids and the namespace's name.
 
 use anyhow::Result;
+use atomix_resources::labels;
 use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
@@ -74,9 +75,7 @@ const VOLATILE_FIELDS: [&str; 10] = [
 pub async fn end_state(client: &Client, namespace: &str) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for (group, version, kind, plural, with_status) in KINDS {
-        let kind_of = GroupVersionKind::gvk(group, version, kind);
-        let resource = ApiResource::from_gvk_with_plural(&kind_of, plural);
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+        let api = objects(client, namespace, (group, version, kind, plural));
         for mut object in api.list(&ListParams::default()).await? {
             let name = object.metadata.name.clone().unwrap_or_default();
             if name == "kube-root-ca.crt" {
@@ -91,6 +90,78 @@ pub async fn end_state(client: &Client, namespace: &str) -> Result<Vec<String>> 
     }
     lines.sort();
     Ok(lines)
+}
+
+/// Of [`KINDS`], what an operator makes for a Store and changes with it.
+const CHILDREN: [&str; 5] = [
+    "ConfigMap",
+    "Service",
+    "StatefulSet",
+    "PodDisruptionBudget",
+    "NetworkPolicy",
+];
+
+/// The objects that an operator has made for a Store and that follow from its specification alone, as
+/// lines `KIND/NAME JSON`, sorted.
+///
+/// # Errors
+/// When they cannot be read.
+pub async fn made_for(client: &Client, namespace: &str, store: &str) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    let children = KINDS.into_iter();
+    for (group, version, kind, plural, _) in children.filter(|kind| CHILDREN.contains(&kind.2)) {
+        let api = objects(client, namespace, (group, version, kind, plural));
+        let of_store = ListParams::default().labels(&format!("{}={store}", labels::STORE));
+        for mut object in api.list(&of_store).await? {
+            let name = object.metadata.name.clone().unwrap_or_default();
+            // The plan tells of the nodes that there were.
+            if name.ends_with("-bootstrap") {
+                continue;
+            }
+            // How often it was changed.
+            object.metadata.generation = None;
+            forget_first_size(&mut object);
+            remove_empty(&mut object.data);
+            let comparable = comparable(&object, false, namespace)?;
+            lines.push(format!("{kind}/{name} {comparable}"));
+        }
+    }
+    lines.sort();
+    Ok(lines)
+}
+
+/// Removes objects without fields: server-side apply leaves them behind when what was in them is applied no
+/// more.
+pub fn remove_empty(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.values_mut().for_each(remove_empty);
+            fields.retain(|_, field| field.as_object().is_none_or(|inner| !inner.is_empty()));
+        }
+        Value::Array(items) => items.iter_mut().for_each(remove_empty),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// A claim template keeps the size with which it was made, while the claims grow.
+fn forget_first_size(stateful_set: &mut DynamicObject) {
+    let templates = stateful_set.data.pointer_mut("/spec/volumeClaimTemplates");
+    let templates = templates.and_then(Value::as_array_mut);
+    for template in templates.into_iter().flatten() {
+        if let Some(spec) = template.get_mut("spec").and_then(Value::as_object_mut) {
+            spec.remove("resources");
+        }
+    }
+}
+
+fn objects(
+    client: &Client,
+    namespace: &str,
+    (group, version, kind, plural): (&str, &str, &str, &str),
+) -> Api<DynamicObject> {
+    let kind = GroupVersionKind::gvk(group, version, kind);
+    let resource = ApiResource::from_gvk_with_plural(&kind, plural);
+    Api::namespaced_with(client.clone(), namespace, &resource)
 }
 
 /// Keys and certificates are new each time; what there is of them is not.
@@ -181,7 +252,22 @@ fn is_uid(word: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn objects_without_fields_are_removed_with_those_that_held_nothing_else() {
+        let mut value = json!({
+            "affinity": {"nodeAffinity": {"required": {}}},
+            "env": [{"name": "COLOUR", "valueFrom": {}}],
+            "ports": [],
+            "text": "",
+        });
+        remove_empty(&mut value);
+        let expected = json!({"env": [{"name": "COLOUR"}], "ports": [], "text": ""});
+        assert_eq!(value, expected);
+    }
 
     #[test]
     fn random_ids_are_replaced_and_names_are_kept() {

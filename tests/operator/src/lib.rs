@@ -18,6 +18,7 @@ pub mod counter;
 pub mod crds;
 pub mod end_state;
 pub mod fault;
+pub mod forwarder;
 pub mod frozen;
 pub mod groups;
 pub mod http;

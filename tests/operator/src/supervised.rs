@@ -2,6 +2,7 @@
 //! a Deployment does for a real one.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub struct Supervised<'a> {
     /// The calls of operators that have crashed.
     past_calls: Vec<Recorded>,
     has_setup: bool,
+    /// How many operators ended because they could not renew their lease.
+    unrenewed: usize,
     /// Everything may take so many times as long.
     patience: u32,
 }
@@ -68,6 +71,7 @@ impl<'a> Supervised<'a> {
             crashed_at: None,
             past_calls: Vec::new(),
             has_setup: false,
+            unrenewed: 0,
         }
     }
 
@@ -113,9 +117,14 @@ impl<'a> Supervised<'a> {
         self.has_setup
     }
 
-    /// How often a call of the operator that runs now met trouble.
+    /// How often a call of the operator that runs now met trouble, or it lost an event.
     pub fn troubled(&self) -> usize {
         self.operator.gate().troubled()
+    }
+
+    /// How many events came to each watch of the operator that runs now.
+    pub fn events(&self) -> BTreeMap<String, usize> {
+        self.operator.gate().events()
     }
 
     /// The calls of the operator that runs now.
@@ -136,6 +145,11 @@ impl<'a> Supervised<'a> {
     /// Where the operator crashed.
     pub fn crashed_at(&self) -> Option<&str> {
         self.crashed_at.as_deref()
+    }
+
+    /// How many operators ended because they could not renew their lease.
+    pub fn unrenewed(&self) -> usize {
+        self.unrenewed
     }
 
     /// All calls, also those of operators that have crashed.
@@ -245,10 +259,13 @@ impl<'a> Supervised<'a> {
 
     fn keep_running(&mut self) -> Result<()> {
         self.take_over()?;
+        let was_killed = self.operator.gate().ended().is_cancelled();
         self.operator.check_alive_or_killed()?;
         if !self.operator.gate().ended().is_cancelled() {
             return Ok(());
         }
+        let is_unrenewed = !was_killed && self.operator.gate().crashed_at().is_none();
+        self.unrenewed += usize::from(is_unrenewed);
         self.past_calls.extend(self.operator.gate().calls());
         self.crashed_at = self.operator.gate().crashed_at();
         // The first is gone before the second begins.

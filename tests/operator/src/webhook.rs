@@ -183,6 +183,18 @@ impl TestWebhook {
     /// When the API server refuses.
     pub async fn trust(&self, authority: &str) -> Result<()> {
         let bundle = ByteString(authority.as_bytes().to_vec());
+        self.set_bundle(Some(bundle)).await
+    }
+
+    /// Takes the caBundle away.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn trust_nobody(&self) -> Result<()> {
+        self.set_bundle(None).await
+    }
+
+    async fn set_bundle(&self, bundle: Option<ByteString>) -> Result<()> {
         let patch = json!({"webhooks": [{
             "name": "inject.atomix.io",
             "clientConfig": {"caBundle": bundle},

@@ -198,6 +198,7 @@ pub async fn check_load(bed: &TestBed, operator: &mut Supervised<'_>, load: Load
 pub async fn outcome(bed: &TestBed, operator: &Supervised<'_>) -> Result<Outcome> {
     Ok(Outcome {
         calls: operator.calls(),
+        events: operator.events(),
         crashed_at: operator.crashed_at().map(ToOwned::to_owned),
         end_state: end_state(bed.client(), bed.namespace()).await?,
         counts: bed.observer().counts(),

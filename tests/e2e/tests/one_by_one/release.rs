@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use atomix_e2e::cluster::{Cluster, Namespace, SYSTEM_NAMESPACE};
 use atomix_e2e::manifests::{sample, store};
 use atomix_e2e::operator::restart_operator;
@@ -77,6 +77,7 @@ async fn the_command_line_lets_go_as_the_release_does() -> Result<()> {
                 ensure!(said.contains(told), "{said}");
             }
             is_guarded(&namespace, false).await?;
+            nobody_answers_the_webhook(&cluster, &namespace).await?;
             // Nothing is left to be stopped, and the release's own Job finds nothing to do.
             namespace.kubectl_atomix(&["uninstall", "--yes"])?;
             cluster.uninstall_chart()?;
@@ -102,6 +103,46 @@ async fn the_command_line_lets_go_as_the_release_does() -> Result<()> {
         .await
 }
 
+/// A pod that asks for a sidecar is refused rather than made without one, but not where the webhook would
+/// keep the cluster or the operator itself from coming back.
+async fn nobody_answers_the_webhook(cluster: &Cluster, namespace: &Namespace) -> Result<()> {
+    let Err(refused) = try_pod_that_asks(cluster, namespace.name()).await else {
+        bail!("a pod that asks for a sidecar was let in without one");
+    };
+    let refused = refused.to_string();
+    let expected = r#"failed calling webhook "inject.atomix.io""#;
+    ensure!(refused.contains(expected), "{refused}");
+    for excluded in ["kube-system", SYSTEM_NAMESPACE] {
+        let let_in = try_pod_that_asks(cluster, excluded).await;
+        let_in.with_context(|| format!("in namespace {excluded}"))?;
+    }
+    Ok(())
+}
+
+/// Asks the API server for a pod that wants a sidecar, without making it.
+async fn try_pod_that_asks(cluster: &Cluster, namespace: &str) -> Result<Pod> {
+    let pod = serde_json::from_value(json!({
+        "metadata": {"name": "asking", "labels": {"atomix.io/inject": "true"}},
+        "spec": {
+            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{
+                "name": "application",
+                "image": "localhost/any:1",
+                "securityContext": {
+                    "allowPrivilegeEscalation": false,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+            }],
+        },
+    }))?;
+    let dry = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), namespace);
+    Ok(pods.create(&dry, &pod).await?)
+}
+
 /// Both replicas are replaced while pods that want a sidecar are created: none is refused. Then the one
 /// that holds the lease is killed, and the other one answers.
 async fn nobody_notices_a_restart(cluster: &Cluster, namespace: &Namespace) -> Result<()> {
@@ -113,28 +154,9 @@ async fn nobody_notices_a_restart(cluster: &Cluster, namespace: &Namespace) -> R
         restart
     };
     let create = async {
-        let pods: Api<Pod> = Api::namespaced(cluster.client(), namespace.name());
-        let asking = serde_json::from_value(json!({
-            "metadata": {"name": "asking", "labels": {"atomix.io/inject": "true"}},
-            "spec": {
-                "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
-                "containers": [{
-                    "name": "application",
-                    "image": "localhost/any:1",
-                    "securityContext": {
-                        "allowPrivilegeEscalation": false,
-                        "capabilities": {"drop": ["ALL"]},
-                    },
-                }],
-            },
-        }))?;
-        let dry = PostParams {
-            dry_run: true,
-            ..PostParams::default()
-        };
         let mut admitted = 0;
         while !restarted.load(Ordering::SeqCst) {
-            let pod = pods.create(&dry, &asking).await;
+            let pod = try_pod_that_asks(cluster, namespace.name()).await;
             let pod = pod.with_context(|| format!("after {admitted} pods that were let in"))?;
             let containers = pod.spec.and_then(|spec| spec.init_containers);
             ensure!(containers.is_some(), "a pod got no sidecar");

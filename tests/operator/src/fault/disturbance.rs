@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::gate::CrashPoint;
+use super::points::{CrashPoint, EventPoint};
 use super::trouble::{Faults, Trouble};
 
 /// What happens to an operator.
@@ -13,15 +13,18 @@ pub enum Disturbance {
     /// All of it stands still before a call, until another operator has taken over: then it goes on
     /// where it was, as after a pause of its machine.
     Pause(CrashPoint),
+    /// It does not hear of an event: the watch's place in history is gone just before it.
+    Loss(EventPoint),
     /// Its calls fail, or what it sees is not what is.
     Trouble(Faults),
 }
 
 impl Disturbance {
-    /// Only an operator that starts with it meets it: the watches of one that runs are open.
+    /// Only an operator that starts with it meets it: the watches of one that runs are open, and go on
+    /// as they were begun.
     pub(crate) fn concerns_the_start(&self) -> bool {
         match self {
-            Self::Crash(_) | Self::Pause(_) => false,
+            Self::Crash(_) | Self::Pause(_) | Self::Loss(_) => false,
             Self::Trouble(faults) => match faults.trouble {
                 Trouble::CutWatches { .. } | Trouble::Past { .. } => true,
                 Trouble::Refusal(_)
@@ -40,7 +43,7 @@ impl Disturbance {
     /// Calls end by their time limits, so that everything takes longer.
     pub(crate) fn is_silence(&self) -> bool {
         match self {
-            Self::Crash(_) | Self::Pause(_) => false,
+            Self::Crash(_) | Self::Pause(_) | Self::Loss(_) => false,
             Self::Trouble(faults) => faults.trouble.is_silence(),
         }
     }
@@ -57,6 +60,7 @@ impl fmt::Display for Disturbance {
         match self {
             Self::Crash(point) => write!(formatter, "crash {point}"),
             Self::Pause(point) => write!(formatter, "pause {point}"),
+            Self::Loss(point) => write!(formatter, "lose {point}"),
             Self::Trouble(faults) => faults.fmt(formatter),
         }
     }

@@ -1,69 +1,17 @@
 //! Records an operator's calls, ends it at one of them, or lets them meet trouble.
 
-use std::collections::{HashMap, HashSet};
-use std::fmt;
-use std::str::FromStr;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
 use parking_lot::{Condvar, Mutex};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::call::Call;
 use super::disturbance::Disturbance;
+use super::points::{CrashPoint, EventPoint, Side};
 use super::trouble::{Faults, Trouble};
-
-/// On which side of a call an operator is ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Side {
-    /// The request never leaves.
-    Before,
-    /// The call takes effect, but its answer never comes.
-    After,
-}
-
-/// Where an operator is ended: at which mutating call, by name and how often it was made before.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CrashPoint {
-    /// Before or after.
-    pub side: Side,
-    /// [`Call`] as text.
-    pub call: String,
-    /// The first is 1.
-    pub occurrence: usize,
-}
-
-impl fmt::Display for CrashPoint {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let side = match self.side {
-            Side::Before => "before",
-            Side::After => "after",
-        };
-        write!(formatter, "{side} {} #{}", self.call, self.occurrence)
-    }
-}
-
-impl FromStr for CrashPoint {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> anyhow::Result<Self> {
-        let form = "a crash point has the form \"before patch stores/status tulip #1\"";
-        let (side, rest) = text.split_once(' ').context(form)?;
-        let side = match side {
-            "before" => Side::Before,
-            "after" => Side::After,
-            _ => bail!(form),
-        };
-        let (call, occurrence) = rest.rsplit_once(" #").context(form)?;
-        Ok(Self {
-            side,
-            call: call.to_owned(),
-            occurrence: occurrence.parse().context(form)?,
-        })
-    }
-}
 
 /// A call that left.
 #[derive(Clone, Debug)]
@@ -122,7 +70,11 @@ struct State {
     attempted: HashSet<Call>,
     /// Watches whose place in history is gone.
     expired: HashSet<Call>,
-    /// Calls that met trouble, or watches that were cut.
+    /// How many events have come to each watch.
+    events: HashMap<Call, usize>,
+    /// The event that is lost.
+    lost: Option<EventPoint>,
+    /// Calls that met trouble, watches that were cut, and events that were lost.
     troubled: usize,
 }
 
@@ -173,7 +125,7 @@ impl Gate {
         *self.shared.state.lock() = State::new(disturbance);
     }
 
-    /// How often a call met trouble, or a watch was cut.
+    /// How often a call met trouble, a watch was cut or an event was lost.
     pub fn troubled(&self) -> usize {
         self.shared.state.lock().troubled
     }
@@ -191,6 +143,27 @@ impl Gate {
             state.expired.insert(watch.clone());
         }
         Some(after)
+    }
+
+    /// Counts an event that comes to a watch; whether it is not to be lost.
+    pub(super) fn event_passes(&self, watch: &Call) -> bool {
+        let mut state = self.shared.state.lock();
+        let count = state.events.entry(watch.clone()).or_default();
+        *count += 1;
+        let number = *count;
+        let mut lost = state.lost.iter();
+        let is_lost = lost.any(|lost| lost.number == number && lost.watch == watch.to_string());
+        state.troubled += usize::from(is_lost);
+        !is_lost
+    }
+
+    /// How many events have come to each watch, by the watch as text.
+    pub fn events(&self) -> BTreeMap<String, usize> {
+        let state = self.shared.state.lock();
+        let events = state.events.iter();
+        events
+            .map(|(watch, count)| (watch.to_string(), *count))
+            .collect()
     }
 
     /// The view that LISTs show, and for how long watches are held back.
@@ -342,18 +315,18 @@ impl Gate {
 
 impl State {
     fn new(disturbance: Option<Disturbance>) -> Self {
-        let (crash, is_pause, faults) = match disturbance {
-            Some(Disturbance::Crash(point)) => (Some(point), false, None),
-            Some(Disturbance::Pause(point)) => (Some(point), true, None),
-            Some(Disturbance::Trouble(faults)) => (None, false, Some(faults)),
-            None => (None, false, None),
-        };
-        Self {
-            crash,
-            is_pause,
-            faults,
-            ..Self::default()
+        let mut state = Self::default();
+        match disturbance {
+            Some(Disturbance::Crash(point)) => state.crash = Some(point),
+            Some(Disturbance::Pause(point)) => {
+                state.crash = Some(point);
+                state.is_pause = true;
+            }
+            Some(Disturbance::Loss(point)) => state.lost = Some(point),
+            Some(Disturbance::Trouble(faults)) => state.faults = Some(faults),
+            None => {}
         }
+        state
     }
 
     fn next_trouble(&mut self, call: &Call) -> Option<Trouble> {
@@ -386,15 +359,6 @@ mod tests {
             what: "stores/status".to_owned(),
             name: name.to_owned(),
         }
-    }
-
-    #[test]
-    fn a_crash_point_is_read_as_it_is_shown() {
-        let shown = "after patch stores/status tulip #2";
-        let point: CrashPoint = shown.parse().unwrap();
-        assert_eq!(point.to_string(), shown);
-        assert!("during patch a #1".parse::<CrashPoint>().is_err());
-        assert!("after patch a".parse::<CrashPoint>().is_err());
     }
 
     #[tokio::test]
@@ -472,6 +436,26 @@ mod tests {
         // Once only.
         let pass = gate.before(call("tulip")).now_or_never().unwrap();
         gate.after(pass, Answer::Taken).now_or_never().unwrap();
+    }
+
+    #[test]
+    fn one_event_of_one_watch_is_lost_and_all_are_counted_since_the_gate_was_armed() {
+        let watch = |what: &str| Call {
+            verb: Verb::Watch,
+            what: what.to_owned(),
+            name: String::new(),
+        };
+        let gate = Gate::new(None);
+        assert!(gate.event_passes(&watch("pods")));
+        let point: EventPoint = "watch pods #2".parse().unwrap();
+        gate.arm(Some(Disturbance::Loss(point)));
+        let events = ["pods", "stores", "stores", "pods", "pods"];
+        let passes = events.map(|what| gate.event_passes(&watch(what)));
+        assert_eq!(passes, [true, true, true, false, true]);
+        let expected = [("watch pods", 3), ("watch stores", 2)];
+        let expected = expected.map(|(watch, count)| (watch.to_owned(), count));
+        assert_eq!(gate.events(), BTreeMap::from(expected));
+        assert_eq!(gate.troubled(), 1);
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tower::{BoxError, Layer, Service};
 
 use super::cut::CutBody;
+use super::events::EventsBody;
 use super::gate::Answer;
 use super::trouble::broken_connection;
 use super::{Audit, Call, Gate, Trouble, Verb};
@@ -131,12 +132,17 @@ where
             if trouble == Some(Trouble::ReplyLost) {
                 return Err(broken_connection());
             }
-            let is_watch = call.verb == Verb::Watch && !is_refused;
-            let cut = is_watch.then(|| gate.watch_is_cut(&call)).flatten();
+            if call.verb != Verb::Watch || is_refused {
+                return answer;
+            }
+            let cut = gate.watch_is_cut(&call);
             answer.map(|response| {
-                response.map(|body| match cut {
-                    Some(events) => Box::new(CutBody::new(body, events)),
-                    None => body,
+                response.map(|body| {
+                    let body: Box<DynBody> = Box::new(EventsBody::new(body, gate, call));
+                    match cut {
+                        Some(events) => Box::new(CutBody::new(body, events)),
+                        None => body,
+                    }
                 })
             })
         })

@@ -1,5 +1,5 @@
-//! Sees every call that an operator makes, and can end the operator at one of them, or let calls
-//! fail.
+//! Sees every call that an operator makes, and every event of its watches; can end the operator at one
+//! of its calls, let calls fail, and lose an event.
 //!
 //! A [`Gate`] belongs to one operator; both layers, on kube's client and on the gRPC channels, ask
 //! it before a request leaves and after its answer has come. A call is named by what it does, not
@@ -10,14 +10,17 @@ mod call;
 mod cut;
 mod dialer;
 mod disturbance;
+mod events;
 mod gate;
 mod kubernetes;
+mod points;
 mod trouble;
 
 pub use audit::{Audit, Request};
 pub use call::{Call, Verb};
 pub use dialer::{Names, WatchedDialer};
 pub use disturbance::Disturbance;
-pub use gate::{CrashPoint, Gate, Recorded, Side};
+pub use gate::{Gate, Recorded};
 pub use kubernetes::{WatchTimeout, WatchedApi};
+pub use points::{CrashPoint, EventPoint, Side};
 pub use trouble::{ASKED_TO_WAIT, Faults, LeaseTrouble, Trouble};

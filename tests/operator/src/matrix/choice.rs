@@ -7,7 +7,7 @@ use rand::seq::SliceRandom as _;
 use tonic::Code;
 
 use super::{DISTURBANCE_VARIABLE, Outcome};
-use crate::fault::{CrashPoint, Disturbance, Faults, Recorded, Side, Trouble};
+use crate::fault::{CrashPoint, Disturbance, EventPoint, Faults, Recorded, Side, Trouble};
 
 /// Set = no sample is taken, every disturbance is run.
 pub(super) const EVERY_CALL_VARIABLE: &str = "ATOMIX_EVERY_CALL";
@@ -23,12 +23,14 @@ struct Size {
     crashes: usize,
     pauses: usize,
     troubles: usize,
+    losses: usize,
 }
 
 const SAMPLE: Size = Size {
     crashes: 4,
     pauses: 1,
     troubles: 2,
+    losses: 1,
 };
 
 /// Of runs that cannot go on beside each other.
@@ -36,6 +38,7 @@ const SMALL_SAMPLE: Size = Size {
     crashes: 1,
     pauses: 0,
     troubles: 1,
+    losses: 0,
 };
 
 /// Of the same, where there is time.
@@ -43,29 +46,32 @@ const LARGE_SAMPLE: Size = Size {
     crashes: 12,
     pauses: 4,
     troubles: 12,
+    losses: 4,
 };
 
-/// Every crash, and a sample of pauses.
+/// Every crash, and a sample of pauses and of lost events.
 pub(super) fn every_crash(test: &str, reference: &Outcome) -> Vec<Disturbance> {
-    let pauses = samples(test).take(pauses(&reference.calls), SAMPLE.pauses);
-    crashes(&reference.calls)
-        .into_iter()
-        .chain(pauses)
-        .collect()
+    let mut samples = samples(test);
+    let pauses = samples.take(pauses(&reference.calls), SAMPLE.pauses);
+    let losses = samples.take(losses(test, reference), SAMPLE.losses);
+    let crashes = crashes(&reference.calls).into_iter();
+    crashes.chain(pauses).chain(losses).collect()
 }
 
-/// Every trouble, but for those that never answer, of which there is a sample.
-pub(super) fn every_trouble(test: &str) -> Vec<Disturbance> {
+/// Every trouble, but for those that never answer and for lost events, of which there is a sample.
+pub(super) fn every_trouble(test: &str, reference: &Outcome) -> Vec<Disturbance> {
     let (silent, others): (Vec<_>, Vec<_>) = all_troubles()
         .into_iter()
         .partition(Disturbance::is_silence);
-    let silent = samples(test).take(silent, SAMPLE.troubles);
-    others.into_iter().chain(silent).collect()
+    let mut samples = samples(test);
+    let silent = samples.take(silent, SAMPLE.troubles);
+    let losses = samples.take(losses(test, reference), SAMPLE.losses);
+    others.into_iter().chain(silent).chain(losses).collect()
 }
 
 /// A sample of everything.
 pub(super) fn sample(test: &str, reference: &Outcome) -> Vec<Disturbance> {
-    sample_of(samples(test), reference, &SAMPLE)
+    sample_of(test, samples(test), reference, &SAMPLE)
 }
 
 /// As [`sample`], for runs that cannot go on beside each other: never everything.
@@ -75,14 +81,21 @@ pub(super) fn small_sample(test: &str, reference: &Outcome) -> Vec<Disturbance> 
     } else {
         &SMALL_SAMPLE
     };
-    sample_of(seeded(test), reference, size)
+    sample_of(test, seeded(test), reference, size)
 }
 
-fn sample_of(mut samples: Samples, reference: &Outcome, size: &Size) -> Vec<Disturbance> {
+fn sample_of(
+    test: &str,
+    mut samples: Samples,
+    reference: &Outcome,
+    size: &Size,
+) -> Vec<Disturbance> {
     let crashes = samples.take(crashes(&reference.calls), size.crashes);
     let pauses = samples.take(pauses(&reference.calls), size.pauses);
     let troubles = samples.take(all_troubles(), size.troubles);
-    crashes.into_iter().chain(pauses).chain(troubles).collect()
+    let losses = samples.take(losses(test, reference), size.losses);
+    let calls = crashes.into_iter().chain(pauses).chain(troubles);
+    calls.chain(losses).collect()
 }
 
 /// As it was printed.
@@ -92,6 +105,9 @@ pub(super) fn named(text: &str) -> Result<Disturbance> {
     }
     if let Some(point) = text.strip_prefix("pause ") {
         return Ok(Disturbance::Pause(point.parse()?));
+    }
+    if let Some(point) = text.strip_prefix("lose ") {
+        return Ok(Disturbance::Loss(point.parse()?));
     }
     let mut troubles = all_troubles().into_iter();
     troubles
@@ -142,6 +158,31 @@ fn shares(trouble: Trouble, of: usize) -> impl Iterator<Item = Faults> {
         share,
         of,
     })
+}
+
+/// Of how many events of a watch each is lost in a run of its own.
+const EVENTS_OF_A_WATCH: usize = 8;
+
+/// Each event of each watch is lost; of a watch with many, some that lie evenly.
+fn losses(test: &str, reference: &Outcome) -> Vec<Disturbance> {
+    let mut losses = Vec::new();
+    for (watch, count) in &reference.events {
+        let numbers = spread(*count, EVENTS_OF_A_WATCH);
+        println!("{test}: {watch} had {count} events, of which it may lose {numbers:?}");
+        losses.extend(numbers.into_iter().map(|number| {
+            let watch = watch.clone();
+            Disturbance::Loss(EventPoint { watch, number })
+        }));
+    }
+    losses
+}
+
+/// All numbers up to `count`, or `at_most` of them from the first to the last.
+fn spread(count: usize, at_most: usize) -> Vec<usize> {
+    let taken = count.min(at_most);
+    let gaps = taken.saturating_sub(1).max(1);
+    let numbers = (0..taken).map(|number| 1 + number * (count - 1) / gaps);
+    numbers.collect()
 }
 
 /// Takes samples, or everything.
@@ -216,4 +257,36 @@ pub(super) fn points(calls: &[Recorded]) -> impl Iterator<Item = CrashPoint> {
         occurrence: call.occurrence,
     };
     calls.iter().filter(is_point).map(before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_chosen_evenly_from_the_first_to_the_last() {
+        for (count, at_most, expected) in [
+            (0, 4, vec![]),
+            (1, 4, vec![1]),
+            (3, 4, vec![1, 2, 3]),
+            (4, 4, vec![1, 2, 3, 4]),
+            (10, 4, vec![1, 4, 7, 10]),
+            (6, 4, vec![1, 2, 4, 6]),
+        ] {
+            assert_eq!(spread(count, at_most), expected, "{count} {at_most}");
+        }
+    }
+
+    #[test]
+    fn disturbances_are_found_by_what_is_printed_of_them() {
+        for text in [
+            "crash after patch stores/status tulip #2",
+            "pause before create pods/eviction tulip-0 #1",
+            "lose watch pods app%3Dhive #3",
+            "the peer's reply is lost (share 1 of 3)",
+        ] {
+            assert_eq!(named(text).unwrap().to_string(), text);
+        }
+        assert!(named("the machine burns").is_err());
+    }
 }

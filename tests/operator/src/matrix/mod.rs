@@ -1,6 +1,6 @@
 //! Runs a workload once undisturbed, then again for each mutating call of that run with the
-//! operator killed before and after the call, and for each kind of trouble that its calls can meet,
-//! and compares what each run ended with.
+//! operator killed before and after the call, for each kind of trouble that its calls can meet, and for
+//! events of its watches that it does not hear of; and compares what each run ended with.
 //!
 //! One disturbance is repeated with `ATOMIX_DISTURBANCE`, as it was printed; `ATOMIX_LANES` says how
 //! many runs go on at a time, `ATOMIX_SEED` and `ATOMIX_EVERY_CALL` which are chosen.
@@ -8,6 +8,7 @@
 mod choice;
 mod verdict;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 
 use anyhow::{Context as _, Result, bail};
@@ -32,21 +33,23 @@ const DEFAULT_LANES: usize = 12;
 pub struct Outcome {
     /// All calls of its operators.
     pub calls: Vec<Recorded>,
+    /// How many events came to each watch of the last operator, by the watch as text.
+    pub events: BTreeMap<String, usize>,
     /// Where an operator was killed.
     pub crashed_at: Option<String>,
     /// The objects of the namespace, comparable.
     pub end_state: Vec<String>,
     /// What was created and deleted.
     pub counts: Counts,
-    /// How often a call met trouble.
+    /// How often a call met trouble, or an event was lost.
     pub troubled: usize,
-    /// The calls are counted from [`Supervised::arm`](crate::supervised::Supervised::arm) on, after a
+    /// Calls and events are counted from [`Supervised::arm`](crate::supervised::Supervised::arm) on, after a
     /// setup.
     pub has_setup: bool,
 }
 
-/// Runs the workload with a crash before and after each of its calls, and with a sample of pauses
-/// (see [`disturb_sampled_calls`]). `run` does the workload in a place of its own, checks what must
+/// Runs the workload with a crash before and after each of its calls, and with a sample of pauses and of
+/// lost events (see [`disturb_sampled_calls`]). `run` does the workload in a place of its own, checks what must
 /// always hold, and cleans up.
 ///
 /// # Errors
@@ -60,7 +63,7 @@ where
     disturb(test, lanes()?, run, choose).await
 }
 
-/// Runs the workload once for each trouble, of those that never answer for a sample.
+/// Runs the workload once for each trouble; of those that never answer, and of lost events, for a sample.
 ///
 /// # Errors
 /// As [`crash_at_every_call`].
@@ -69,12 +72,13 @@ where
     F: Fn(Option<Disturbance>) -> R,
     R: Future<Output = Result<Outcome>>,
 {
-    let choose = |_: &Outcome| choice::every_trouble(test);
+    let choose = |reference: &Outcome| choice::every_trouble(test, reference);
     disturb(test, lanes()?, run, choose).await
 }
 
-/// Runs a sample of crashes, of pauses in which another operator takes over, and of troubles; another
-/// one by `ATOMIX_SEED`, all of them with `ATOMIX_EVERY_CALL`. For workloads that take long.
+/// Runs a sample of crashes, of pauses in which another operator takes over, of troubles and of lost
+/// events; another one by `ATOMIX_SEED`, all of them with `ATOMIX_EVERY_CALL`. For workloads that take
+/// long.
 ///
 /// # Errors
 /// As [`crash_at_every_call`].

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::Outcome;
-use crate::fault::{CrashPoint, Disturbance, Faults, Trouble};
+use crate::fault::{CrashPoint, Disturbance, EventPoint, Faults, Trouble};
 
 /// What is to be said of one run.
 pub(super) enum Verdict {
@@ -35,6 +35,7 @@ pub(super) fn of(reference: &Outcome, disturbance: &Disturbance, outcome: &Outco
             outcome.crashed_at.is_some(),
             may_be_missed(point, reference.has_setup),
         ),
+        Disturbance::Loss(point) => (outcome.troubled > 0, may_not_come(point, reference)),
         Disturbance::Trouble(faults) => (outcome.troubled > 0, may_be_spared(faults, reference)),
     };
     match excuse {
@@ -58,6 +59,16 @@ fn may_be_spared(faults: &Faults, reference: &Outcome) -> Option<&'static str> {
     );
     // A workload with few calls may have none with such a number.
     (is_of_peers || faults.share > 0).then_some("after its setup the workload makes few such calls")
+}
+
+/// A watch gets at least this part of the events that it got in the undisturbed run.
+const CERTAIN_PART_OF_EVENTS: usize = 4;
+
+/// Why an event may not come; `None` = it does in every run.
+fn may_not_come(point: &EventPoint, reference: &Outcome) -> Option<&'static str> {
+    let seen = reference.events.get(&point.watch).copied();
+    let is_certain = seen.is_some_and(|seen| point.number * CERTAIN_PART_OF_EVENTS <= seen);
+    (!is_certain).then_some("changes coincide by chance, so a watch may get fewer events")
 }
 
 /// Why a run may make a call less often than the undisturbed run did; `None` = it may not.

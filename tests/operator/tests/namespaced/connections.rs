@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use atomix_operator_tests::fault::{Disturbance, Recorded, Verb};
@@ -308,6 +309,37 @@ async fn find(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
             Ok(())
         })
         .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_status_of_a_session_is_written_at_most_once_a_second() -> Result<()> {
+    workload::run("pace", None, keep_pace).await?;
+    Ok(())
+}
+
+async fn keep_pace(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    resources::create(&bed.stores(), samples::store_of_driver("rose", "memory")).await?;
+    resources::create(&bed.sessions(), samples::session("bees", "rose", "hive")).await?;
+    for primitive in ["honey*", "nectar*", "wax*", "pollen*"] {
+        let rename = json!({"spec": {"primitive": primitive}});
+        resources::change(&bed.sessions(), "bees", rename).await?;
+        // The status tells of each specification.
+        operator
+            .until("the change to be told", LIMIT, async || {
+                ready(bed, "bees", 0).await
+            })
+            .await?;
+    }
+    let calls = operator.calls().into_iter();
+    let writes = calls
+        .filter(|call| call.call.to_string() == "patch sessions/status bees" && !call.is_refused);
+    let times: Vec<_> = writes.map(|call| call.at).collect();
+    ensure!(times.len() >= 4, "there were {} writes", times.len());
+    for (one, next) in times.iter().zip(times.iter().skip(1)) {
+        let gap = *next - *one;
+        ensure!(gap >= Duration::from_secs(1), "written again after {gap:?}");
+    }
+    Ok(())
 }
 
 async fn ready(bed: &TestBed, session: &str, pods: u64) -> Result<()> {

@@ -12,7 +12,7 @@ use atomix_operator_tests::supervised::Supervised;
 use atomix_operator_tests::test_bed::TestBed;
 use atomix_operator_tests::workload::{self, LIMIT};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
 use kube::ResourceExt as _;
@@ -30,6 +30,10 @@ const SMALL: StoreSize = StoreSize {
 };
 
 fn claims(bed: &TestBed) -> Api<PersistentVolumeClaim> {
+    Api::namespaced(bed.client().clone(), bed.namespace())
+}
+
+fn config_maps(bed: &TestBed) -> Api<ConfigMap> {
     Api::namespaced(bed.client().clone(), bed.namespace())
 }
 
@@ -265,8 +269,7 @@ async fn deleting_volumes_survives_crash_and_trouble() -> Result<()> {
 /// Deletes the Store, keeps its volumes, and waits until nothing else of it is left.
 async fn delete_but_keep_data(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
     workload::delete_and_wait(operator, &bed.stores(), STORE).await?;
-    let maps: Api<k8s_openapi::api::core::v1::ConfigMap> =
-        Api::namespaced(bed.client().clone(), bed.namespace());
+    let maps = config_maps(bed);
     operator
         .until("pods and plan to be gone", LIMIT, async || {
             let pods = bed.pods().list(&ListParams::default()).await?;
@@ -337,6 +340,74 @@ async fn a_store_made_again_on_kept_volumes_goes_on_with_their_data() -> Result<
     })
     .await?;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_that_is_deleted_is_made_again_from_what_the_nodes_hold() -> Result<()> {
+    workload::run("replan", None, async |bed, operator| {
+        workload::bootstrap(bed, operator, STORE, THREE).await?;
+        let before = members(bed, THREE.replicas).await?;
+        operator.arm(None)?;
+        let plan = format!("{STORE}-bootstrap");
+        config_maps(bed)
+            .delete(&plan, &DeleteParams::default())
+            .await?;
+        operator
+            .until_settled("the plan to be there, marked", LIMIT, async || {
+                let found = config_maps(bed).get(&plan).await?;
+                let mark = found
+                    .data
+                    .and_then(|data| data.get("bootstrapped").cloned());
+                ensure!(mark.as_deref() == Some("true"), "{mark:?}");
+                workload::store_is_ready(bed, STORE).await?;
+                workload::groups_are_whole(bed, STORE, THREE).await
+            })
+            .await?;
+        let after = members(bed, THREE.replicas).await?;
+        ensure!(before == after, "{before:?} became {after:?}");
+        // At no moment was there a plan that could have been sent to a node.
+        let calls = operator.calls().into_iter();
+        let calls = calls.filter(|call| call.call.verb.is_mutating());
+        let calls: Vec<String> = calls.map(|call| call.name()).collect();
+        for never in ["tell Bootstrap", "update configmaps"] {
+            let was_called = calls.iter().any(|call| call.starts_with(never));
+            ensure!(!was_called, "{calls:?}");
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_lost_before_the_mark_begins_the_store_anew_and_loses_no_data() -> Result<()> {
+    let marking = "before update configmaps tulip-bootstrap #1".parse()?;
+    workload::run("lost-early", Some(Disturbance::Crash(marking)), restart).await?;
+    Ok(())
+}
+
+async fn restart(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    let ended = operator.gate().ended().clone();
+    resources::create(&bed.stores(), samples::store(STORE, THREE)).await?;
+    let waited = tokio::time::timeout(LIMIT, ended.cancelled()).await;
+    waited.context("the plan was never to be marked")?;
+    let (pod, parameters) = (format!("{STORE}-0"), DeleteParams::default());
+    claims(bed)
+        .delete(&format!("data-{pod}"), &parameters)
+        .await?;
+    bed.pods().delete(&pod, &parameters).await?;
+    operator
+        .until_settled("the Store to begin anew", LIMIT, async || {
+            let store = workload::store_is_ready(bed, STORE).await?;
+            let incarnation = store.data.pointer("/status/incarnation");
+            ensure!(incarnation == Some(&json!(2)), "{incarnation:?}");
+            // There was none.
+            ensure!(expect_condition(&store, "DataLost", "True").is_err());
+            let pods = (0..THREE.replicas).map(|ordinal| format!("{STORE}-{ordinal}"));
+            let nodes = pods.filter_map(|pod| bed.runner().address(&pod));
+            groups::expect_bootstrapped(&nodes.collect::<Vec<_>>(), 3, 3, 2).await
+        })
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,6 +7,7 @@
     reason = "tests"
 )]
 
+mod api_server_away;
 mod at_rest;
 mod config_from;
 mod connections;

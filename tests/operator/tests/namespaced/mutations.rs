@@ -1,13 +1,20 @@
 //! Specifications changed at random, chained, by what the schemas of the CRDs say: each change is
-//! refused, or the operator looks at it and says what it makes of it; nobody else is disturbed, and
-//! the first specification brings back the first state.
+//! refused, or the operator looks at it and says what it makes of it; nobody else is disturbed, what is
+//! left is what a new object of the same specification would have, and the first specification brings
+//! back the first state.
 //!
 //! `ATOMIX_MUTATION_SEED=7` repeats a run, `ATOMIX_MUTATIONS=2000` makes it longer.
 
-use std::time::Duration;
+mod fresh;
+mod running;
+mod values;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use atomix_operator_tests::resources::{self, conditions, expect_condition};
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, ensure};
+use atomix_operator_tests::end_state::remove_empty;
+use atomix_operator_tests::resources::{self, Condition, conditions, expect_condition};
 use atomix_operator_tests::schema::{self, Leaf};
 use atomix_operator_tests::supervised::Supervised;
 use atomix_operator_tests::test_bed::TestBed;
@@ -17,8 +24,10 @@ use atomix_operator_tests::{counter, samples};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::Api;
 use kube::api::{DynamicObject, PostParams};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::time::Instant;
+
+use values::Random;
 
 const SEED_VARIABLE: &str = "ATOMIX_MUTATION_SEED";
 const COUNT_VARIABLE: &str = "ATOMIX_MUTATIONS";
@@ -27,23 +36,41 @@ const DEFAULT_COUNT: usize = 510;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Below these are types of Kubernetes.
 const WHOLE: [&str; 1] = ["multiRaft.pod"];
+/// Of the storage nodes.
+const IMAGE: &str = "multiRaft.pod.image";
+/// So many changes that are carried out lie one on the other when the whole is compared.
+const COMPARED_AFTER: usize = 12;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_specification_converges_or_is_refused_and_disturbs_nobody() -> Result<()> {
-    let number = |variable: &str, default: u64| match std::env::var(variable) {
-        Ok(text) => text.parse().with_context(|| variable.to_owned()),
-        Err(_) => Ok(default),
-    };
-    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-    let seed = number(SEED_VARIABLE, clock.as_secs())?;
-    let count = usize::try_from(number(COUNT_VARIABLE, DEFAULT_COUNT as u64)?)?;
-    println!("seed {seed}: repeat it with {SEED_VARIABLE}={seed}");
+    let (seed, count) = (seed()?, count()?);
     let run = workload::run("mutations", None, async |bed, operator| {
         live(bed, operator, seed, count).await
     });
     run.await
         .with_context(|| format!("{SEED_VARIABLE}={seed}"))?;
     Ok(())
+}
+
+/// How many changes are made.
+fn count() -> Result<usize> {
+    match std::env::var(COUNT_VARIABLE) {
+        Ok(text) => text.parse().context(COUNT_VARIABLE),
+        Err(_) => Ok(DEFAULT_COUNT),
+    }
+}
+
+/// The same for all tests of this run.
+fn seed() -> Result<u64> {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    let given = match std::env::var(SEED_VARIABLE) {
+        Ok(text) => text.parse().context(SEED_VARIABLE)?,
+        Err(_) => SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+    };
+    Ok(*SEED.get_or_init(|| {
+        println!("seed {given}: repeat it with {SEED_VARIABLE}={given}");
+        given
+    }))
 }
 
 async fn live(bed: &TestBed, operator: &mut Supervised<'_>, seed: u64, count: usize) -> Result<()> {
@@ -77,7 +104,11 @@ async fn live(bed: &TestBed, operator: &mut Supervised<'_>, seed: u64, count: us
     let of_store = (count - of_session).div_ceil(2);
     let (lily, tulip, wasps) = tokio::join!(
         chain(bed.stores(), "stores", "lily", seed, of_store),
-        chain(bed.stores(), "stores", "tulip", seed ^ 1, of_store),
+        async {
+            let tally = chain(bed.stores(), "stores", "tulip", seed ^ 1, of_store).await?;
+            compare_with_a_fresh_one(bed, seed ^ 3).await?;
+            anyhow::Ok(tally)
+        },
         chain(bed.sessions(), "sessions", "wasps", seed ^ 2, of_session),
     );
     let tallies = [lily?, tulip?, wasps?];
@@ -128,7 +159,9 @@ fn cluster() -> Value {
 
 async fn stateful_set(bed: &TestBed) -> Result<Value> {
     let sets: Api<StatefulSet> = Api::namespaced(bed.client().clone(), bed.namespace());
-    Ok(serde_json::to_value(sets.get("tulip").await?.spec)?)
+    let mut spec = serde_json::to_value(sets.get("tulip").await?.spec)?;
+    remove_empty(&mut spec);
+    Ok(spec)
 }
 
 async fn increment(bed: &TestBed) -> Result<i64> {
@@ -156,9 +189,9 @@ async fn chain(
 ) -> Result<Tally> {
     let mut leaves = schema::leaves(&schema::spec_of(plural)?, &WHOLE);
     // With an image that can be had, nodes would begin, and the way back would be another one.
-    leaves.retain(|leaf| leaf.path != "multiRaft.pod.image");
+    leaves.retain(|leaf| leaf.path != IMAGE);
     let first = api.get(name).await?;
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut random = Random::new(seed);
     let mut tally = Tally::default();
     let mut history: Vec<String> = Vec::new();
     while tally.accepted + tally.refused < count {
@@ -169,45 +202,136 @@ async fn chain(
             object.data["spec"] = back_to(&first, &object);
             "back to the first".to_owned()
         } else {
-            mutate(&mut object.data["spec"], &leaves, &mut random)
+            values::mutate(&mut object.data["spec"], &leaves, &mut random)
         };
         history.push(change);
-        let recent = || history.iter().rev().take(12).cloned().collect::<Vec<_>>();
-        match api.replace(name, &PostParams::default(), &object).await {
-            Ok(changed) => {
+        match replaced(&api, name, &object).await {
+            Ok(Replaced::By(changed)) => {
                 tally.accepted += 1;
                 let judged = judged(&api, name, changed.metadata.generation).await;
-                let is_stalled = judged.with_context(|| {
-                    format!("{plural} {name}, the newest first: {:#?}", recent())
-                })?;
-                tally.stalled += usize::from(is_stalled);
+                let judged =
+                    judged.with_context(|| format!("{plural} {name}, {}", recent(&history)))?;
+                tally.stalled += usize::from(is_stalled(&judged)?);
             }
             // The status was written in between: nothing was judged.
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(kube::Error::Api(status)) if [400, 422].contains(&status.code) => {
-                tally.refused += 1;
-                ensure!(
-                    !status.message.is_empty(),
-                    "refused without a word: {:#?}",
-                    recent()
-                );
-            }
-            Err(error) => bail!("{error}: {:#?}", recent()),
+            Ok(Replaced::Outdated) => {}
+            Ok(Replaced::Refused) => tally.refused += 1,
+            Err(error) => return Err(error.context(recent(&history))),
         }
     }
-    until(
-        "the first specification to be taken",
-        PATIENCE,
-        async || {
-            let mut object = api.get(name).await?;
-            object.data["spec"] = back_to(&first, &object);
-            let back = api.replace(name, &PostParams::default(), &object).await?;
-            judged(&api, name, back.metadata.generation).await?;
-            Ok(())
-        },
-    )
-    .await?;
+    go_back(&api, name, &first).await?;
     Ok(tally)
+}
+
+/// What the API server makes of a changed object.
+enum Replaced {
+    By(Box<DynamicObject>),
+    /// Somebody was first.
+    Outdated,
+    /// With a word why.
+    Refused,
+}
+
+async fn replaced(
+    api: &Api<DynamicObject>,
+    name: &str,
+    object: &DynamicObject,
+) -> Result<Replaced> {
+    match api.replace(name, &PostParams::default(), object).await {
+        Ok(changed) => Ok(Replaced::By(Box::new(changed))),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(Replaced::Outdated),
+        Err(kube::Error::Api(status)) if [400, 422].contains(&status.code) => {
+            ensure!(!status.message.is_empty(), "refused without a word");
+            Ok(Replaced::Refused)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn recent(history: &[String]) -> String {
+    let newest: Vec<&String> = history.iter().rev().take(12).collect();
+    format!("the newest first: {newest:#?}")
+}
+
+/// Sets an earlier specification again, until the operator has looked at it.
+async fn go_back(api: &Api<DynamicObject>, name: &str, to: &DynamicObject) -> Result<()> {
+    let taken = until("a former specification to be taken", PATIENCE, async || {
+        judged(api, name, set_back(api, name, to).await?).await
+    });
+    taken.await?;
+    Ok(())
+}
+
+/// Sets an earlier specification again; the generation that it has now.
+async fn set_back(api: &Api<DynamicObject>, name: &str, to: &DynamicObject) -> Result<Option<i64>> {
+    let mut object = api.get(name).await?;
+    object.data["spec"] = back_to(to, &object);
+    let back = api.replace(name, &PostParams::default(), &object).await?;
+    Ok(back.metadata.generation)
+}
+
+/// Piles changes on the Store whose nodes never start, compares what is left, and goes back.
+async fn compare_with_a_fresh_one(bed: &TestBed, seed: u64) -> Result<()> {
+    let (api, name) = (bed.stores(), "tulip");
+    let first = api.get(name).await?;
+    let mut leaves = reasonable_leaves()?;
+    leaves.retain(|leaf| leaf.path != IMAGE);
+    let settle = async |generation| is_carried_out(&judged(&api, name, generation).await?);
+    let mut random = Random::new(seed);
+    let history = pile_up(&api, name, &leaves, &mut random, COMPARED_AFTER, settle).await?;
+    let compared = fresh::expect_alike(bed, name).await;
+    compared.with_context(|| recent(&history))?;
+    go_back(&api, name, &first).await
+}
+
+/// The fields of Stores of which values are known with which they run.
+fn reasonable_leaves() -> Result<Vec<Leaf>> {
+    let mut leaves = schema::leaves(&schema::spec_of("stores")?, &WHOLE);
+    leaves.retain(|leaf| !values::real_values(&leaf.path).is_empty());
+    Ok(leaves)
+}
+
+/// Makes so many changes that are carried out, each on what the last left, and takes those back that
+/// are not; what it did. `settle` waits until a generation is dealt with, and says whether it is
+/// carried out.
+async fn pile_up(
+    api: &Api<DynamicObject>,
+    name: &str,
+    leaves: &[Leaf],
+    random: &mut Random,
+    count: usize,
+    mut settle: impl AsyncFnMut(Option<i64>) -> Result<bool>,
+) -> Result<Vec<String>> {
+    let mut history = Vec::new();
+    let mut carried_out = 0;
+    while carried_out < count {
+        let before = api.get(name).await?;
+        let mut object = before.clone();
+        let change = values::mutate_in_reason(&mut object.data["spec"], leaves, random);
+        let Replaced::By(changed) = replaced(api, name, &object).await? else {
+            continue;
+        };
+        if changed.metadata.generation == before.metadata.generation {
+            continue;
+        }
+        history.push(change);
+        let settled = settle(changed.metadata.generation).await;
+        if settled.with_context(|| recent(&history))? {
+            carried_out += 1;
+            continue;
+        }
+        history.push("taken back".to_owned());
+        let generation = until("a change to be taken back", PATIENCE, async || {
+            set_back(api, name, &before).await
+        });
+        let settled = settle(generation.await?).await;
+        ensure!(
+            settled.with_context(|| recent(&history))?,
+            "what was carried out before a change is not any more after it: {}",
+            recent(&history)
+        );
+    }
+    Ok(history)
 }
 
 /// The first specification, but for volumes, which only grow.
@@ -221,8 +345,12 @@ fn back_to(first: &DynamicObject, now: &DynamicObject) -> Value {
     spec
 }
 
-/// Waits until the operator has said what it makes of a specification; whether a person must act.
-async fn judged(api: &Api<DynamicObject>, name: &str, generation: Option<i64>) -> Result<bool> {
+/// Waits until the operator has said what it makes of a specification; what it says.
+async fn judged(
+    api: &Api<DynamicObject>,
+    name: &str,
+    generation: Option<i64>,
+) -> Result<DynamicObject> {
     until("the operator to look at it", PATIENCE, async || {
         let object = api.get(name).await?;
         ensure!(
@@ -234,153 +362,31 @@ async fn judged(api: &Api<DynamicObject>, name: &str, generation: Option<i64>) -
             observed.and_then(Value::as_i64) == generation,
             "observed {observed:?}"
         );
-        let found = conditions(&object)?;
-        let stalled = found.iter().find(|condition| condition.type_ == "Stalled");
-        let stalled = stalled.context("no condition Stalled")?;
-        let is_stalled = stalled.status == "True";
-        ensure!(
-            !is_stalled || !stalled.message.is_empty(),
-            "stalled without a word"
-        );
-        Ok(is_stalled)
+        is_stalled(&object)?;
+        Ok(object)
     })
     .await
 }
 
-/// Changes one field; returns what was changed to what.
-fn mutate(spec: &mut Value, leaves: &[Leaf], random: &mut Random) -> String {
-    let leaf = random.pick(leaves);
-    let value = value(leaf, random);
-    let shown = match &value {
-        Some(value) => value.to_string().chars().take(200).collect(),
-        None => "absent".to_owned(),
-    };
-    let path: Vec<&str> = leaf.path.split('.').collect();
-    put(spec, &path, value, random);
-    format!("{} = {shown}", leaf.path)
+/// Whether a person must act, who is told so.
+fn is_stalled(object: &DynamicObject) -> Result<bool> {
+    let stalled = condition(object, "Stalled")?;
+    let is_stalled = stalled.status == "True";
+    ensure!(
+        !is_stalled || !stalled.message.is_empty(),
+        "stalled without a word"
+    );
+    Ok(is_stalled)
 }
 
-/// Sets the field, in an object or in the items of a list; what is not there is made.
-fn put(parent: &mut Value, path: &[&str], value: Option<Value>, random: &mut Random) {
-    let Some((name, below)) = path.split_first() else {
-        return;
-    };
-    if let Value::Array(items) = parent {
-        if items.is_empty() || random.below(4) == 0 {
-            items.push(json!({}));
-        }
-        let index = random.below(items.len());
-        return put(&mut items[index], path, value, random);
-    }
-    if !parent.is_object() {
-        *parent = Value::Object(Map::new());
-    }
-    let Some(fields) = parent.as_object_mut() else {
-        return;
-    };
-    if below.is_empty() {
-        match value {
-            Some(value) => fields.insert((*name).to_owned(), value),
-            None => fields.remove(*name),
-        };
-        return;
-    }
-    let is_list = ["configFrom", "matchExpressions"].contains(name);
-    let inner = fields
-        .entry((*name).to_owned())
-        .or_insert_with(|| if is_list { json!([]) } else { json!({}) });
-    put(inner, below, value, random);
+/// Nobody must act: neither the operator nor the API server refuses what follows from it.
+fn is_carried_out(object: &DynamicObject) -> Result<bool> {
+    let progressing = condition(object, "Progressing")?;
+    Ok(!is_stalled(object)? && progressing.reason != "Rejected")
 }
 
-/// A value for a field: often one that its schema allows, else any; `None` = the field goes.
-fn value(leaf: &Leaf, random: &mut Random) -> Option<Value> {
-    match random.below(10) {
-        0 => None,
-        1 => Some(Value::Null),
-        2 | 3 => Some(any_value(random)),
-        _ => Some(allowed_value(leaf, random)),
-    }
-}
-
-fn any_value(random: &mut Random) -> Value {
-    let values = [
-        json!(0),
-        json!(-1),
-        json!(7),
-        json!(1_000_000_007),
-        json!(1.5),
-        json!(true),
-        json!(""),
-        json!("*"),
-        json!("a"),
-        json!("A b\n☃"),
-        json!("x".repeat(300)),
-        json!("10Gi"),
-        json!([]),
-        json!({}),
-        json!([null]),
-        json!({"": {"a": [1, {"b": null}]}}),
-        json!(["a", "a"]),
-    ];
-    random.pick(&values).clone()
-}
-
-fn allowed_value(leaf: &Leaf, random: &mut Random) -> Value {
-    let schema = &leaf.schema;
-    // More would only start more processes.
-    if leaf.path == "multiRaft.replicas" {
-        return json!(1 + random.below(3));
-    }
-    if let Some(values) = schema.get("enum").and_then(Value::as_array) {
-        return random.pick(values).clone();
-    }
-    let words = [
-        "a",
-        "lily",
-        "rose",
-        "tulip",
-        "timeouts.connect",
-        "5s",
-        "300ms",
-        "1Gi",
-        "honey*",
-    ];
-    if schema.get("x-kubernetes-int-or-string").is_some() {
-        let sizes = [json!(134_217_728), json!("128Mi"), json!("64Mi"), json!(1)];
-        return random.pick(&sizes).clone();
-    }
-    match schema.get("type").and_then(Value::as_str) {
-        Some("boolean") => json!(random.below(2) == 0),
-        Some("integer") => json!(1 + random.below(5)),
-        Some("string") => json!(*random.pick(&words)),
-        Some("array") => json!([*random.pick(&words)]),
-        Some("object") => {
-            let objects = [
-                json!({}),
-                json!({"app": "nobody"}),
-                json!({"timeouts": {"connect": "5s"}}),
-                json!({"timeouts": {"session": 5}}),
-                json!({"colour": "red"}),
-            ];
-            random.pick(&objects).clone()
-        }
-        _ => json!(*random.pick(&words)),
-    }
-}
-
-/// A small generator whose runs can be repeated: xorshift64*.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let number = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
-        usize::try_from(number).map_or(0, |number| number % limit.max(1))
-    }
-
-    fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        &of[self.below(of.len())]
-    }
+fn condition(object: &DynamicObject, type_: &str) -> Result<Condition> {
+    let mut found = conditions(object)?.into_iter();
+    let found = found.find(|condition| condition.type_ == type_);
+    found.with_context(|| format!("no condition {type_}"))
 }

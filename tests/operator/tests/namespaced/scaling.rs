@@ -1,8 +1,11 @@
 //! A Store that grows and shrinks: members move before any pod goes, nothing that was acknowledged
 //! is lost, whatever disturbs the operator, and also if users change their minds.
 
-use anyhow::{Result, ensure};
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, ensure};
 use atomix_operator_tests::fault::Disturbance;
+use atomix_operator_tests::groups;
 use atomix_operator_tests::load::Pace;
 use atomix_operator_tests::matrix::{Outcome, disturb_sampled_calls};
 use atomix_operator_tests::resources::{self, expect_condition};
@@ -11,8 +14,8 @@ use atomix_operator_tests::supervised::Supervised;
 use atomix_operator_tests::test_bed::TestBed;
 use atomix_operator_tests::workload::{self, LIMIT};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
 const STORE: &str = "tulip";
@@ -51,6 +54,53 @@ async fn grow_and_shrink(bed: &TestBed, operator: &mut Supervised<'_>) -> Result
         unknown * 20 <= acknowledged,
         "{unknown} increments failed while {acknowledged} succeeded"
     );
+    Ok(())
+}
+
+/// Where the machine of each pod is.
+const ZONES: [&str; 5] = ["a", "a", "b", "b", "c"];
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_grows_puts_the_copies_of_a_partition_into_zones_of_their_own() -> Result<()> {
+    workload::run("zones", None, spread_over_zones).await?;
+    Ok(())
+}
+
+async fn spread_over_zones(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
+    workload::bootstrap(bed, operator, STORE, size(3)).await?;
+    scale(bed, 5).await?;
+    operator
+        .until_settled("the copies to lie in three zones", LIMIT * 2, async || {
+            tell_zones(bed).await?;
+            is_settled(bed, size(5)).await?;
+            let mut zones: BTreeMap<u32, Vec<&str>> = BTreeMap::new();
+            for (ordinal, zone) in ZONES.iter().enumerate() {
+                let pod = format!("{STORE}-{ordinal}");
+                let address = bed.runner().address(&pod).context("it does not run")?;
+                for group in groups::status(address).await?.groups {
+                    zones.entry(group.partition_id).or_default().push(zone);
+                }
+            }
+            let is_spread = zones.values().all(|zones| *zones == ["a", "b", "c"]);
+            ensure!(is_spread, "the copies are in {zones:?}");
+            Ok(())
+        })
+        .await
+}
+
+/// As the API server does when a pod gets a machine.
+async fn tell_zones(bed: &TestBed) -> Result<()> {
+    for (ordinal, zone) in ZONES.iter().enumerate() {
+        let pod = bed.pods().get_opt(&format!("{STORE}-{ordinal}")).await?;
+        let Some(pod) = pod.filter(|pod| !pod.labels().contains_key(ZONE_LABEL)) else {
+            continue;
+        };
+        let labels = Patch::Merge(json!({"metadata": {"labels": {ZONE_LABEL: zone}}}));
+        bed.pods()
+            .patch(&pod.name_any(), &PatchParams::default(), &labels)
+            .await?;
+    }
     Ok(())
 }
 

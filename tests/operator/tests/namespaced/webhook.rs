@@ -341,6 +341,39 @@ async fn certificates_that_somebody_else_makes_are_shown_and_never_written() -> 
     bed.remove().await
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_is_ready_while_the_api_server_would_take_its_certificate() -> Result<()> {
+    let bed = TestBed::create("taken").await?;
+    let webhook = TestWebhook::create_external(&bed).await?;
+    let operator = start(&bed, &webhook)?;
+    webhook_is(&operator, 503, "there is no Secret").await?;
+    let secrets: Api<Secret> = Api::namespaced(bed.client().clone(), bed.namespace());
+    let issuer = WebhookIssuer::new("only")?;
+    issuer.issue(&secrets, SECRET, &webhook.host()).await?;
+    webhook_is(&operator, 503, "has no caBundle").await?;
+    webhook.trust(&issuer.authority).await?;
+    webhook_is(&operator, 200, "ok").await?;
+
+    // Somebody takes it away, as a tool that applies the chart anew may.
+    webhook.trust_nobody().await?;
+    webhook_is(&operator, 503, "has no caBundle").await?;
+    webhook.trust(&issuer.authority).await?;
+    webhook_is(&operator, 200, "ok").await?;
+    operator.terminate()?;
+    bed.remove().await
+}
+
+/// Waits until the probe of the webhook answers so.
+async fn webhook_is(operator: &OperatorUnderTest, code: u16, says: &str) -> Result<()> {
+    let what = format!("/readyz/webhook to answer {code}, {says}");
+    until(&what, LIMIT, async || {
+        let (found, text) = http::get(operator.admin(), "/readyz/webhook").await?;
+        ensure!(found == code && text.contains(says), "{found}: {text}");
+        Ok(())
+    })
+    .await
+}
+
 async fn heals(bed: &TestBed, webhook: &TestWebhook, crash: CrashPoint) -> Result<()> {
     let mut crashing = OperatorUnderTest::start(Settings {
         disturbance: Some(Disturbance::Crash(crash.clone())),
