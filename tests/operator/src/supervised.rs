@@ -248,13 +248,16 @@ impl<'a> Supervised<'a> {
         self.until_settled(what, limit, async || Ok(())).await
     }
 
-    /// The operator that runs now has the lease, and has had nothing to write for a while.
+    /// The operator that runs now has the lease, and has had nothing to write for a while, nor waited
+    /// for an answer.
     fn is_quiet(&self) -> bool {
         let Some(leads_since) = leads_since(&self.operator) else {
             return false;
         };
-        let last = last_write(&self.operator).map_or(leads_since, |last| last.max(leads_since));
-        last.elapsed() >= QUIET
+        let written = last_write(&self.operator);
+        let waited = self.operator.gate().waited_until();
+        let last = leads_since.max(written.unwrap_or(leads_since));
+        last.max(waited.unwrap_or(last)).elapsed() >= QUIET
     }
 
     fn keep_running(&mut self) -> Result<()> {

@@ -44,8 +44,35 @@ struct Shared {
     state: Mutex<State>,
     stand: Mutex<Stand>,
     stand_changed: Condvar,
+    silence: Mutex<Silence>,
     /// Cancelled when the operator is to end at once; from then on no call passes.
     ended: CancellationToken,
+}
+
+/// Calls that nobody answers.
+#[derive(Debug, Default)]
+struct Silence {
+    waiting: usize,
+    /// When a caller gave up last.
+    given_up: Option<Instant>,
+}
+
+/// A caller that waits for an answer, until it is dropped.
+struct Waiting<'a>(&'a Mutex<Silence>);
+
+impl<'a> Waiting<'a> {
+    fn begin(silence: &'a Mutex<Silence>) -> Self {
+        silence.lock().waiting += 1;
+        Self(silence)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut silence = self.0.lock();
+        silence.waiting -= 1;
+        silence.given_up = Some(Instant::now());
+    }
 }
 
 /// Whether the operator stands still.
@@ -115,6 +142,7 @@ impl Gate {
                 state: Mutex::new(State::new(disturbance)),
                 stand: Mutex::default(),
                 stand_changed: Condvar::new(),
+                silence: Mutex::default(),
                 ended: CancellationToken::new(),
             }),
         }
@@ -257,7 +285,18 @@ impl Gate {
     /// Waits for ever; the call changed nothing, and its repetition keeps its number.
     pub(super) async fn never_answers(&self, pass: &Pass) {
         self.take_back(pass);
+        let _waiting = Waiting::begin(&self.shared.silence);
         std::future::pending::<()>().await;
+    }
+
+    /// Until when the operator waited for answers that never came: what it would have done with them
+    /// comes after that.
+    pub fn waited_until(&self) -> Option<Instant> {
+        let silence = self.shared.silence.lock();
+        match silence.waiting {
+            0 => silence.given_up,
+            _ => Some(Instant::now()),
+        }
     }
 
     fn record(&self, call: Call) -> (Pass, Option<Reached>) {
@@ -436,6 +475,25 @@ mod tests {
         // Once only.
         let pass = gate.before(call("tulip")).now_or_never().unwrap();
         gate.after(pass, Answer::Taken).now_or_never().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_waits_until_it_gives_up() {
+        let gate = Gate::new(None);
+        assert_eq!(gate.waited_until(), None);
+        let call = call("tulip");
+        let pass = gate.before(call).await;
+        let limit = Duration::from_secs(15);
+        let unanswered = tokio::time::timeout(limit, gate.never_answers(&pass));
+        let waiting = async {
+            tokio::time::sleep(limit / 2).await;
+            assert_eq!(gate.waited_until(), Some(Instant::now()));
+        };
+        let (unanswered, ()) = tokio::join!(unanswered, waiting);
+        assert!(unanswered.is_err());
+        let given_up = Instant::now();
+        tokio::time::advance(limit).await;
+        assert_eq!(gate.waited_until(), Some(given_up));
     }
 
     #[test]
