@@ -34,7 +34,7 @@ unit: ## Only the tests that need no cluster
 	@scripts/test.sh unit
 
 .PHONY: chaos-operator
-chaos-operator: ## Test the operator for hours, and write docs/chaos-report.md; PART=models, matrices, upgrade or nodes
+chaos-operator: ## Test the operator for hours, and write docs/chaos-report.md; PART=models, matrices, upgrade, nodes or demo
 	@scripts/chaos.sh
 
 .PHONY: verify

@@ -6,7 +6,8 @@
 #   PART=upgrade     only an upgrade of the release from the first slice's version
 #   PART=nodes       only what happens to machines, on three kubelets
 #   PART=demo        only the demo, whose count is checked
-#   ROWS="NAME ..."  only nodes, only the rows whose test has one of these in its name
+#   ROWS="NAME ..."  only the rows whose test has one of these in its name; of nodes, or with PART=matrices of
+#                    those
 #   HISTORIES=10000  of each model, so many random histories
 #   MUTATIONS=3000   of specifications
 # The report keeps what it says of what is not run, and names the commit of each row.
@@ -87,34 +88,62 @@ add() { sed -E 's/([0-9]+) of ([0-9]+)\+([0-9]+)/\1 \2 \3/' | awk '{printf "%d o
 
 mutation_seed() { sed -nE 's/^(test .*)?seed ([0-9]+): repeat it.*/\2/p' "$1"; }
 
-# The matrices in a program's log: `NAME: 120 runs in 93.1s, 0 failed`.
-# Each is named as its test is, which the list at the end names again if it failed.
-matrix_rows() {
-    local name runs seconds result
-    while read -r name runs seconds; do
-        result=ok
-        grep -qE "^    ([a-z_]+::)*$name\$" "$1" && result=FAILED
-        row matrices "$name" "$runs runs" "$result" "${seconds%.*}" ""
-    done < <(sed -nE 's/^(.*[^a-z_:])?([a-z_]+): ([0-9]+) runs in ([0-9.]+)s.*/\2 \3 \4/p' "$1")
+# The tests of a program that have one of these words in their names, and one of ROWS if that is given.
+chosen_tests() {
+    local program=$1 rows
+    shift
+    read -ra rows <<<"${ROWS:-}"
+    cargo test --locked --workspace --test "$program" -- --list |
+        sed -n 's/: test$//p' | grep -E "$(any_of "$@")" | grep -E "$(any_of "${rows[@]}")"
 }
 
-# Words in the names of the tests that disturb an operator at its calls, or change specifications at
-# random. The others are the same in `make test`.
-matrices=(crash_and_trouble every_call old_view any_specification)
+any_of() {
+    local IFS='|'
+    echo "$*"
+}
+
+# A matrix ends with `NAME: 120 runs in 93.1s, 0 failed`, unless its undisturbed run failed.
+matrix_row() {
+    local log=$1 name=$2 runs seconds failures result=ok
+    read -r runs seconds failures < <(
+        sed -nE "s/^(.*[^a-z_:])?$name: ([0-9]+) runs in ([0-9.]+)s, ([0-9]+) failed.*/\2 \3 \4/p" "$log"
+    ) || result="did not run to its end"
+    ((${failures:-0} == 0)) || result="FAILED ($failures)"
+    row matrices "$name" "${runs:+$runs runs}" "$result" "${seconds%.*}" ""
+    [[ $result == ok ]]
+}
+
+# Four matrices at a time: each begins and ends with few runs.
+run_matrices_of() {
+    local program=$1 log=$log_folder/$1.log tests name failed=0
+    mapfile -t tests < <(chosen_tests "$program" crash_and_trouble every_call)
+    ((${#tests[@]} > 0)) || return 0
+    kept "$log" test_with_cluster "$CLUSTER_NAME-op" "$program" \
+        --nocapture --test-threads 4 --exact "${tests[@]}" || failed=1
+    for name in "${tests[@]##*::}"; do
+        matrix_row "$log" "$name" || failed=1
+    done
+    return "$failed"
+}
+
+changes_or_tests() {
+    sed -nE 's/^(.*[^0-9])?([0-9]+ changes) in .*/\2/p' "$1" | grep . || passed_tests "$1"
+}
 
 run_matrices() {
-    local failed=0
+    local tests test failed=0
     trap remove_clusters EXIT
     find_tools
     cargo build --locked --workspace --all-targets
     start_cluster "$CLUSTER_NAME-op" --control-plane-only
     export ATOMIX_EVERY_CALL=1 ATOMIX_MUTATIONS=${MUTATIONS:-3000}
-    measured matrices namespaced passed_tests mutation_seed \
-        test_with_cluster "$CLUSTER_NAME-op" namespaced --nocapture --test-threads 4 "${matrices[@]}" || failed=1
-    matrix_rows "$log_folder/namespaced.log"
-    measured matrices cluster_wide passed_tests none \
-        test_with_cluster "$CLUSTER_NAME-op" cluster_wide --nocapture "${matrices[@]}" || failed=1
-    matrix_rows "$log_folder/cluster_wide.log"
+    mapfile -t tests < <(chosen_tests namespaced any_specification old_view)
+    for test in "${tests[@]}"; do
+        measured matrices "${test##*::}" changes_or_tests mutation_seed \
+            test_with_cluster "$CLUSTER_NAME-op" namespaced --nocapture --exact "$test" || failed=1
+    done
+    run_matrices_of namespaced || failed=1
+    run_matrices_of cluster_wide || failed=1
     return "$failed"
 }
 
@@ -242,7 +271,11 @@ if [[ -n ${PART:-} ]]; then
         { echo "there is no PART=$PART; choose one of ${all_parts[*]}" >&2; exit 1; }
     parts=("$PART")
 fi
-[[ -n ${ROWS:-} ]] && parts=(nodes)
+if [[ -n ${ROWS:-} ]]; then
+    parts=("${PART:-nodes}")
+    [[ ${parts[0]} == nodes || ${parts[0]} == matrices ]] ||
+        { echo "ROWS are of PART=nodes or PART=matrices, not of $PART" >&2; exit 1; }
+fi
 mkdir -p "$log_folder"
 ROWS_FILE=$(mktemp)
 COMMIT=$(commit)
@@ -258,6 +291,10 @@ for part in "${parts[@]}"; do
             row "$part" all "" "FAILED beside its rows" "" ""
     fi
 done
+if [[ ! -s $ROWS_FILE ]]; then
+    echo "no test has ${ROWS:-anything} in its name" >&2
+    exit 1
+fi
 write_report >"$report.new"
 mv "$report.new" "$report"
 cat "$report"
