@@ -14,6 +14,7 @@ mod containers;
 mod etcd;
 mod failover;
 mod identities;
+mod installed;
 mod leaders;
 mod load;
 mod metrics;

@@ -3,7 +3,6 @@
 //!
 //! Needs a cluster in which the chart is installed and the images are loaded.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -15,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::bed::{Bed, is_ready};
+use crate::installed::Installed;
 use crate::metrics::{Metrics, shown};
 use crate::report::{self, median};
 
@@ -23,40 +23,32 @@ const LIMIT: Duration = Duration::from_secs(180);
 const QUIET: Duration = Duration::from_secs(5);
 const SYSTEM_NAMESPACE: &str = "atomix-system";
 
-/// Which cluster and images.
+/// Which cluster, and how often.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    #[arg(long)]
-    kubeconfig: PathBuf,
-    /// <registry>/atomix-node:<tag> and so on are the images.
-    #[arg(long)]
-    registry: String,
-    #[arg(long)]
-    tag: String,
+    #[command(flatten)]
+    cluster: Installed,
     /// Alternating runs of the Store and the bare StatefulSet.
     #[arg(long, default_value_t = 3)]
     runs: usize,
 }
 
-struct Bench {
+struct Bench<'a> {
     bed: Bed,
-    registry: String,
-    tag: String,
+    cluster: &'a Installed,
 }
 
 pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
-    let bed = Bed::make(&options.kubeconfig, "bench").await?;
     let bench = Bench {
-        bed,
-        registry: options.registry.clone(),
-        tag: options.tag.clone(),
+        bed: Bed::make(&options.cluster.kubeconfig, "bench").await?,
+        cluster: &options.cluster,
     };
     let outcome = bench.measure(options).await;
     let removed = bench.bed.remove().await;
     outcome.and(removed)
 }
 
-impl Bench {
+impl Bench<'_> {
     async fn measure(&self, options: &Options) -> anyhow::Result<()> {
         println!("| what | median | all |");
         println!("|---|---|---|");
@@ -112,7 +104,7 @@ impl Bench {
                         "securityContext": {"runAsUser": 65532, "fsGroup": 65532},
                         "containers": [{
                             "name": "node",
-                            "image": format!("{}/atomix-node:{}", self.registry, self.tag),
+                            "image": self.cluster.image("atomix-node"),
                             "args": ["--data-dir=/var/lib/atomix"],
                             "readinessProbe": {
                                 "httpGet": {"path": "/readyz", "port": 9090}, "periodSeconds": 1,

@@ -3,7 +3,6 @@
 //!
 //! Needs a cluster on this machine in which the chart is installed and the images are loaded.
 
-use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
@@ -17,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::bed::{Bed, is_ready};
 use crate::containers::Starts;
+use crate::installed::Installed;
 use crate::report;
 
 const LIMIT: Duration = Duration::from_secs(180);
@@ -26,16 +26,11 @@ const SIDECAR: &str = "atomix-runtime";
 const STORE: &str = "connected";
 const LABEL: &str = "app=connected";
 
-/// Which cluster and images, and how many pods.
+/// Which cluster, and how many pods.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    #[arg(long)]
-    kubeconfig: PathBuf,
-    /// `<registry>/atomix-node:<tag>` stands in for the application: it waits.
-    #[arg(long)]
-    registry: String,
-    #[arg(long)]
-    tag: String,
+    #[command(flatten)]
+    cluster: Installed,
     /// Pods one at a time.
     #[arg(long, default_value_t = 10)]
     single: usize,
@@ -53,7 +48,7 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: &Options) -> anyhow::Result<()> {
     ensure!(options.batch > 0, "a batch needs pods");
     let sidecars = Sidecars {
-        bed: Bed::make(&options.kubeconfig, "sidecars").await?,
+        bed: Bed::make(&options.cluster.kubeconfig, "sidecars").await?,
         options,
         starts: Starts::new()?,
     };
@@ -148,7 +143,7 @@ impl Sidecars<'_> {
                 "securityContext": {"runAsUser": 65532, "fsGroup": 65532},
                 "containers": [{
                     "name": "application",
-                    "image": format!("{}/atomix-node:{}", self.options.registry, self.options.tag),
+                    "image": self.options.cluster.image("atomix-node"),
                     "args": ["--data-dir=/var/lib/atomix"],
                     "volumeMounts": [{"name": "data", "mountPath": "/var/lib/atomix"}],
                 }],
