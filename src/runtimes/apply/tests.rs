@@ -1,129 +1,154 @@
-//! The calls that a runtime gets when its answers are not those that its state promised, against a
-//! server that keeps to the protocol.
+//! The calls that a runtime gets when its answers are not those that its state promised, because
+//! somebody else changed it meanwhile.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use atomix_controller::dialer::{Destination, Dialer as _, PodDialer};
-use atomix_proto::digest::{config_digest, routes_digest};
-use atomix_proto::runtime::v1::connection::State as Reached;
-use atomix_proto::runtime::v1::runtime_server::{Runtime as RuntimeService, RuntimeServer};
-use atomix_proto::runtime::v1::{
-    ConfigureResponse, ConnectResponse, Connection, DisconnectResponse, DriverId,
-    GetStatusResponse, ProgramResponse,
-};
-use parking_lot::{Mutex, MutexGuard};
-use tokio::net::TcpListener;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use atomix_controller::dialer::{ChannelError, Destination, Dialer as _, PodDialer};
+use atomix_proto::digest::config_digest;
+use atomix_proto::runtime::v1::DriverId;
+use atomix_runtime::{Options, Sidecar, built_in_drivers};
+use clap::Parser as _;
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tower::Service;
 
 use super::*;
 
 const LOOK: &str = "GetStatus";
-const OLD: &str = r#"{"colour":"blue"}"#;
-const NEW: &str = r#"{"colour":"red"}"#;
+const CONNECT: &str = "Connect";
+const CONFIGURE: &str = "Configure";
+const DISCONNECT: &str = "Disconnect";
 
-/// Before which calls somebody else does what to the runtime.
-type Meanwhile = (&'static str, fn(&mut State));
+/// The two configurations of a driver that has no fields.
+const OLD: &str = "";
+const NEW: &str = "{}";
 
-/// A runtime of which somebody else changes the connections.
-#[derive(Clone, Default)]
-struct Shared(Arc<Mutex<State>>);
+/// What somebody else does with the connection to the Store `iris`.
+#[derive(Clone, Copy)]
+enum Change {
+    Connects(&'static str),
+    Disconnects,
+}
 
-#[derive(Default)]
-struct State {
-    calls: Vec<String>,
-    /// Configurations by the Store's name.
-    connections: BTreeMap<String, String>,
-    /// Its driver keeps the configuration that it began with.
-    is_fixed: bool,
+/// Before each call of which method somebody else does what.
+type Meanwhile = (&'static str, Change);
+
+/// A runtime with a connection to each of these Stores.
+struct TestRuntime {
+    address: SocketAddr,
+    shutdown: CancellationToken,
+}
+
+impl TestRuntime {
+    async fn start(connections: &[(&str, &str)]) -> Self {
+        let options = Options::parse_from([
+            "atomix-runtime",
+            "--control-addr=127.0.0.1:0",
+            "--app-addr=127.0.0.1:0",
+            "--admin-addr=127.0.0.1:0",
+        ]);
+        let shutdown = CancellationToken::new();
+        let started = Sidecar::start(&options, built_in_drivers, shutdown.clone());
+        let sidecar = started.await.unwrap();
+        let runtime = Self {
+            address: sidecar.addresses().control,
+            shutdown,
+        };
+        tokio::spawn(sidecar.run());
+        for (store, config) in connections {
+            connect(&mut runtime.client(), store, config).await.unwrap();
+        }
+        runtime
+    }
+
+    fn channel(&self) -> Channel {
+        PodDialer::default().dial(&Destination::plain(self.address))
+    }
+
+    fn client(&self) -> RuntimeClient<Channel> {
+        RuntimeClient::new(self.channel())
+    }
+
+    /// The digest of each Store's configuration.
+    async fn connections(&self) -> BTreeMap<String, String> {
+        let status = self.client().get_status(GetStatusRequest {}).await;
+        let connections = status.unwrap().into_inner().connections.into_iter();
+        connections
+            .map(|connection| (connection.store_id.unwrap().name, connection.config_digest))
+            .collect()
+    }
+}
+
+impl Drop for TestRuntime {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+async fn connect(
+    client: &mut RuntimeClient<Channel>,
+    store: &str,
+    config: &str,
+) -> Result<(), Status> {
+    let request = ConnectRequest {
+        store_id: Some(store_id(&key(store))),
+        driver_id: Some(driver()),
+        config: config.to_owned().into(),
+    };
+    client.connect(request).await.map(drop)
+}
+
+/// A channel to a runtime that notes each call, before which somebody else may change the runtime.
+#[derive(Clone)]
+struct Shared {
+    runtime: Channel,
+    calls: Arc<Mutex<Vec<String>>>,
     meanwhile: Option<Meanwhile>,
+    /// Answers that the driver cannot be configured again: of those that are built in each can.
+    is_fixed: bool,
 }
 
-impl Shared {
-    /// Notes a call, and which Store it is about.
-    fn called(&self, method: &str, store: Option<StoreId>) -> (MutexGuard<'_, State>, String) {
-        let store = store.unwrap_or_default().name;
-        let mut state = self.0.lock();
-        let call = format!("{method} {store}").trim_end().to_owned();
-        if let Some((_, change)) = state.meanwhile.filter(|(before, _)| *before == call) {
-            change(&mut state);
+impl Service<http::Request<Body>> for Shared {
+    type Response = http::Response<Body>;
+    type Error = ChannelError;
+    type Future = BoxFuture<'static, Result<Self::Response, ChannelError>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ChannelError>> {
+        self.runtime.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let (_, method) = request.uri().path().rsplit_once('/').unwrap();
+        self.calls.lock().push(method.to_owned());
+        if self.is_fixed && method == CONFIGURE {
+            let refusal = Status::unimplemented("it cannot").into_http();
+            return Box::pin(async { Ok(refusal) });
         }
-        state.calls.push(call);
-        (state, store)
-    }
-}
-
-#[tonic::async_trait]
-impl RuntimeService for Shared {
-    async fn connect(
-        &self,
-        request: Request<ConnectRequest>,
-    ) -> Result<Response<ConnectResponse>, Status> {
-        let request = request.into_inner();
-        let (mut state, store) = self.called("Connect", request.store_id);
-        if state.connections.contains_key(&store) {
-            return Err(Status::already_exists(store));
-        }
-        let config = String::from_utf8(request.config.to_vec()).unwrap();
-        state.connections.insert(store, config);
-        Ok(Response::new(ConnectResponse {}))
-    }
-
-    async fn configure(
-        &self,
-        request: Request<ConfigureRequest>,
-    ) -> Result<Response<ConfigureResponse>, Status> {
-        let request = request.into_inner();
-        let (mut state, store) = self.called("Configure", request.store_id);
-        if !state.connections.contains_key(&store) {
-            return Err(Status::not_found(store));
-        }
-        if state.is_fixed {
-            return Err(Status::unimplemented(store));
-        }
-        let config = String::from_utf8(request.config.to_vec()).unwrap();
-        state.connections.insert(store, config);
-        Ok(Response::new(ConfigureResponse {}))
-    }
-
-    async fn disconnect(
-        &self,
-        request: Request<DisconnectRequest>,
-    ) -> Result<Response<DisconnectResponse>, Status> {
-        let (mut state, store) = self.called("Disconnect", request.into_inner().store_id);
-        let gone = state.connections.remove(&store);
-        gone.ok_or_else(|| Status::not_found(store))?;
-        Ok(Response::new(DisconnectResponse {}))
-    }
-
-    async fn program(
-        &self,
-        _: Request<ProgramRequest>,
-    ) -> Result<Response<ProgramResponse>, Status> {
-        drop(self.called("Program", None));
-        Ok(Response::new(ProgramResponse {}))
-    }
-
-    async fn get_status(
-        &self,
-        _: Request<GetStatusRequest>,
-    ) -> Result<Response<GetStatusResponse>, Status> {
-        let (state, _) = self.called(LOOK, None);
-        let connections = state.connections.iter().map(|(store, config)| Connection {
-            store_id: Some(store_id(&key(store))),
-            driver_id: Some(driver()),
-            config_digest: config_digest(config.as_bytes()),
-            state: Reached::Connected.into(),
-            message: String::new(),
-        });
-        Ok(Response::new(GetStatusResponse {
-            connections: connections.collect(),
-            routes_digest: routes_digest(&[]),
-            ..GetStatusResponse::default()
-        }))
+        let change = self.meanwhile.filter(|(before, _)| *before == method);
+        let mut other = RuntimeClient::new(self.runtime.clone());
+        // The clone may not be ready; the one that was polled is.
+        let next = self.runtime.clone();
+        let mut ready = std::mem::replace(&mut self.runtime, next);
+        Box::pin(async move {
+            // From the second time on there may be nothing to change.
+            match change {
+                Some((_, Change::Connects(config))) => {
+                    let _ = connect(&mut other, "iris", config).await;
+                }
+                Some((_, Change::Disconnects)) => {
+                    let store_id = Some(store_id(&key("iris")));
+                    let _ = other.disconnect(DisconnectRequest { store_id }).await;
+                }
+                None => {}
+            }
+            ready.call(request).await
+        })
     }
 }
 
@@ -138,21 +163,26 @@ fn driver() -> DriverId {
     }
 }
 
-fn named(stores: &[(&str, &str)]) -> BTreeMap<String, String> {
+fn digests(stores: &[(&str, &str)]) -> BTreeMap<String, String> {
     let stores = stores.iter();
     stores
-        .map(|(store, config)| ((*store).to_owned(), (*config).to_owned()))
+        .map(|(store, config)| ((*store).to_owned(), config_digest(config.as_bytes())))
         .collect()
 }
 
-/// Serves the runtime, and makes it what is wanted.
-async fn converge(runtime: &Shared, wanted: &[(&str, &str)]) -> (Result<(), RuntimeError>, Pass) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let server = Server::builder().add_service(RuntimeServer::new(runtime.clone()));
-    let serving = tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-    let channel = PodDialer::default().dial(&Destination::plain(address));
+/// What came of making a runtime what is wanted.
+struct Converged {
+    result: Result<(), RuntimeError>,
+    pass: Pass,
+    calls: Vec<String>,
+}
 
+async fn converge(
+    runtime: &TestRuntime,
+    wanted: &[(&str, &str)],
+    meanwhile: Option<Meanwhile>,
+    is_fixed: bool,
+) -> Converged {
     let connections = wanted.iter().map(|(store, config)| {
         let connection = WantedConnection {
             driver: driver(),
@@ -166,11 +196,21 @@ async fn converge(runtime: &Shared, wanted: &[(&str, &str)]) -> (Result<(), Runt
         connections: connections.collect(),
         ..Desired::default()
     };
+    let shared = Shared {
+        runtime: runtime.channel(),
+        calls: Arc::default(),
+        meanwhile,
+        is_fixed,
+    };
     let mut pass = Pass::default();
-    let mut runtime = Runtime::new(address, channel);
-    let result = runtime.converge(&desired, &mut pass).await;
-    serving.abort();
-    (result, pass)
+    let mut client = Runtime::new(runtime.address, Channel::new(shared.clone()));
+    let result = client.converge(&desired, &mut pass).await;
+    let calls = shared.calls.lock().clone();
+    Converged {
+        result,
+        pass,
+        calls,
+    }
 }
 
 fn done(pass: &Pass) -> Vec<String> {
@@ -200,13 +240,7 @@ const CASES: &[Case] = &[
         before: &[("iris", OLD)],
         wanted: &[("iris", NEW)],
         meanwhile: None,
-        calls: &[
-            LOOK,
-            "Configure iris",
-            "Disconnect iris",
-            "Connect iris",
-            LOOK,
-        ],
+        calls: &[LOOK, CONFIGURE, DISCONNECT, CONNECT, LOOK],
         done: &["Disconnect iris", "Connect iris"],
     },
     Case {
@@ -214,14 +248,8 @@ const CASES: &[Case] = &[
         is_fixed: true,
         before: &[("iris", OLD)],
         wanted: &[("iris", NEW)],
-        meanwhile: Some(("Disconnect iris", |state| state.connections.clear())),
-        calls: &[
-            LOOK,
-            "Configure iris",
-            "Disconnect iris",
-            "Connect iris",
-            LOOK,
-        ],
+        meanwhile: Some((DISCONNECT, Change::Disconnects)),
+        calls: &[LOOK, CONFIGURE, DISCONNECT, CONNECT, LOOK],
         done: &["Connect iris"],
     },
     Case {
@@ -229,15 +257,8 @@ const CASES: &[Case] = &[
         is_fixed: false,
         before: &[("iris", OLD)],
         wanted: &[("iris", NEW), ("rose", NEW)],
-        meanwhile: Some(("Configure iris", |state| state.connections.clear())),
-        calls: &[
-            LOOK,
-            "Configure iris",
-            LOOK,
-            "Connect iris",
-            "Connect rose",
-            LOOK,
-        ],
+        meanwhile: Some((CONFIGURE, Change::Disconnects)),
+        calls: &[LOOK, CONFIGURE, LOOK, CONNECT, CONNECT, LOOK],
         done: &["Connect iris", "Connect rose"],
     },
     Case {
@@ -245,8 +266,8 @@ const CASES: &[Case] = &[
         is_fixed: false,
         before: &[("iris", OLD)],
         wanted: &[],
-        meanwhile: Some(("Disconnect iris", |state| state.connections.clear())),
-        calls: &[LOOK, "Disconnect iris", LOOK],
+        meanwhile: Some((DISCONNECT, Change::Disconnects)),
+        calls: &[LOOK, DISCONNECT, LOOK],
         done: &[],
     },
     Case {
@@ -254,10 +275,8 @@ const CASES: &[Case] = &[
         is_fixed: false,
         before: &[],
         wanted: &[("iris", NEW), ("rose", NEW)],
-        meanwhile: Some(("Connect iris", |state| {
-            state.connections = named(&[("iris", NEW)]);
-        })),
-        calls: &[LOOK, "Connect iris", LOOK, "Connect rose", LOOK],
+        meanwhile: Some((CONNECT, Change::Connects(NEW))),
+        calls: &[LOOK, CONNECT, LOOK, CONNECT, LOOK],
         done: &["Connect rose"],
     },
     Case {
@@ -265,10 +284,8 @@ const CASES: &[Case] = &[
         is_fixed: false,
         before: &[],
         wanted: &[("iris", NEW)],
-        meanwhile: Some(("Connect iris", |state| {
-            state.connections = named(&[("iris", OLD)]);
-        })),
-        calls: &[LOOK, "Connect iris", LOOK, "Configure iris", LOOK],
+        meanwhile: Some((CONNECT, Change::Connects(OLD))),
+        calls: &[LOOK, CONNECT, LOOK, CONFIGURE, LOOK],
         done: &["Configure iris"],
     },
 ];
@@ -276,33 +293,30 @@ const CASES: &[Case] = &[
 #[tokio::test]
 async fn an_answer_that_its_state_did_not_promise_leads_to_another_look_or_a_new_connection() {
     for case in CASES {
-        let runtime = Shared::default();
-        {
-            let mut state = runtime.0.lock();
-            state.connections = named(case.before);
-            state.is_fixed = case.is_fixed;
-            state.meanwhile = case.meanwhile;
-        }
-        let (result, pass) = converge(&runtime, case.wanted).await;
         let what = case.what;
+        let runtime = TestRuntime::start(case.before).await;
+        let Converged {
+            result,
+            pass,
+            calls,
+        } = converge(&runtime, case.wanted, case.meanwhile, case.is_fixed).await;
         assert!(result.is_ok(), "{what}: {result:?}");
         assert!(pass.refused.is_empty(), "{what}: {:?}", pass.refused);
         assert_eq!(done(&pass), case.done, "{what}");
-        let state = runtime.0.lock();
-        assert_eq!(state.calls, case.calls, "{what}");
-        assert_eq!(state.connections, named(case.wanted), "{what}");
+        assert_eq!(calls, case.calls, "{what}");
+        assert_eq!(runtime.connections().await, digests(case.wanted), "{what}");
     }
 }
 
 #[tokio::test]
 async fn a_runtime_that_somebody_else_changes_each_time_is_left_for_later() {
-    let runtime = Shared::default();
-    runtime.0.lock().meanwhile = Some((LOOK, |state| state.connections.clear()));
-    let (result, _) = converge(&runtime, &[("iris", NEW)]).await;
+    let runtime = TestRuntime::start(&[]).await;
+    let meanwhile = Some((LOOK, Change::Disconnects));
+    let Converged { result, calls, .. } =
+        converge(&runtime, &[("iris", NEW)], meanwhile, false).await;
     assert!(
         matches!(result, Err(RuntimeError::Unsettled { .. })),
         "{result:?}"
     );
-    let calls = [LOOK, "Connect iris"].repeat(LOOKS);
-    assert_eq!(runtime.0.lock().calls, calls);
+    assert_eq!(calls, [LOOK, CONNECT].repeat(LOOKS));
 }
