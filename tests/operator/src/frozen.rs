@@ -1,11 +1,16 @@
 //! A pod's process that stands still: it keeps its connections, and answers nothing.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 use crate::test_bed::TestBed;
+use crate::wait::until;
+
+/// For how long a thread may wait for a processor.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A process that was stopped; it ends with its pod.
 #[derive(Debug)]
@@ -14,7 +19,8 @@ pub struct Frozen {
 }
 
 impl Frozen {
-    /// Stops the sidecar of an application's pod, or the node of a storage pod.
+    /// Stops the sidecar of an application's pod, or the node of a storage pod; returns when all of it
+    /// stands still.
     ///
     /// # Errors
     /// When the pod runs no process.
@@ -22,6 +28,8 @@ impl Frozen {
         let pod = bed.pods().get(pod).await?;
         let id = process(&pod).context("the pod runs no process")?;
         signal("-STOP", id)?;
+        // One thread takes the signal when it gets a processor; until then the others run on.
+        until("a process to stand still", LIMIT, async || stands_still(id)).await?;
         Ok(Self { id })
     }
 
@@ -50,6 +58,16 @@ fn process(pod: &Pod) -> Option<u32> {
         let id = status.container_id.as_deref()?.strip_prefix("process://")?;
         id.parse().ok()
     })
+}
+
+fn stands_still(id: u32) -> Result<()> {
+    for thread in std::fs::read_dir(format!("/proc/{id}/task"))? {
+        let stat = std::fs::read_to_string(thread?.path().join("stat"))?;
+        // `ID (NAME) STATE …`; a name may hold anything.
+        let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+        ensure!(state.is_some_and(|state| state.starts_with('T')), "{stat}");
+    }
+    Ok(())
 }
 
 fn signal(signal: &str, id: u32) -> Result<()> {

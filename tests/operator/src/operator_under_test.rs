@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use atomix_controller::lease::{LeaseLost, LeaseOptions};
 use atomix_controller::metrics::Metrics;
 use atomix_operator::Scope;
@@ -26,8 +26,9 @@ use tokio_util::sync::CancellationToken;
 use crate::api_server::ApiServer;
 use crate::fault::{Audit, Disturbance, Gate, Names, WatchTimeout, WatchedApi, WatchedDialer};
 use crate::invariants::Guard;
-use crate::samples;
+use crate::wait::until;
 use crate::webhook::Served;
+use crate::{http, samples};
 
 /// The name of every operator's lease.
 pub const LEASE: &str = "atomix-operator";
@@ -121,6 +122,19 @@ impl OperatorUnderTest {
     /// Its calls.
     pub fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// Waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// What it says instead.
+    pub async fn until_ready(&self, limit: Duration) -> Result<()> {
+        until("the operator to be ready", limit, async || {
+            let (code, text) = http::get(self.admin, "/readyz").await?;
+            ensure!(code == 200, "{code}: {text}");
+            Ok(())
+        })
+        .await
     }
 
     /// Whether it has ended, killed or by itself.

@@ -12,9 +12,7 @@ use tokio::time::Instant;
 use crate::fault::{Disturbance, Gate, Recorded};
 use crate::operator_under_test::{OperatorUnderTest, Settings};
 use crate::test_bed::TestBed;
-
-/// Between two looks.
-const PERIOD: Duration = Duration::from_millis(100);
+use crate::wait::period;
 
 /// An operator that has written nothing for this long has nothing more to write, unless something
 /// changes.
@@ -169,7 +167,7 @@ impl<'a> Supervised<'a> {
         R: Future<Output = Result<T>>,
     {
         let limit = limit * self.patience;
-        self.look_until(what, limit, Instant::now() + limit, &mut look)
+        self.look_until(what, limit, Instant::now(), &mut look)
             .await
     }
 
@@ -177,13 +175,14 @@ impl<'a> Supervised<'a> {
         &mut self,
         what: &str,
         limit: Duration,
-        deadline: Instant,
+        began: Instant,
         look: &mut F,
     ) -> Result<T>
     where
         F: FnMut() -> R,
         R: Future<Output = Result<T>>,
     {
+        let deadline = began + limit;
         let mut not_yet = anyhow::anyhow!("no look has ended");
         loop {
             if let Err(error) = self.keep_running() {
@@ -194,15 +193,15 @@ impl<'a> Supervised<'a> {
                 Ok(Err(error)) => not_yet = error,
                 Err(_) => not_yet = not_yet.context("the last look was cut off"),
             }
-            if Instant::now() + PERIOD > deadline {
+            let period = period(began.elapsed());
+            if Instant::now() + period > deadline {
                 return Err(not_yet.context(format!("waited {limit:?} for {what}")));
             }
-            tokio::time::sleep(PERIOD).await;
+            tokio::time::sleep(period).await;
         }
     }
 
-    /// As [`Self::until`], and then until the operator has nothing more to write while what is
-    /// looked for still holds.
+    /// As [`Self::until`], once the operator has nothing more to write while what is looked for holds.
     ///
     /// # Errors
     /// As [`Self::until`].
@@ -217,21 +216,27 @@ impl<'a> Supervised<'a> {
         R: Future<Output = Result<T>>,
     {
         let limit = limit * self.patience;
-        let deadline = Instant::now() + limit;
+        let began = Instant::now();
         loop {
-            let seen = self.look_until(what, limit, deadline, &mut look).await?;
-            let has_crashed = self.operator.gate().ended().is_cancelled();
-            if !has_crashed && self.is_quiet() {
+            let seen = self.look_until(what, limit, began, &mut look).await?;
+            if self.is_quiet() {
                 match &self.paused {
                     None => return Ok(seen),
                     // Nothing was left to be done for the one that took over.
                     Some(paused) => paused.gate().wake(),
                 }
             }
-            if Instant::now() > deadline {
-                bail!("waited {limit:?} for the operator to stop writing; it did not");
+            // What it writes may be the end of what was seen: only then it is looked at again.
+            loop {
+                tokio::time::sleep(period(began.elapsed())).await;
+                self.keep_running()?;
+                if began.elapsed() > limit {
+                    bail!("waited {limit:?} for the operator to stop writing; it did not");
+                }
+                if self.is_quiet() {
+                    break;
+                }
             }
-            tokio::time::sleep(PERIOD).await;
         }
     }
 
@@ -251,13 +256,13 @@ impl<'a> Supervised<'a> {
     /// The operator that runs now has the lease, and has had nothing to write for a while, nor waited
     /// for an answer.
     fn is_quiet(&self) -> bool {
-        let Some(leads_since) = leads_since(&self.operator) else {
+        let gate = self.operator.gate();
+        let Some(leads_since) = gate.leads_since().filter(|_| !gate.ended().is_cancelled()) else {
             return false;
         };
-        let written = last_write(&self.operator);
-        let waited = self.operator.gate().waited_until();
-        let last = leads_since.max(written.unwrap_or(leads_since));
-        last.max(waited.unwrap_or(last)).elapsed() >= QUIET
+        let acts = [gate.last_write(), gate.waited_until()];
+        let last = acts.into_iter().flatten().fold(leads_since, Instant::max);
+        last.elapsed() >= QUIET
     }
 
     fn keep_running(&mut self) -> Result<()> {
@@ -289,7 +294,7 @@ impl<'a> Supervised<'a> {
         let Some(paused) = &self.paused else {
             return Ok(());
         };
-        if paused.gate().is_paused() && last_write(&self.operator).is_some() {
+        if paused.gate().is_paused() && self.operator.gate().last_write().is_some() {
             paused.gate().wake();
         }
         if paused.has_ended()
@@ -299,25 +304,4 @@ impl<'a> Supervised<'a> {
         }
         Ok(())
     }
-}
-
-/// When an operator took its lease, as far as its calls are remembered.
-fn leads_since(operator: &OperatorUnderTest) -> Option<Instant> {
-    let mut writes = operator.gate().calls().into_iter().filter(is_write);
-    writes.find(is_of_lease).map(|write| write.at)
-}
-
-/// When an operator wrote something other than its lease.
-fn last_write(operator: &OperatorUnderTest) -> Option<Instant> {
-    let writes = operator.gate().calls().into_iter().filter(is_write);
-    let mut others = writes.rev().filter(|write| !is_of_lease(write));
-    others.next().map(|write| write.at)
-}
-
-fn is_write(call: &Recorded) -> bool {
-    call.call.verb.is_mutating() && !call.is_refused
-}
-
-fn is_of_lease(call: &Recorded) -> bool {
-    call.call.what.starts_with("leases")
 }

@@ -6,8 +6,13 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::Instant;
 
-/// Between two looks.
-const PERIOD: Duration = Duration::from_millis(100);
+/// How long to wait before the next look: the longer it has taken, the longer, since looks take the
+/// processors from what is looked for.
+pub(crate) fn period(waited: Duration) -> Duration {
+    const SHORTEST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_millis(300);
+    (waited / 10).clamp(SHORTEST, LONGEST)
+}
 
 /// Looks until `look` succeeds, for at most `limit`; each error means "not yet".
 ///
@@ -18,7 +23,8 @@ where
     F: FnMut() -> R,
     R: Future<Output = Result<T>>,
 {
-    let deadline = Instant::now() + limit;
+    let began = Instant::now();
+    let deadline = began + limit;
     let mut not_yet = anyhow::anyhow!("no look has ended");
     loop {
         match tokio::time::timeout_at(deadline, look()).await {
@@ -26,9 +32,10 @@ where
             Ok(Err(error)) => not_yet = error,
             Err(_) => not_yet = not_yet.context("the last look was cut off"),
         }
-        if Instant::now() + PERIOD > deadline {
+        let period = period(began.elapsed());
+        if Instant::now() + period > deadline {
             return Err(not_yet.context(format!("waited {limit:?} for {what}")));
         }
-        tokio::time::sleep(PERIOD).await;
+        tokio::time::sleep(period).await;
     }
 }

@@ -5,13 +5,13 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use atomix_controller::ObjectKey;
 use atomix_operator::certificates::{CertificateOptions, CertificateSource, Lifetimes};
 use atomix_operator::webhook::{PATH, SidecarOptions, WebhookOptions};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use rustls::pki_types::pem::PemObject as _;
@@ -19,6 +19,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use serde_json::{Value, json};
 
+use crate::operator_under_test::{OperatorUnderTest, Settings};
+use crate::samples;
 use crate::test_bed::TestBed;
 
 /// Name of the Secret with the certificates.
@@ -162,19 +164,20 @@ impl TestWebhook {
         })
     }
 
+    /// An operator that serves it.
+    ///
+    /// # Errors
+    /// As [`Self::served`].
+    pub fn operator(&self, bed: &TestBed) -> Result<OperatorUnderTest> {
+        Ok(OperatorUnderTest::start(Settings {
+            webhook: Some(self.served()?),
+            ..bed.settings()
+        }))
+    }
+
     /// All webhook configurations.
     pub fn configurations(&self) -> Api<MutatingWebhookConfiguration> {
         Api::all(self.client.0.clone())
-    }
-
-    /// The Secret with the certificates.
-    ///
-    /// # Errors
-    /// When it is not there.
-    pub async fn secret(&self) -> Result<Secret> {
-        let key = &self.options.certificates.secret;
-        let secrets: Api<Secret> = Api::namespaced(self.client.0.clone(), &key.namespace);
-        Ok(secrets.get(&key.name).await?)
     }
 
     /// Tells the API server whom to trust, as cert-manager does.
@@ -237,6 +240,18 @@ impl TestWebhook {
         let authorities = self.authorities().await?;
         let address = self.address;
         tokio::task::spawn_blocking(move || handshake(address, authorities)).await?
+    }
+
+    /// Checks that a pod which asks for a sidecar would get one.
+    ///
+    /// # Errors
+    /// When the webhook does not answer, or the API server does not ask it yet.
+    pub async fn injects(&self) -> Result<()> {
+        let pod = self.try_out(samples::asking_pod("bee", "hive")).await?;
+        let sidecars = pod.spec.and_then(|spec| spec.init_containers);
+        let has_some = sidecars.is_some_and(|sidecars| !sidecars.is_empty());
+        ensure!(has_some, "the pod got no sidecar");
+        Ok(())
     }
 
     /// Asks the API server for a pod without making it.

@@ -50,7 +50,8 @@ pub async fn bootstrap_of(
     resources::create(&bed.stores(), store).await?;
     operator
         .until_settled("the Store to be ready", LIMIT, async || {
-            store_is_ready(bed, name).await?;
+            let store = store_is_ready(bed, name).await?;
+            expect_condition(&store, "Progressing", "False")?;
             groups_are_whole(bed, name, size).await
         })
         .await
@@ -251,7 +252,31 @@ pub async fn run_in<L>(bed: TestBed, disturbance: Option<Disturbance>, live: L) 
 where
     L: AsyncFnOnce(&TestBed, &mut Supervised<'_>) -> Result<()>,
 {
-    let mut operator = Supervised::start(&bed, disturbance);
+    run_as(bed, |settings| settings, disturbance, live).await
+}
+
+/// As [`run_in`], with operators whose settings the caller changes.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_as<S, L>(
+    bed: TestBed,
+    settings: S,
+    disturbance: Option<Disturbance>,
+    live: L,
+) -> Result<Outcome>
+where
+    S: Fn(Settings) -> Settings + Send,
+    L: AsyncFnOnce(&TestBed, &mut Supervised<'_>) -> Result<()>,
+{
+    let place = &bed;
+    let settings = move |disturbance| {
+        settings(Settings {
+            disturbance,
+            ..place.settings()
+        })
+    };
+    let mut operator = Supervised::start_as(settings, disturbance);
     let lived = Box::pin(live(&bed, &mut operator)).await;
     explain(lived, &bed, &operator)?;
     let ended = operator.end_pause(LIMIT).await;

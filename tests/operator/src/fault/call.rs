@@ -108,8 +108,8 @@ impl Call {
             _ => format!("{resource}/{subresource}"),
         };
         let name = match verb {
-            // An event's name holds a time.
-            _ if resource == "events" => "",
+            // Names that hold a time, or the namespace of a test.
+            _ if ["events", "mutatingwebhookconfigurations"].contains(&resource) => "",
             // Two watches of one resource differ by what they select.
             Verb::List | Verb::Watch => selector(uri),
             _ => name,
@@ -179,6 +179,11 @@ mod tests {
                 "PATCH",
                 "/apis/events.k8s.io/v1/namespaces/m/events/a.18c",
                 "patch events",
+            ),
+            (
+                "PATCH",
+                "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/a-m",
+                "patch mutatingwebhookconfigurations",
             ),
             ("DELETE", "/api/v1/namespaces/m/pods/a-0", "delete pods a-0"),
             ("DELETE", "/api/v1/namespaces/m", "delete namespaces m"),

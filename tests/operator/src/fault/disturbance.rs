@@ -40,6 +40,11 @@ impl Disturbance {
         }
     }
 
+    /// Only calls of storage nodes and runtimes can meet it.
+    pub(crate) fn is_of_peers(&self) -> bool {
+        matches!(self, Self::Trouble(faults) if faults.trouble.is_of_peers())
+    }
+
     /// Calls end by their time limits, so that everything takes longer.
     pub(crate) fn is_silence(&self) -> bool {
         match self {

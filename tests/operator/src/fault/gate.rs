@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::call::Call;
 use super::disturbance::Disturbance;
 use super::points::{CrashPoint, EventPoint, Side};
+use super::silence::Silence;
+use super::stand::Stand;
 use super::trouble::{Faults, Trouble};
 
 /// A call that left.
@@ -31,6 +33,14 @@ impl Recorded {
     pub fn name(&self) -> String {
         format!("{} #{}", self.call, self.occurrence)
     }
+
+    fn is_write(&self) -> bool {
+        self.call.verb.is_mutating() && !self.is_refused
+    }
+
+    fn is_of_lease(&self) -> bool {
+        self.call.what.starts_with("leases")
+    }
 }
 
 /// The calls of one operator. Clones share everything.
@@ -42,46 +52,10 @@ pub struct Gate {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    stand: Mutex<Stand>,
-    stand_changed: Condvar,
-    silence: Mutex<Silence>,
+    stand: Stand,
+    silence: Silence,
     /// Cancelled when the operator is to end at once; from then on no call passes.
     ended: CancellationToken,
-}
-
-/// Calls that nobody answers.
-#[derive(Debug, Default)]
-struct Silence {
-    waiting: usize,
-    /// When a caller gave up last.
-    given_up: Option<Instant>,
-}
-
-/// A caller that waits for an answer, until it is dropped.
-struct Waiting<'a>(&'a Mutex<Silence>);
-
-impl<'a> Waiting<'a> {
-    fn begin(silence: &'a Mutex<Silence>) -> Self {
-        silence.lock().waiting += 1;
-        Self(silence)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let mut silence = self.0.lock();
-        silence.waiting -= 1;
-        silence.given_up = Some(Instant::now());
-    }
-}
-
-/// Whether the operator stands still.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stand {
-    #[default]
-    Not,
-    Still,
-    WokenUp,
 }
 
 #[derive(Debug, Default)]
@@ -140,9 +114,8 @@ impl Gate {
         Self {
             shared: Arc::new(Shared {
                 state: Mutex::new(State::new(disturbance)),
-                stand: Mutex::default(),
-                stand_changed: Condvar::new(),
-                silence: Mutex::default(),
+                stand: Stand::default(),
+                silence: Silence::default(),
                 ended: CancellationToken::new(),
             }),
         }
@@ -210,27 +183,12 @@ impl Gate {
 
     /// Whether the operator stands still.
     pub fn is_paused(&self) -> bool {
-        *self.shared.stand.lock() == Stand::Still
+        self.shared.stand.is_still()
     }
 
     /// Lets an operator that stands still go on where it was.
     pub fn wake(&self) {
-        *self.shared.stand.lock() = Stand::WokenUp;
-        self.shared.stand_changed.notify_all();
-    }
-
-    /// Returns when the operator is woken. Blocks its only thread: all of it stands still, its timers
-    /// too.
-    fn stand_still(&self, at: &str) {
-        let mut stand = self.shared.stand.lock();
-        if *stand != Stand::Not {
-            return;
-        }
-        self.shared.state.lock().crashed = Some(format!("pause before {at}"));
-        *stand = Stand::Still;
-        while *stand == Stand::Still {
-            self.shared.stand_changed.wait(&mut stand);
-        }
+        self.shared.stand.wake();
     }
 
     /// Cancelled when the operator is to be ended.
@@ -241,6 +199,24 @@ impl Gate {
     /// The call at which the operator was ended.
     pub fn crashed_at(&self) -> Option<String> {
         self.shared.state.lock().crashed.clone()
+    }
+
+    /// When the operator took its lease, if that was since the gate was armed.
+    pub fn leads_since(&self) -> Option<Instant> {
+        let state = self.shared.state.lock();
+        let mut writes = state.calls.iter().filter(|call| call.is_write());
+        writes
+            .find(|write| write.is_of_lease())
+            .map(|write| write.at)
+    }
+
+    /// When the operator wrote something other than its lease.
+    pub fn last_write(&self) -> Option<Instant> {
+        let state = self.shared.state.lock();
+        let mut writes = state.calls.iter().rev().filter(|call| call.is_write());
+        writes
+            .find(|write| !write.is_of_lease())
+            .map(|write| write.at)
     }
 
     /// The calls so far.
@@ -256,7 +232,11 @@ impl Gate {
         let (pass, reached) = self.record(call);
         match reached {
             Some(Reached::Pause) => {
-                self.stand_still(&pass.name);
+                let note = || {
+                    let at = format!("pause before {}", pass.name);
+                    self.shared.state.lock().crashed = Some(at);
+                };
+                self.shared.stand.stand_still(note);
                 if self.shared.ended.is_cancelled() {
                     std::future::pending::<()>().await;
                 }
@@ -285,18 +265,13 @@ impl Gate {
     /// Waits for ever; the call changed nothing, and its repetition keeps its number.
     pub(super) async fn never_answers(&self, pass: &Pass) {
         self.take_back(pass);
-        let _waiting = Waiting::begin(&self.shared.silence);
-        std::future::pending::<()>().await;
+        self.shared.silence.wait().await;
     }
 
     /// Until when the operator waited for answers that never came: what it would have done with them
     /// comes after that.
     pub fn waited_until(&self) -> Option<Instant> {
-        let silence = self.shared.silence.lock();
-        match silence.waiting {
-            0 => silence.given_up,
-            _ => Some(Instant::now()),
-        }
+        self.shared.silence.waited_until()
     }
 
     fn record(&self, call: Call) -> (Pass, Option<Reached>) {
@@ -475,25 +450,6 @@ mod tests {
         // Once only.
         let pass = gate.before(call("tulip")).now_or_never().unwrap();
         gate.after(pass, Answer::Taken).now_or_never().unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_caller_waits_until_it_gives_up() {
-        let gate = Gate::new(None);
-        assert_eq!(gate.waited_until(), None);
-        let call = call("tulip");
-        let pass = gate.before(call).await;
-        let limit = Duration::from_secs(15);
-        let unanswered = tokio::time::timeout(limit, gate.never_answers(&pass));
-        let waiting = async {
-            tokio::time::sleep(limit / 2).await;
-            assert_eq!(gate.waited_until(), Some(Instant::now()));
-        };
-        let (unanswered, ()) = tokio::join!(unanswered, waiting);
-        assert!(unanswered.is_err());
-        let given_up = Instant::now();
-        tokio::time::advance(limit).await;
-        assert_eq!(gate.waited_until(), Some(given_up));
     }
 
     #[test]

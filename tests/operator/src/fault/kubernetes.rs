@@ -9,10 +9,9 @@ use kube::client::{Body, DynBody};
 use serde_json::Value;
 use tower::{BoxError, Layer, Service};
 
-use super::cut::CutBody;
-use super::events::EventsBody;
 use super::gate::Answer;
 use super::trouble::broken_connection;
+use super::watch_body::WatchBody;
 use super::{Audit, Call, Gate, Trouble, Verb};
 use crate::invariants::{Guard, Victim};
 
@@ -135,15 +134,10 @@ where
             if call.verb != Verb::Watch || is_refused {
                 return answer;
             }
-            let cut = gate.watch_is_cut(&call);
+            let events = gate.watch_is_cut(&call);
             answer.map(|response| {
-                response.map(|body| {
-                    let body: Box<DynBody> = Box::new(EventsBody::new(body, gate, call));
-                    match cut {
-                        Some(events) => Box::new(CutBody::new(body, events)),
-                        None => body,
-                    }
-                })
+                response
+                    .map(|body| Box::new(WatchBody::new(body, gate, call, events)) as Box<DynBody>)
             })
         })
     }

@@ -7,14 +7,15 @@
 
 mod audit;
 mod call;
-mod cut;
 mod dialer;
 mod disturbance;
-mod events;
 mod gate;
 mod kubernetes;
 mod points;
+mod silence;
+mod stand;
 mod trouble;
+mod watch_body;
 
 pub use audit::{Audit, Request};
 pub use call::{Call, Verb};

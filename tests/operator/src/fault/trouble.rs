@@ -136,6 +136,14 @@ impl Trouble {
         matches!(self, Self::Lease(_))
     }
 
+    /// Whether it is a storage node or a runtime that gives trouble.
+    pub(crate) fn is_of_peers(&self) -> bool {
+        matches!(
+            self,
+            Self::PeerRefusal(_) | Self::PeerReplyLost | Self::PeerUnanswered
+        )
+    }
+
     /// Whether the caller waits until it gives up.
     pub(crate) fn is_silence(&self) -> bool {
         matches!(

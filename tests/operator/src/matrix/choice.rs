@@ -7,7 +7,7 @@ use rand::seq::SliceRandom as _;
 use tonic::Code;
 
 use super::{DISTURBANCE_VARIABLE, Outcome};
-use crate::fault::{CrashPoint, Disturbance, EventPoint, Faults, Recorded, Side, Trouble};
+use crate::fault::{CrashPoint, Disturbance, EventPoint, Faults, Recorded, Side, Trouble, Verb};
 
 /// Set = no sample is taken, every disturbance is run.
 pub(super) const EVERY_CALL_VARIABLE: &str = "ATOMIX_EVERY_CALL";
@@ -60,7 +60,7 @@ pub(super) fn every_crash(test: &str, reference: &Outcome) -> Vec<Disturbance> {
 
 /// Every trouble, but for those that never answer and for lost events, of which there is a sample.
 pub(super) fn every_trouble(test: &str, reference: &Outcome) -> Vec<Disturbance> {
-    let (silent, others): (Vec<_>, Vec<_>) = all_troubles()
+    let (silent, others): (Vec<_>, Vec<_>) = troubles(reference)
         .into_iter()
         .partition(Disturbance::is_silence);
     let mut samples = samples(test);
@@ -92,7 +92,7 @@ fn sample_of(
 ) -> Vec<Disturbance> {
     let crashes = samples.take(crashes(&reference.calls), size.crashes);
     let pauses = samples.take(pauses(&reference.calls), size.pauses);
-    let troubles = samples.take(all_troubles(), size.troubles);
+    let troubles = samples.take(troubles(reference), size.troubles);
     let losses = samples.take(losses(test, reference), size.losses);
     let calls = crashes.into_iter().chain(pauses).chain(troubles);
     calls.chain(losses).collect()
@@ -113,6 +113,15 @@ pub(super) fn named(text: &str) -> Result<Disturbance> {
     troubles
         .find(|trouble| trouble.to_string() == text)
         .with_context(|| format!("{DISTURBANCE_VARIABLE}={text:?} is no disturbance"))
+}
+
+/// The troubles that the calls of such a run can meet.
+fn troubles(reference: &Outcome) -> Vec<Disturbance> {
+    let is_to_peer = |call: &Recorded| matches!(call.call.verb, Verb::Ask | Verb::Tell);
+    let calls_peers = reference.calls.iter().any(is_to_peer);
+    let mut troubles = all_troubles();
+    troubles.retain(|trouble| calls_peers || !trouble.is_of_peers());
+    troubles
 }
 
 /// What every operator has to live through; most are met by three runs, a third of the calls each.

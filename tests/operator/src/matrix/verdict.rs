@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::Outcome;
-use crate::fault::{CrashPoint, Disturbance, EventPoint, Faults, Trouble};
+use crate::fault::{CrashPoint, Disturbance, EventPoint, Faults};
 
 /// What is to be said of one run.
 pub(super) enum Verdict {
@@ -53,12 +53,9 @@ fn may_be_spared(faults: &Faults, reference: &Outcome) -> Option<&'static str> {
     if !reference.has_setup {
         return None;
     }
-    let is_of_peers = matches!(
-        faults.trouble,
-        Trouble::PeerRefusal(_) | Trouble::PeerReplyLost | Trouble::PeerUnanswered
-    );
     // A workload with few calls may have none with such a number.
-    (is_of_peers || faults.share > 0).then_some("after its setup the workload makes few such calls")
+    (faults.trouble.is_of_peers() || faults.share > 0)
+        .then_some("after its setup the workload makes few such calls")
 }
 
 /// A watch gets at least this part of the events that it got in the undisturbed run.

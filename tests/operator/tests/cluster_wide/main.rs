@@ -206,12 +206,7 @@ async fn wait_for_crds(
         .until("the webhook to serve", LIMIT, async || {
             let (code, text) = http::get(admin, "/readyz/webhook").await?;
             ensure!(code == 200, "{code}: {text}");
-            let pod = webhook
-                .try_out(samples::asking_pod("hive-0", "hive"))
-                .await?;
-            let containers = pod.spec.and_then(|spec| spec.init_containers);
-            ensure!(containers.is_some_and(|containers| !containers.is_empty()));
-            Ok(())
+            webhook.injects().await
         })
         .await?;
     let store = bed.stores().get("rose").await?;

@@ -67,7 +67,7 @@ async fn an_operator_that_starts_without_the_api_server_waits_for_it() -> Result
     .await?;
     let address = bed.runner().address("hive-0").context("it does not run")?;
     ensure!(counter::increment(address, "honey", 1).await? == 1);
-    misses_nothing(&operator).await?;
+    operator.until_ready(LIMIT).await?;
     ensure!(!operator.has_ended(), "it did not live on");
     drop(operator);
     bed.remove().await
@@ -102,7 +102,7 @@ async fn a_bootstrap_outlasts_an_api_server_that_is_away_for_a_short_while() -> 
         workload::groups_are_whole(&bed, STORE, SIZE).await
     })
     .await?;
-    misses_nothing(&operator).await?;
+    operator.until_ready(LIMIT).await?;
     ensure!(!operator.has_ended(), "another one would have gone on");
     drop(operator);
     bed.remove().await
@@ -248,15 +248,6 @@ async fn misses(operator: &OperatorUnderTest, parts: &[&str]) -> Result<()> {
         let names_all = parts.iter().all(|part| text.contains(part));
         ensure!(code == 503 && names_all, "{code}: {text}");
         let (code, text) = http::get(operator.admin(), "/livez").await?;
-        ensure!(code == 200, "{code}: {text}");
-        Ok(())
-    })
-    .await
-}
-
-async fn misses_nothing(operator: &OperatorUnderTest) -> Result<()> {
-    until("the operator to be ready", LIMIT, async || {
-        let (code, text) = http::get(operator.admin(), "/readyz").await?;
         ensure!(code == 200, "{code}: {text}");
         Ok(())
     })

@@ -75,7 +75,8 @@ async fn scale(bed: &TestBed, replicas: u32) -> Result<()> {
 async fn settle(bed: &TestBed, operator: &mut Supervised<'_>, size: StoreSize) -> Result<()> {
     operator
         .until_settled("the members to lie as wanted", LIMIT * 2, async || {
-            workload::store_is_ready(bed, STORE).await?;
+            let store = workload::store_is_ready(bed, STORE).await?;
+            expect_condition(&store, "Progressing", "False")?;
             workload::groups_are_whole(bed, STORE, size).await?;
             for ordinal in 0..size.replicas {
                 let pod = format!("{STORE}-{ordinal}");

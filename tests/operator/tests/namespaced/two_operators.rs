@@ -140,20 +140,20 @@ async fn a_standby_that_cannot_look_at_the_lease_is_not_ready_but_its_webhook_is
         }))
     };
     let holder = start(None)?;
-    is_ready(&holder).await?;
+    holder.until_ready(LIMIT).await?;
     let standby = start(Some(lease_is(LeaseTrouble::Refused)))?;
     cannot_look(&standby).await?;
     standby.gate().arm(None);
-    is_ready(&standby).await?;
+    standby.until_ready(LIMIT).await?;
 
     // Also one that could look before.
     for trouble in [LeaseTrouble::Refused, LeaseTrouble::Unanswered] {
         standby.gate().arm(Some(lease_is(trouble)));
         cannot_look(&standby).await?;
         standby.gate().arm(None);
-        is_ready(&standby).await?;
+        standby.until_ready(LIMIT).await?;
     }
-    is_ready(&holder).await?;
+    holder.until_ready(LIMIT).await?;
     drop((holder, standby));
     bed.remove().await
 }
@@ -181,15 +181,6 @@ async fn stands_by(operator: &OperatorUnderTest) -> Result<()> {
 fn renewals(operator: &OperatorUnderTest) -> impl Iterator<Item = Recorded> {
     let calls = operator.gate().calls().into_iter();
     calls.filter(|call| call.call.what == "leases" && call.call.verb == Verb::Update)
-}
-
-async fn is_ready(operator: &OperatorUnderTest) -> Result<()> {
-    until("the operator to be ready", LIMIT, async || {
-        let (code, text) = http::get(operator.admin(), "/readyz").await?;
-        ensure!(code == 200, "{code}: {text}");
-        Ok(())
-    })
-    .await
 }
 
 /// It says so, and that nothing else is amiss.
