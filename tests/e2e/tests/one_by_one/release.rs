@@ -83,13 +83,10 @@ async fn the_command_line_lets_go_as_the_release_does() -> Result<()> {
             cluster.uninstall_chart()?;
             nothing_is_left_of_it(&cluster).await?;
 
-            // The same of an install by kustomize.
-            cluster.install_by_kustomize("deploy/kustomize/overlays/high-availability")?;
-            is_guarded(&namespace, true).await?;
-            ensure!(pods_in(&cluster, SYSTEM_NAMESPACE).await?.len() == 2);
-            nobody_notices_a_restart(&cluster, &namespace).await?;
-            namespace.kubectl_atomix(&["uninstall", "--yes"])?;
-            cluster.uninstall_by_kustomize()?;
+            // The same of an install by kustomize, which no other test may meet.
+            let guards = guards_by_kustomize(&cluster, &namespace).await;
+            let removed = cluster.uninstall_by_kustomize();
+            guards.and(removed)?;
             nothing_is_left_of_it(&cluster).await?;
             is_guarded(&namespace, false).await?;
 
@@ -101,6 +98,15 @@ async fn the_command_line_lets_go_as_the_release_does() -> Result<()> {
             Ok(())
         })
         .await
+}
+
+async fn guards_by_kustomize(cluster: &Cluster, namespace: &Namespace) -> Result<()> {
+    cluster.install_by_kustomize("deploy/kustomize/overlays/high-availability")?;
+    is_guarded(namespace, true).await?;
+    ensure!(pods_in(cluster, SYSTEM_NAMESPACE).await?.len() == 2);
+    nobody_notices_a_restart(cluster, namespace).await?;
+    namespace.kubectl_atomix(&["uninstall", "--yes"])?;
+    Ok(())
 }
 
 /// A pod that asks for a sidecar is refused rather than made without one, but not where the webhook would
