@@ -7,6 +7,7 @@ use http::{Method, StatusCode, Uri};
 use parking_lot::Mutex;
 
 use super::Call;
+use super::call::target;
 
 /// One request.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,7 +44,7 @@ impl Audit {
                 group: group.to_owned(),
                 resource: call.what.clone(),
                 verb,
-                name: name_of(uri, &call),
+                name: name_of(uri),
                 status: status.as_u16(),
             });
         };
@@ -61,12 +62,12 @@ impl Audit {
 }
 
 /// As authorization sees it: a list or watch of one object names it.
-fn name_of(uri: &Uri, call: &Call) -> String {
+fn name_of(uri: &Uri) -> String {
     let query = uri.query().unwrap_or_default();
     let mut selected = query.split('&').filter_map(|pair| {
         let value = pair.strip_prefix("fieldSelector=metadata.name")?;
-        let value = value.strip_prefix("%3D").or(value.strip_prefix('='))?;
-        Some(value.to_owned())
+        value.strip_prefix("%3D").or(value.strip_prefix('='))
     });
-    selected.next().unwrap_or_else(|| call.name.clone())
+    let (_, name, _) = target(uri);
+    selected.next().unwrap_or(name).to_owned()
 }

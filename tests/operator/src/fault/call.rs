@@ -75,20 +75,7 @@ impl fmt::Display for Call {
 impl Call {
     /// Reads a request to the API server.
     pub fn to_api_server(method: &http::Method, uri: &http::Uri) -> Self {
-        let path = uri.path().trim_start_matches('/');
-        let mut segments = path.split('/').filter(|segment| !segment.is_empty());
-        // api/v1/… or apis/GROUP/VERSION/…
-        let prefix = if path.starts_with("apis/") { 3 } else { 2 };
-        let mut rest: Vec<&str> = segments.by_ref().skip(prefix).collect();
-        if let ["namespaces", _, _, ..] = rest.as_slice() {
-            rest.drain(..2);
-        }
-        let (resource, name, subresource) = match rest.as_slice() {
-            [resource] => (*resource, "", ""),
-            [resource, name] => (*resource, *name, ""),
-            [resource, name, subresource, ..] => (*resource, *name, *subresource),
-            [] => (path, "", ""),
-        };
+        let (resource, name, subresource) = target(uri);
         let is_watch = uri.query().is_some_and(|query| {
             query
                 .split('&')
@@ -133,6 +120,24 @@ impl Call {
             what: method.to_owned(),
             name: pod.to_owned(),
         }
+    }
+}
+
+/// The resource, the object's name and the subresource; what is not there is empty.
+pub(super) fn target(uri: &http::Uri) -> (&str, &str, &str) {
+    let path = uri.path().trim_start_matches('/');
+    let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+    // api/v1/… or apis/GROUP/VERSION/…
+    let prefix = if path.starts_with("apis/") { 3 } else { 2 };
+    let mut rest: Vec<&str> = segments.by_ref().skip(prefix).collect();
+    if let ["namespaces", _, _, ..] = rest.as_slice() {
+        rest.drain(..2);
+    }
+    match rest.as_slice() {
+        [resource] => (resource, "", ""),
+        [resource, name] => (resource, name, ""),
+        [resource, name, subresource, ..] => (resource, name, subresource),
+        [] => (path, "", ""),
     }
 }
 
