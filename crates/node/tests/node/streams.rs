@@ -105,6 +105,9 @@ impl PeerStream {
     }
 }
 
+/// A message that waits for so long is not taken any more.
+const STALLED: Duration = Duration::from_secs(5);
+
 /// An append to a member that does not exist.
 fn to_nobody() -> PeerMessage {
     PeerMessage {
@@ -433,20 +436,22 @@ async fn a_node_that_takes_no_replies_is_cut_off_and_told_why() {
     node.start().await;
     let mut lazy = PeerStream::open(node.peer, 77, 1).await.unwrap();
     let mut other = PeerStream::open(node.peer, 78, 1).await.unwrap();
-    let sending = async {
-        let mut sent = 0;
-        while lazy.post(sent, to_nobody()).await.is_ok() {
-            sent += 1;
-            assert!(sent < 1_000_000, "replies have no bound");
+    // Until the stream ends or, where the reason of its end waits behind replies that are not taken, until
+    // the node takes no more.
+    let mut sent = 0;
+    while let Ok(Ok(())) = tokio::time::timeout(STALLED, lazy.post(sent, to_nobody())).await {
+        sent += 1;
+        assert!(sent < 1_000_000, "replies have no bound");
+    }
+    let ending = async {
+        loop {
+            if let Err(status) = lazy.next().await {
+                break status;
+            }
         }
     };
-    let sent = tokio::time::timeout(PATIENCE * 3, sending).await;
-    sent.expect("the stream is ended");
-    let ended = loop {
-        if let Err(status) = lazy.next().await {
-            break status;
-        }
-    };
+    let ended = tokio::time::timeout(PATIENCE, ending).await;
+    let ended = ended.expect("the stream is ended");
     assert_eq!(ended.code(), Code::ResourceExhausted, "{ended}");
     assert_eq!(other.ask(1).await.unwrap().correlation_id, 1);
 }
