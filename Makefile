@@ -33,6 +33,10 @@ test: ## Pass all tests; starts and stops a cluster of its own
 unit: ## Only the tests that need no cluster
 	@scripts/test.sh unit
 
+.PHONY: histories
+histories: ## Record what clients are told under faults, and check that it is linearizable; DURATION=30 SEED=…
+	@scripts/histories.sh
+
 .PHONY: chaos-operator
 chaos-operator: ## Test the operator for hours, and write docs/chaos-report.md; PART=models, matrices, upgrade, nodes or demo
 	@scripts/chaos.sh

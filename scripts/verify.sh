@@ -37,12 +37,13 @@ repeated_facts_agree() {
 
 go_is_tidy() {
     local unformatted
-    unformatted=$(gofmt -l tests/cluster)
+    unformatted=$(gofmt -l tests/cluster tests/porcupine)
     if [[ -n $unformatted ]]; then
         printf 'not formatted (run make fix):\n%s\n' "$unformatted" >&2
         return 1
     fi
     (cd tests/cluster && go vet ./...)
+    (cd tests/porcupine && go vet ./...)
 }
 
 dependencies_are_allowed() {
