@@ -45,6 +45,10 @@ renders() {
         fail "not each namespace of Secrets has its Role and RoleBinding"
     [[ $("${render[@]}") != *atomix-operator-config* ]] ||
         fail "Secrets are granted although nobody asked for it"
+    local with_authority
+    with_authority=$("${render[@]}" --set tls.authoritySource=company)
+    [[ $with_authority == *--tls-authority-source=company* ]] || fail "the authority's source is lost"
+    [[ $with_authority == *'resourceNames: ["company"]'* ]] || fail "the authority's source is not granted"
 }
 
 refuses_bad_values() {
@@ -64,6 +68,7 @@ refuses_bad_values() {
     expect_refused configFrom.secretNamespaces --set configFrom.secretNamespaces=one
     expect_refused configFrom.secretNamespaces --set 'configFrom.secretNamespaces={one,one}'
     expect_refused configFrom.secretNamespaces --set 'configFrom.secretNamespaces={*}'
+    expect_refused tls.authoritySource --set tls.authoritySource=A_company
     expect_refused webhook.enabled --set-string webhook.enabled=yes
     expect_refused "additional properties 'names'" --set webhook.certManager.issuerRef.names=a
     expect_refused runtime.resources --set runtime.resources.requests.memory=much

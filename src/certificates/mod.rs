@@ -6,6 +6,7 @@
 //!
 //! See docs/adr/0007. Not for the identities of nodes and runtimes.
 
+pub(crate) mod foreign_key;
 mod keeper;
 mod material;
 mod plan;

@@ -9,12 +9,13 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType,
 };
-use rustls::RootCertStore;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
+use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, RootCertStore};
 use thiserror::Error;
 use time::OffsetDateTime;
 use x509_parser::extensions::GeneralName;
@@ -55,6 +56,9 @@ pub(crate) struct Certificate {
     pub(crate) expires: SystemTime,
     /// Host names, addresses and URIs that it is for.
     pub(crate) names: BTreeSet<String>,
+    /// It is an authority's.
+    pub(crate) may_sign: bool,
+    common_name: String,
     public_key: Vec<u8>,
     /// Of the certificate and of its signer, as encoded.
     subject: Vec<u8>,
@@ -83,7 +87,16 @@ impl Certificate {
             .flat_map(|extension| &extension.value.general_names)
             .filter_map(shown)
             .collect();
+        let usage = parsed
+            .key_usage()
+            .map_err(|error| unreadable(what, error))?;
+        let signs_certificates = usage.is_none_or(|usage| usage.value.key_cert_sign());
+        let may_sign = parsed.is_ca() && signs_certificates;
+        let common_name = parsed.subject().iter_common_name().next();
+        let common_name = common_name.and_then(|name| name.as_str().ok());
         Ok(Self {
+            may_sign,
+            common_name: common_name.unwrap_or_default().to_owned(),
             starts: at(parsed.validity().not_before.timestamp()),
             expires: at(parsed.validity().not_after.timestamp()),
             names,
@@ -106,9 +119,35 @@ impl Certificate {
         self.issued() + life.unwrap_or_default() * 2 / 3
     }
 
-    /// Whether it says that this authority, told apart by its name, signed it.
-    pub(crate) fn is_signed_by(&self, authority: &Self) -> bool {
-        self.issuer == authority.subject
+    /// From its first moment to its last.
+    pub(crate) fn life(&self) -> Duration {
+        self.expires.duration_since(self.starts).unwrap_or_default()
+    }
+
+    /// Whether [`new_authority_of`] made it for this.
+    pub(crate) fn is_authority_of(&self, what: &str) -> bool {
+        self.common_name.starts_with(&authority_name(what))
+    }
+
+    /// Whether who trusts this authority alone takes it now. Names do not tell authorities apart: one
+    /// that somebody else renews keeps its name.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn is_trusted_by(
+        &self,
+        authority: &Self,
+        now: SystemTime,
+    ) -> Result<(), rustls::Error> {
+        if self.issuer != authority.subject {
+            return Err(CertificateError::UnknownIssuer.into());
+        }
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.der.clone())?;
+        let now = UnixTime::since_unix_epoch(since_epoch(now));
+        let algorithms = ring::default_provider().signature_verification_algorithms;
+        let parsed = ParsedCertificate::try_from(&self.der)?;
+        verify_server_cert_signed_by_trust_anchor(&parsed, &roots, &[], now, algorithms.all)
     }
 
     pub(crate) fn has_key(&self, key: &KeyPair) -> bool {
@@ -168,7 +207,7 @@ pub(crate) fn new_authority_of(
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(Vec::new())?;
     // Clients tell authorities apart by their names.
-    let name = format!("atomix {what} authority {:016x}", rand::random::<u64>());
+    let name = format!("{} {:016x}", authority_name(what), rand::random::<u64>());
     params.distinguished_name = named(&name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![
@@ -237,6 +276,10 @@ pub(crate) fn new_identity(
         certificate: Certificate::of("the new certificate", made.der().clone())?,
         key: key.serialize_pem(),
     })
+}
+
+fn authority_name(what: &str) -> String {
+    format!("atomix {what} authority")
 }
 
 fn named(common_name: &str) -> DistinguishedName {

@@ -16,11 +16,20 @@ pub struct IdentityArgs {
     /// development only.
     #[arg(long, env = "ATOMIX_TLS_AUTHORITY")]
     pub tls_authority: Option<String>,
+    /// Name of a Secret in the operator's own namespace with an authority that somebody else makes and
+    /// renews, such as cert-manager by a Certificate with isCA: true. tls.crt holds its certificate
+    /// first, tls.key its key; whoever has that key is trusted as anybody. The operator makes none
+    /// then: each one that it finds there is trusted everywhere for ten minutes before it signs. It
+    /// should live at least three times as long as certificates; none outlives it. Setting and
+    /// unsetting this cuts nobody off.
+    #[arg(long, env = "ATOMIX_TLS_AUTHORITY_SOURCE", requires = "tls_authority")]
+    pub tls_authority_source: Option<String>,
     /// How long certificates are valid, in seconds; they are renewed after two thirds of that, so an
     /// operator may be away for the last third.
     #[arg(long, env = "ATOMIX_TLS_CERTIFICATE_LIFE", default_value = "1209600", value_parser = seconds)]
     pub tls_certificate_life: Duration,
-    /// How long the authority is valid, in seconds; at least three times as long.
+    /// How long an authority that the operator makes is valid, in seconds; at least three times as
+    /// long.
     #[arg(long, env = "ATOMIX_TLS_AUTHORITY_LIFE", default_value = "31536000", value_parser = seconds)]
     pub tls_authority_life: Duration,
 }
@@ -43,7 +52,14 @@ impl IdentityArgs {
             certificate: self.tls_certificate_life,
             ..Lifetimes::default()
         };
-        if lifetimes.authority < lifetimes.certificate * 3 {
+        if self.tls_authority_source.as_ref() == Some(&name) {
+            return Err(format!(
+                "the operator keeps its own copy in the Secret {name}: let --tls-authority-source \
+                 name another one, which somebody else writes"
+            ));
+        }
+        let source = self.tls_authority_source;
+        if source.is_none() && lifetimes.authority < lifetimes.certificate * 3 {
             return Err(format!(
                 "an authority that lives {:?} cannot sign certificates that live {:?}: make \
                  --tls-authority-life at least three times --tls-certificate-life",
@@ -61,6 +77,7 @@ impl IdentityArgs {
         }
         Ok(Some(IdentityOptions {
             authority: ObjectKey::new(namespace, name),
+            source: source.map(|source| ObjectKey::new(namespace, source)),
             lifetimes,
             credentials: Credentials::default(),
         }))

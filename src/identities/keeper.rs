@@ -13,10 +13,11 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::time::Instant;
 
-use super::authority::{AUTHORITIES, Authority, Data, Plan, field, plan};
+use super::authority::{AUTHORITIES, Authority, Data, Origin, Plan, field, plan};
 use super::leaves::{Wanted, renew};
+use super::source::{SourceError, shown};
 use super::{IdentityOptions, NODES_SECRET, RUNTIME_SECRET, Seen};
-use crate::certificates::x509::X509Error;
+use crate::certificates::x509::{Pair, X509Error};
 use crate::context::Context;
 use atomix_controller::{
     ApiError, Category, Events, FIELD_MANAGER, MANAGED_BY_LABEL, Next, ObjectKey, ReconcileError,
@@ -67,6 +68,8 @@ pub(super) struct Keeper {
     options: IdentityOptions,
     /// The authorities that every Secret names, and since when we have seen that.
     trusted: Arc<Mutex<Option<(String, Instant)>>>,
+    /// What was last warned of, if it is not over: reason and sentence.
+    told: Arc<Mutex<Option<(&'static str, String)>>>,
 }
 
 impl Keeper {
@@ -77,6 +80,7 @@ impl Keeper {
             seen,
             options,
             trusted: Arc::default(),
+            told: Arc::default(),
         }
     }
 
@@ -106,19 +110,80 @@ impl Keeper {
         });
         let now = SystemTime::now();
         let lifetimes = &self.options.lifetimes;
+        let source = self.seen.source(now, lifetimes);
+        let origin = match &source {
+            None => Origin::Own,
+            Some(found) => Origin::Source(found.as_ref().ok()),
+        };
+        self.tell_of_source(source.as_ref(), authority.as_ref(), now);
         let trusted_for = authority.as_ref().and_then(|known| self.trusted_for(known));
-        let step = match plan(now, authority.as_ref(), trusted_for, lifetimes) {
+        let step = match plan(now, authority.as_ref(), origin, trusted_for, lifetimes) {
             Plan::Do(step) => step,
+            // Its Secret's change brings us back.
+            Plan::WaitForSource => return Ok(Next::OnChange),
             Plan::WaitUntil(next) => {
                 // Certificates know only whole seconds.
                 let wait = next.duration_since(now).unwrap_or_default();
                 return Ok(Next::After(wait + Duration::from_secs(1)));
             }
         };
-        let authority = Authority::after(step, authority, now, lifetimes)?;
+        let authority = Authority::after(step, authority, origin, now, lifetimes)?;
         self.write(key, found.as_ref(), authority.data()).await?;
         tracing::info!(secret = %key, ?step, "wrote the authority of nodes and runtimes");
         Ok(Next::After(Duration::ZERO))
+    }
+
+    /// Warns, of each thing once, when somebody else has to do something about the authority that
+    /// they make.
+    fn tell_of_source(
+        &self,
+        source: Option<&Result<Pair, SourceError>>,
+        authority: Option<&Authority>,
+        now: SystemTime,
+    ) {
+        let Some((key, found)) = self.options.source.as_ref().zip(source) else {
+            return;
+        };
+        let overdue = authority.filter(|authority| {
+            let at = authority.overdue_at(&self.options.lifetimes);
+            at.is_some_and(|at| at <= now)
+        });
+        let warning = match (found, overdue) {
+            (Err(error), None) => Some(("AuthorityUnusable", error.to_string())),
+            (Err(error), Some(authority)) => Some((
+                "AuthorityUnusable",
+                format!("{error}; {}", expiry(authority)),
+            )),
+            (Ok(_), Some(authority)) => Some((
+                "AuthorityNotRenewed",
+                format!(
+                    "the Secret {key} has no later authority: renew it; {}",
+                    expiry(authority)
+                ),
+            )),
+            (Ok(_), None) => None,
+        };
+        let mut told = self.told.lock();
+        if *told == warning {
+            return;
+        }
+        if let Some((reason, note)) = &warning {
+            tracing::warn!(secret = %key, "{note}");
+            let named = Secret {
+                metadata: ObjectMeta {
+                    name: Some(key.name.clone()),
+                    namespace: Some(key.namespace.clone()),
+                    ..ObjectMeta::default()
+                },
+                ..Secret::default()
+            };
+            let secret = self.seen.sources.get(key);
+            let about = secret.as_deref().unwrap_or(&named);
+            let action = "TakeOverAuthority";
+            self.events
+                .publish(about, Severity::Warning, reason, action, note);
+        }
+        *told = warning;
     }
 
     /// For how long every Secret has been seen to name exactly these authorities.
@@ -145,8 +210,10 @@ impl Keeper {
     }
 
     async fn keep_namespace(&self, namespace: &str) -> Result<Next, KeeperError> {
-        let Some(authority) = self.seen.authority() else {
-            // Its creation brings us back.
+        let now = SystemTime::now();
+        let authority = self.seen.authority();
+        let Some(authority) = authority.filter(|authority| authority.can_sign(now)) else {
+            // The next one brings us back.
             return Ok(Next::OnChange);
         };
         let mut until: Option<SystemTime> = None;
@@ -266,6 +333,11 @@ impl Keeper {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn expiry(authority: &Authority) -> String {
+    let at = shown(authority.expires());
+    format!("at {at} the last authority and every certificate expire")
 }
 
 /// Made by an operator, so that it may be changed.

@@ -33,7 +33,7 @@ pub(super) fn renew(
 ) -> Result<Renewed, X509Error> {
     let text = |text: String| ByteString(text.into_bytes());
     let mut data = Data::from([(AUTHORITIES.to_owned(), text(authority.bundle()))]);
-    let mut until = authority.signing.certificate.expires;
+    let mut until = authority.expires();
     for (name, identity) in wanted {
         let (certificate, key) = (format!("{name}.crt"), format!("{name}.key"));
         let known = read(field(found, &certificate), field(found, &key));
@@ -42,7 +42,7 @@ pub(super) fn renew(
             Some(good) => good,
             None => authority.sign(identity, now, lifetimes)?,
         };
-        until = until.min(pair.certificate.renew_at());
+        until = until.min(authority.renew_at(&pair.certificate));
         data.insert(certificate, text(pair.certificate.pem));
         data.insert(key, text(pair.key));
     }
@@ -62,9 +62,10 @@ fn read(certificate: &[u8], key: &[u8]) -> Option<Pair> {
 
 fn is_good(known: &Pair, identity: &Identity, authority: &Authority, now: SystemTime) -> bool {
     let certificate = &known.certificate;
+    let signing = &authority.signing.certificate;
     certificate.names.iter().eq([&identity.to_string()])
-        && certificate.is_signed_by(&authority.signing.certificate)
-        && now < certificate.renew_at()
+        && now < authority.renew_at(certificate)
+        && certificate.is_trusted_by(signing, now).is_ok()
 }
 
 #[cfg(test)]

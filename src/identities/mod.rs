@@ -1,5 +1,6 @@
-//! The identities of operator, nodes and runtimes: an authority of the operator's own, and short-lived
-//! certificates signed by it. The leader makes and renews them; every replica signs one for itself.
+//! The identities of operator, nodes and runtimes: an authority of the operator's own, or taken over from
+//! somebody else who makes it, and short-lived certificates signed by it. The leader makes and renews
+//! them; every replica signs one for itself.
 //!
 //! One Secret in a namespace holds the certificates of all its Stores' nodes, each pod mounts only
 //! its Store's; another that of the namespace's runtimes. Both have fixed names, so that the
@@ -10,10 +11,13 @@
 
 pub mod args;
 mod authority;
+#[cfg(test)]
+mod company;
 mod keeper;
 mod leaves;
 mod own;
 mod seen;
+mod source;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -54,6 +58,8 @@ const CONCURRENCY: usize = 8;
 pub struct IdentityOptions {
     /// Namespace and name of the authority's Secret.
     pub authority: ObjectKey,
+    /// The Secret that each authority is taken over from; `None` = they are made here.
+    pub source: Option<ObjectKey>,
     /// How long certificates live.
     pub lifetimes: Lifetimes,
     /// What the operator proves its own identity with: set as soon as there is an authority.
@@ -85,7 +91,7 @@ impl Identities {
     pub fn new(context: &Context, runtimes: &Runtimes, options: IdentityOptions) -> Self {
         let identities = Self {
             context: context.clone(),
-            seen: Arc::new(Seen::new(&options.authority)),
+            seen: Arc::new(Seen::new(&options.authority, options.source.as_ref())),
             options,
             queue: Queue::default(),
             authority_changed: Arc::default(),
@@ -146,6 +152,13 @@ impl Identities {
                 listener.queue.add(namespace_key(&namespace));
             }
         });
+        let listener = self.clone_for_listener();
+        let authority = self.options.authority.clone();
+        let source_changed = Arc::clone(&self.authority_changed);
+        self.seen.sources.listen(move |_change| {
+            source_changed.notify_one();
+            listener.queue.add(authority.clone());
+        });
     }
 
     /// Watches the Secrets, and keeps the operator's own certificate; without the lease.
@@ -160,6 +173,16 @@ impl Identities {
             cache::named(secrets, &key.name),
             cache::prune_metadata,
         );
+        if let Some(source) = &self.options.source {
+            let secrets: Api<Secret> = Api::namespaced(client.clone(), &source.namespace);
+            context.follow(
+                tasks,
+                "authority source",
+                &self.seen.sources,
+                cache::named(secrets, &source.name),
+                cache::prune_metadata,
+            );
+        }
         context.follow(
             tasks,
             "node secrets",
@@ -178,6 +201,11 @@ impl Identities {
             seen: Arc::clone(&self.seen),
             options: self.options.clone(),
             changed: Arc::clone(&self.authority_changed),
+            readiness: self
+                .options
+                .source
+                .as_ref()
+                .map(|_| context.admin.readiness("authority")),
         };
         let shutdown = tasks.shutdown().clone();
         tasks.spawn("own certificate", async move {
@@ -199,7 +227,7 @@ impl Identities {
             () = shutdown.cancelled() => return Ok(()),
             () = async {
                 runtimes.synced().await;
-                self.seen.authorities.synced().await;
+                self.seen.authorities_synced().await;
                 self.seen.node_secrets.synced().await;
                 self.seen.runtime_secrets.synced().await;
             } => {}

@@ -1,5 +1,6 @@
 //! The operator's own certificate. Every replica signs one for itself and keeps it in memory: also a
-//! replica without the lease asks nodes, for `kubectl atomix`.
+//! replica without the lease asks nodes, for `kubectl atomix`. And whether a replica is of use at all:
+//! not without an authority that could sign, where somebody else has to make it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,7 +9,9 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::IdentityOptions;
+use super::authority::Authority;
 use super::seen::Seen;
+use atomix_process::admin::Readiness;
 use atomix_tls::Identity;
 
 /// After a failure that only a change of the authority can mend, it is tried again all the same.
@@ -18,12 +21,19 @@ pub(super) struct Own {
     pub(super) seen: Arc<Seen>,
     pub(super) options: IdentityOptions,
     pub(super) changed: Arc<Notify>,
+    /// Where somebody else makes the authority.
+    pub(super) readiness: Option<Readiness>,
 }
 
 impl Own {
     pub(super) async fn run(self, shutdown: CancellationToken) {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = self.seen.authorities_synced() => {}
+        }
         loop {
             let wait = self.renew();
+            self.tell_readiness();
             let again = async {
                 match wait {
                     Some(wait) => tokio::time::sleep(wait).await,
@@ -40,8 +50,11 @@ impl Own {
 
     /// When to look again; `None` = when there is an authority.
     fn renew(&self) -> Option<Duration> {
-        let authority = self.seen.authority()?;
         let now = SystemTime::now();
+        let authority = self.seen.authority()?;
+        if !authority.can_sign(now) {
+            return None;
+        }
         let lifetimes = &self.options.lifetimes;
         let (material, until) = match authority.material(&Identity::Operator, now, lifetimes) {
             Ok(made) => made,
@@ -56,6 +69,23 @@ impl Own {
                 tracing::error!(%error, "the operator's own certificate is of no use");
                 Some(RETRY)
             }
+        }
+    }
+
+    /// An authority that is there and not taken over yet is the leader's to take over.
+    fn tell_readiness(&self) {
+        let Some(readiness) = &self.readiness else {
+            return;
+        };
+        let now = SystemTime::now();
+        let signs = |authority: Authority| authority.can_sign(now);
+        if self.seen.authority().is_some_and(signs) {
+            readiness.ready();
+            return;
+        }
+        match self.seen.source(now, &self.options.lifetimes) {
+            Some(Err(error)) => readiness.not_ready(error.to_string()),
+            Some(Ok(_)) | None => readiness.ready(),
         }
     }
 }

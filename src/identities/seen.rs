@@ -3,13 +3,16 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use k8s_openapi::api::core::v1::Secret;
 use parking_lot::Mutex;
 
-use super::authority::Authority;
+use super::authority::{Authority, Lifetimes};
 use super::keeper::is_ours;
 use super::leaves::Wanted;
+use super::source::{self, SourceError};
+use crate::certificates::x509::Pair;
 use atomix_controller::{Cache, ObjectKey};
 use atomix_tls::Identity;
 
@@ -28,18 +31,24 @@ pub(super) struct Seen {
     pub(super) authorities: Cache<Secret>,
     pub(super) node_secrets: Cache<Secret>,
     pub(super) runtime_secrets: Cache<Secret>,
+    /// The Secret with the authority that somebody else makes, if one is named.
+    pub(super) sources: Cache<Secret>,
     /// Name of the authority's Secret.
     authority_key: ObjectKey,
+    /// Name of that Secret of somebody else's.
+    source_key: Option<ObjectKey>,
     needs: Mutex<HashMap<String, Needs>>,
 }
 
 impl Seen {
-    pub(super) fn new(authority: &ObjectKey) -> Self {
+    pub(super) fn new(authority: &ObjectKey, source: Option<&ObjectKey>) -> Self {
         Self {
             authorities: Cache::default(),
             node_secrets: Cache::default(),
             runtime_secrets: Cache::default(),
+            sources: Cache::default(),
             authority_key: authority.clone(),
+            source_key: source.cloned(),
             needs: Mutex::default(),
         }
     }
@@ -48,6 +57,25 @@ impl Seen {
     pub(super) fn authority(&self) -> Option<Authority> {
         let secret = self.authorities.get(&self.authority_key)?;
         Authority::of(secret.data.as_ref()?).ok()
+    }
+
+    /// The authority that somebody else makes, as last seen; `None` = nobody is named.
+    pub(super) fn source(
+        &self,
+        now: SystemTime,
+        lifetimes: &Lifetimes,
+    ) -> Option<Result<Pair, SourceError>> {
+        let key = self.source_key.as_ref()?;
+        let secret = self.sources.get(key);
+        Some(source::read(key, secret.as_deref(), now, lifetimes))
+    }
+
+    /// Waits until it is known what there is of authorities.
+    pub(super) async fn authorities_synced(&self) {
+        self.authorities.synced().await;
+        if self.source_key.is_some() {
+            self.sources.synced().await;
+        }
     }
 
     /// All Secrets with certificates of ours.
@@ -143,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_namespace_needs_a_runtime_certificate_from_its_first_user_to_its_last() {
-        let seen = Seen::new(&ObjectKey::new("garden", "authority"));
+        let seen = Seen::new(&ObjectKey::new("garden", "authority"), None);
         let session = ObjectKey::new("meadow", "bees");
         let pod = ObjectKey::new("meadow", "bees");
         assert!(seen.user("pod", &pod, true));

@@ -335,6 +335,28 @@ async fn a_folder_is_read_again_and_what_is_in_between_two_changes_is_passed_ove
     following.await.unwrap().unwrap();
 }
 
+/// As cert-manager renews it: nothing but the key is another one.
+#[tokio::test]
+async fn authorities_of_the_same_name_are_told_apart_by_their_signatures() {
+    let [first, second, foreign] = [(); 3].map(|()| Authority::new("garden"));
+    let both = [&first, &second];
+    let shown = Credentials::default();
+    let text = node().to_string();
+    for of_node in both {
+        shown.set(&of_node.sign(&text, 60, &both)).unwrap();
+        let serving = serve(shown.clone()).await;
+        for of_caller in both {
+            let caller = Credentials::default();
+            caller.set(&of_caller.sign(&text, 60, &both)).unwrap();
+            call(serving.address, &caller).await.unwrap();
+        }
+        let stranger = Credentials::default();
+        stranger.set(&foreign.sign(&text, 60, &both)).unwrap();
+        let refused = call(serving.address, &stranger).await;
+        assert!(refused.is_err(), "the name alone opens the port");
+    }
+}
+
 #[tokio::test]
 async fn authorities_are_replaced_without_a_refused_connection() {
     let (old, new) = (Authority::new("old"), Authority::new("new"));

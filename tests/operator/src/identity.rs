@@ -23,6 +23,9 @@ use crate::mounts;
 /// Name of the Secret with the authority of a test bed's operators.
 pub const AUTHORITY: &str = "lily-authority";
 
+/// Name of the Secret with an authority that somebody else makes for them.
+pub const SOURCE: &str = "company-authority";
+
 /// A pod that speaks TLS: its namespace, and who it is.
 #[derive(Clone, Debug)]
 struct Secured {

@@ -110,6 +110,17 @@ impl<'a> Supervised<'a> {
         Ok(())
     }
 
+    /// Ends the operator, and starts another one with the settings as they are now.
+    ///
+    /// # Errors
+    /// When the operator had ended by itself.
+    pub fn replace(&mut self) -> Result<()> {
+        self.past_calls.extend(self.operator.gate().calls());
+        self.operator.finish()?;
+        self.operator = self.another(None);
+        Ok(())
+    }
+
     /// Whether [`Self::arm`] was called, so that the calls before it do not count.
     pub fn has_setup(&self) -> bool {
         self.has_setup

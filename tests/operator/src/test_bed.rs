@@ -34,6 +34,8 @@ pub struct TestBed {
     namespace: TestNamespace,
     /// Of its operators: with some, new Stores speak mutual TLS.
     lifetimes: Option<Lifetimes>,
+    /// They take their authority over from [`identity::SOURCE`].
+    has_source: bool,
     place: Option<SemaphorePermit<'static>>,
 }
 
@@ -81,6 +83,14 @@ impl TestBed {
         self
     }
 
+    /// The same place, with operators whose authority somebody else makes, in the Secret
+    /// [`identity::SOURCE`].
+    #[must_use]
+    pub fn with_authority_source(mut self) -> Self {
+        self.has_source = true;
+        self
+    }
+
     /// As [`Self::create`], but at once: for a test that mostly waits.
     ///
     /// # Errors
@@ -96,6 +106,7 @@ impl TestBed {
             client,
             namespace,
             lifetimes: None,
+            has_source: false,
             place: None,
         })
     }
@@ -138,6 +149,7 @@ impl TestBed {
             watch_timeout: WatchTimeout::None,
             identities: self.lifetimes.map(|lifetimes| IdentityOptions {
                 authority: ObjectKey::new(self.namespace(), identity::AUTHORITY),
+                source: self.has_source.then(|| self.authority_source()),
                 lifetimes,
                 credentials: Credentials::default(),
             }),
@@ -146,6 +158,11 @@ impl TestBed {
             network_policies: self.lifetimes.is_some(),
             names: Arc::new(self.runner.names_handle()),
         }
+    }
+
+    /// The Secret with an authority that somebody else makes.
+    pub fn authority_source(&self) -> ObjectKey {
+        ObjectKey::new(self.namespace(), identity::SOURCE)
     }
 
     /// Starts an operator for this namespace that has to live through this.

@@ -11,6 +11,7 @@ use atomix_operator::Scope;
 use atomix_operator::certificates::{CertificateSource, Lifetimes as WebhookLifetimes};
 use atomix_operator::identities::{IdentityOptions, Lifetimes};
 use atomix_operator_tests::fault::{Audit, Request};
+use atomix_operator_tests::issuer::write_authority;
 use atomix_operator_tests::namespace::TestNamespace;
 use atomix_operator_tests::operator_under_test::Settings;
 use atomix_operator_tests::resources::{self, expect_condition};
@@ -33,6 +34,8 @@ use serde_json::{Value, json};
 
 /// Of the chart's objects and of what the operator itself is told to use.
 const NAME: &str = "atomix-operator";
+/// The Secret with the authority that somebody else makes.
+const COMPANY: &str = "company-authority";
 
 /// Permissions that the story does not need, each with its reason. (group, resource, verb)
 const IDLE: &[(&str, &str, &str, &str)] = &[
@@ -120,6 +123,7 @@ async fn live(
     identity::use_authority(bed.namespace(), &authority);
     let secret = ObjectKey::new(own.name(), format!("{NAME}-webhook"));
     let kept = [authority.clone(), secret.clone()];
+    let company = ObjectKey::new(own.name(), COMPANY);
     let source = CertificateSource::Operator(WebhookLifetimes::default());
     let webhook = TestWebhook::create_named(&bed, source, secret, NAME.to_owned()).await?;
     let audit = Audit::default();
@@ -133,6 +137,7 @@ async fn live(
         lease_namespace: own.name().to_owned(),
         identities: Some(IdentityOptions {
             authority,
+            source: Some(company.clone()),
             lifetimes: Lifetimes::default(),
             credentials: Credentials::default(),
         }),
@@ -144,6 +149,7 @@ async fn live(
     };
     let seen = audit.clone();
     workload::run_with(bed, settings, async |bed, operator| {
+        make_authority(bed, operator, &company).await?;
         Box::pin(live_and_die(bed, operator)).await?;
         for secret in &kept {
             spoil_and_heal(bed, operator, secret).await?;
@@ -158,6 +164,24 @@ async fn live(
         "the chart grants what is never used: {idle:#?}; the operator asked for {:#?}",
         audit.requests()
     );
+    Ok(())
+}
+
+/// The operator tells that somebody else has to make its authority, and takes it over.
+async fn make_authority(
+    bed: &TestBed,
+    operator: &mut Supervised<'_>,
+    company: &ObjectKey,
+) -> Result<()> {
+    operator
+        .until("the authority to be missed", LIMIT, async || {
+            let warnings = resources::warnings(bed.client(), &company.namespace, COMPANY).await?;
+            ensure!(warnings.contains_key("AuthorityUnusable"), "{warnings:?}");
+            Ok(())
+        })
+        .await?;
+    let secrets: Api<Secret> = Api::namespaced(bed.client().clone(), &company.namespace);
+    write_authority(&secrets, COMPANY, Lifetimes::default().authority).await?;
     Ok(())
 }
 
@@ -397,6 +421,7 @@ fn render(namespace: &str, watched: &str, secrets: &str) -> Result<Vec<DynamicOb
         .args(["template", "atomix", chart, "--namespace", namespace])
         .args(["--kube-version", "1.36.0"])
         .args(["--set", &format!("watchNamespace={watched}")])
+        .args(["--set", &format!("tls.authoritySource={COMPANY}")])
         .args([
             "--set",
             &format!("configFrom.secretNamespaces={{{secrets}}}"),

@@ -122,7 +122,7 @@ fn trusts(now: &Content, first: &Content) -> bool {
     text(now).contains(text(first).trim())
 }
 
-async fn content(bed: &TestBed, name: &str) -> Result<Content> {
+pub(crate) async fn content(bed: &TestBed, name: &str) -> Result<Content> {
     let secrets: Api<Secret> = Api::namespaced(bed.client().clone(), bed.namespace());
     let secret = secrets.get(name).await;
     Ok(of_secret(
@@ -130,7 +130,7 @@ async fn content(bed: &TestBed, name: &str) -> Result<Content> {
     ))
 }
 
-async fn connect_another(
+pub(crate) async fn connect_another(
     bed: &TestBed,
     operator: &mut Supervised<'_>,
     number: usize,
@@ -151,7 +151,7 @@ async fn connect_another(
         .await
 }
 
-fn address(bed: &TestBed, pod: &str) -> Result<Ipv4Addr> {
+pub(crate) fn address(bed: &TestBed, pod: &str) -> Result<Ipv4Addr> {
     bed.runner()
         .address(pod)
         .with_context(|| format!("the pod {pod} does not run"))

@@ -9,6 +9,7 @@
 
 mod api_server_away;
 mod at_rest;
+mod authority_source;
 mod certificates;
 mod config_from;
 mod connections;
