@@ -130,8 +130,8 @@ struct Former {
     until: SystemTime,
 }
 
-/// `origin` = where new authorities come from; `trusted_for` = for how long every Secret that carries certificates has been seen to name exactly
-/// these authorities; `None` = one does not.
+/// `origin` = where new authorities come from; `trusted_for` = for how long every Secret that carries
+/// certificates has been seen to name exactly these authorities; `None` = one does not.
 pub(super) fn plan(
     now: SystemTime,
     authority: Option<&Authority>,

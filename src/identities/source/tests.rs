@@ -2,7 +2,7 @@
 
 use k8s_openapi::ByteString;
 use kube::core::ObjectMeta;
-use rcgen::{GeneralSubtree, IsCa, KeyUsagePurpose, NameConstraints};
+use rcgen::{CustomExtension, GeneralSubtree, IsCa, KeyUsagePurpose, NameConstraints};
 
 use super::super::authority::{Authority, Origin, Step};
 use super::super::company;
@@ -115,6 +115,13 @@ fn what_cannot_be_taken_over_says_why_and_what_to_do() {
     // Names of hosts are not what identities are made of.
     signs(&take(&limited).unwrap());
 
+    // Name constraints (2.5.29.30) that exclude the URIs of a host.
+    let without_uris = made(&|params| {
+        let limits = b"\x30\x07\xa1\x05\x30\x03\x86\x01x".to_vec();
+        let limits = CustomExtension::from_oid_content(&[2, 5, 29, 30], limits);
+        params.custom_extensions.push(limits);
+    });
+
     let past = company::authority(now() - HOUR, HOUR);
     let short = company::authority(now(), Duration::from_secs(1700));
     let (pem, secret_key) = (good.certificate.pem.as_str(), good.key.as_str());
@@ -130,6 +137,7 @@ fn what_cannot_be_taken_over_says_why_and_what_to_do() {
         ("a leaf", leaf, "isCA: true"),
         ("nothing said", silent, "isCA: true"),
         ("for something else", used_otherwise, "isCA: true"),
+        ("no URIs", without_uris, "takes what it signs"),
         ("expired", of(&past), "2027-01-15T08:00:00Z: renew it"),
         ("short-lived", of(&short), "at least 1800 s"),
         ("empty", Secret::default(), "tls.crt has no"),

@@ -183,7 +183,7 @@ async fn replace(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
     until_signed_by(bed, operator, &third, true).await?;
 
     let fourth = write_authority(&secrets, identity::SOURCE, LONG).await?;
-    until_signed_by(bed, operator, &fourth, true).await?;
+    until_signed_by(bed, operator, &fourth, false).await?;
     newcomers_join(bed, operator, 5).await?;
     nothing_failed(load).await
 }
@@ -213,7 +213,6 @@ async fn operators_go_over_to_somebody_elses_authority_and_back_without_a_failed
         operator.replace()?;
         until_signed_by(bed, operator, &company, false).await?;
         newcomers_join(bed, operator, 1).await?;
-        until_signed_by(bed, operator, &company, true).await?;
 
         has_source.store(false, Ordering::SeqCst);
         operator.replace()?;
