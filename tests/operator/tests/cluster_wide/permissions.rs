@@ -77,7 +77,9 @@ enum Mode {
 async fn the_charts_permissions_are_enough_and_none_is_idle() -> Result<()> {
     let _alone = super::ALONE.lock().await;
     for mode in [Mode::ClusterWide, Mode::SingleNamespace] {
-        story(mode).await.with_context(|| format!("{mode:?}"))?;
+        Box::pin(story(mode))
+            .await
+            .with_context(|| format!("{mode:?}"))?;
     }
     Ok(())
 }
