@@ -1,6 +1,7 @@
 //! The cluster that the user's kubeconfig names, and pods in it.
 
 use anyhow::{Context as _, Result, bail};
+use atomix_controller::metrics::Metrics;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -17,6 +18,7 @@ const UNUSABLE: &str =
 /// A cluster and a namespace in it.
 pub(crate) struct Cluster {
     pub(crate) client: Client,
+    config: Config,
     pub(crate) namespace: String,
     operator_namespace: String,
 }
@@ -30,10 +32,21 @@ impl Cluster {
         let namespace = target.namespace.clone();
         let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
         Ok(Self {
-            client: Client::try_from(config)?,
+            client: Client::try_from(config.clone())?,
+            config,
             namespace,
             operator_namespace: target.operator_namespace.clone(),
         })
+    }
+
+    /// A client as the operator has it: one that is told that there is no such page, by a proxy say,
+    /// does not take what it asked for as gone.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub(crate) fn exact_client(&self) -> Result<Client> {
+        let client = atomix_controller::client::connect(self.config.clone(), &Metrics::default());
+        client.context(UNUSABLE)
     }
 
     /// Where the operator is.
@@ -116,6 +129,8 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use clap::Parser as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
 
     use super::*;
     use crate::Cli;
@@ -159,5 +174,28 @@ users:
         let refused = format!("{:#}", refused.unwrap_err());
         assert!(refused.contains("--context to one of its"), "{refused}");
         assert!(refused.contains("north"), "{refused}");
+    }
+    #[tokio::test]
+    async fn a_page_that_is_not_served_says_nothing_of_an_object() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let proxy = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            assert!(stream.read(&mut request).await.unwrap() > 0);
+            let answer = "HTTP/1.1 404 Not Found\r\ncontent-length: 19\r\n\r\n404 page not found\n";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+        let config = Config::new(format!("http://{address}").parse().unwrap());
+        let cluster = Cluster {
+            client: Client::try_from(config.clone()).unwrap(),
+            config,
+            namespace: "meadow".to_owned(),
+            operator_namespace: "garden".to_owned(),
+        };
+        let pods: Api<Pod> = Api::namespaced(cluster.exact_client().unwrap(), "garden");
+        let found = pods.get_opt("tulip").await;
+        assert!(found.is_err(), "{found:?}");
+        proxy.await.unwrap();
     }
 }

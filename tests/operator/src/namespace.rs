@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
-use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 
@@ -67,6 +67,15 @@ impl TestNamespace {
         &self.name
     }
 
+    /// The object itself.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn object(&self) -> Result<Namespace> {
+        let namespaces: Api<Namespace> = Api::all(self.server.client());
+        Ok(namespaces.get(&self.name).await?)
+    }
+
     /// Removes it and waits until it is gone.
     ///
     /// # Errors
@@ -123,6 +132,11 @@ async fn begin_removal(client: &Client, name: &str) -> Result<()> {
         Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => {}
         Err(error) => return Err(error.into()),
     }
+    // The machine of some may be one that a test played.
+    let pods: Api<Pod> = Api::namespaced(client.clone(), name);
+    let at_once = DeleteParams::default().grace_period(0);
+    pods.delete_collection(&at_once, &ListParams::default())
+        .await?;
     until(
         "finalizers to be taken off",
         Duration::from_secs(30),
@@ -136,7 +150,7 @@ async fn take_off_finalizers(client: &Client, name: &str) -> Result<()> {
         resources::sessions(client, name),
         resources::stores(client, name),
     ] {
-        for object in api.list(&kube::api::ListParams::default()).await? {
+        for object in api.list(&ListParams::default()).await? {
             if object.finalizers().is_empty() {
                 continue;
             }

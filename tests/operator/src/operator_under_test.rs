@@ -64,6 +64,28 @@ pub struct Settings {
     pub names: Names,
 }
 
+impl Settings {
+    /// Those of another operator like this one, without a webhook: only one can have its socket.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self {
+            server: self.server.clone(),
+            scope: self.scope.clone(),
+            lease_namespace: self.lease_namespace.clone(),
+            short_lease: self.short_lease,
+            sessions: self.sessions,
+            secret_namespaces: self.secret_namespaces.clone(),
+            disturbance: self.disturbance.clone(),
+            watch_timeout: self.watch_timeout,
+            identities: self.identities.clone(),
+            webhook: None,
+            audit: self.audit.clone(),
+            network_policies: self.network_policies,
+            names: Arc::clone(&self.names),
+        }
+    }
+}
+
 /// A running operator; killed when it is dropped.
 #[derive(Debug)]
 pub struct OperatorUnderTest {
@@ -261,22 +283,29 @@ fn live(
     })
 }
 
+/// A client as the operator's programs have it, whose calls go through the layer.
+pub(crate) fn watched_client(
+    server: &ApiServer,
+    layer: &WatchedApi,
+    metrics: &Metrics,
+) -> Result<Client> {
+    let config = atomix_controller::client::hardened(server.config());
+    let builder = ClientBuilder::try_from(config)?.with_layer(layer);
+    Ok(atomix_controller::client::build(builder, metrics))
+}
+
 fn options(settings: Settings, gate: &Gate) -> Result<Options> {
     static STARTED: AtomicU32 = AtomicU32::new(0);
     let number = STARTED.fetch_add(1, Ordering::Relaxed);
     let identity = format!("operator-{}-{number}", std::process::id());
     let metrics = Metrics::default();
-    let client = || -> Result<Client> {
-        let config = atomix_controller::client::hardened(settings.server.config());
-        let layer = WatchedApi::new(
-            gate.clone(),
-            Guard::new(settings.server.client(), Arc::clone(&settings.names)),
-            settings.watch_timeout,
-            settings.audit.clone(),
-        );
-        let builder = ClientBuilder::try_from(config)?.with_layer(&layer);
-        Ok(atomix_controller::client::build(builder, &metrics))
-    };
+    let layer = WatchedApi::new(
+        gate.clone(),
+        Guard::new(settings.server.client(), Arc::clone(&settings.names)),
+        settings.watch_timeout,
+        settings.audit.clone(),
+    );
+    let client = || watched_client(&settings.server, &layer, &metrics);
     let mut lease = LeaseOptions::new(settings.lease_namespace.clone(), LEASE.to_owned(), identity);
     if settings.short_lease {
         lease.duration = Duration::from_secs(5);

@@ -4,7 +4,7 @@ use atomix_operator::store::StoreOptions;
 use serde_json::{Value, json};
 
 /// A label that no machine has: no kubelet takes these pods, whatever the cluster is.
-const NOWHERE: &str = "atomix.io/operator-tests-nowhere";
+pub(crate) const NOWHERE: &str = "atomix.io/operator-tests-nowhere";
 
 /// Ordinals, partitions and replicas of a Store.
 #[derive(Clone, Copy, Debug)]

@@ -35,6 +35,16 @@ pub struct Supervised<'a> {
     patience: u32,
 }
 
+/// An operator has the lease, and has had nothing to write for a while, nor waited for an answer.
+pub(crate) fn is_quiet(gate: &Gate) -> bool {
+    let Some(leads_since) = gate.leads_since().filter(|_| !gate.ended().is_cancelled()) else {
+        return false;
+    };
+    let acts = [gate.last_write(), gate.waited_until()];
+    let last = acts.into_iter().flatten().fold(leads_since, Instant::max);
+    last.elapsed() >= QUIET
+}
+
 /// Where calls end by their time limits.
 const LONG_PATIENCE: u32 = 3;
 
@@ -264,16 +274,9 @@ impl<'a> Supervised<'a> {
         self.until_settled(what, limit, async || Ok(())).await
     }
 
-    /// The operator that runs now has the lease, and has had nothing to write for a while, nor waited
-    /// for an answer.
+    /// Of the operator that runs now.
     fn is_quiet(&self) -> bool {
-        let gate = self.operator.gate();
-        let Some(leads_since) = gate.leads_since().filter(|_| !gate.ended().is_cancelled()) else {
-            return false;
-        };
-        let acts = [gate.last_write(), gate.waited_until()];
-        let last = acts.into_iter().flatten().fold(leads_since, Instant::max);
-        last.elapsed() >= QUIET
+        is_quiet(self.operator.gate())
     }
 
     fn keep_running(&mut self) -> Result<()> {

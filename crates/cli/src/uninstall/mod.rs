@@ -49,7 +49,7 @@ impl Options {
 /// What could not be done; it can be run again.
 pub(crate) async fn run(cluster: &Cluster, options: &Options) -> Result<()> {
     let namespace = cluster.operator_namespace();
-    let client = &cluster.client;
+    let client = &cluster.exact_client()?;
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
     let found = deployments
         .list(&ListParams::default().labels(OPERATOR))

@@ -45,6 +45,11 @@ impl Disturbance {
         matches!(self, Self::Trouble(faults) if faults.trouble.is_of_peers())
     }
 
+    /// Only watches can meet it.
+    pub(crate) fn is_of_watches(&self) -> bool {
+        matches!(self, Self::Trouble(faults) if matches!(faults.trouble, Trouble::CutWatches { .. }))
+    }
+
     /// Calls end by their time limits, so that everything takes longer.
     pub(crate) fn is_silence(&self) -> bool {
         match self {

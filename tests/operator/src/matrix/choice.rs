@@ -119,8 +119,11 @@ pub(super) fn named(text: &str) -> Result<Disturbance> {
 fn troubles(reference: &Outcome) -> Vec<Disturbance> {
     let is_to_peer = |call: &Recorded| matches!(call.call.verb, Verb::Ask | Verb::Tell);
     let calls_peers = reference.calls.iter().any(is_to_peer);
+    let watches = !reference.events.is_empty();
     let mut troubles = all_troubles();
-    troubles.retain(|trouble| calls_peers || !trouble.is_of_peers());
+    troubles.retain(|trouble| {
+        (calls_peers || !trouble.is_of_peers()) && (watches || !trouble.is_of_watches())
+    });
     troubles
 }
 

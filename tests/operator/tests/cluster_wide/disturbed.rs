@@ -1,10 +1,12 @@
 //! Drivers, and a Session that uses the Store of another namespace, while it may, whatever disturbs the
-//! operator.
+//! operator; and the end of it all, whatever disturbs the uninstaller.
 
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use atomix_operator::Scope;
+use atomix_operator_tests::api_server::ApiServer;
+use atomix_operator_tests::crds;
 use atomix_operator_tests::end_state::end_state;
 use atomix_operator_tests::fault::Disturbance;
 use atomix_operator_tests::matrix::{Outcome, disturb_one_at_a_time};
@@ -13,6 +15,7 @@ use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples;
 use atomix_operator_tests::supervised::Supervised;
 use atomix_operator_tests::test_bed::TestBed;
+use atomix_operator_tests::uninstalling::{Extent, uninstall_and_install};
 use atomix_operator_tests::workload::{self, LIMIT};
 use kube::api::DeleteParams;
 use serde_json::json;
@@ -24,6 +27,27 @@ async fn drivers_and_permissions_survive_crash_and_trouble() -> Result<()> {
     let _alone = ALONE.lock().await;
     let test = "drivers_and_permissions_survive_crash_and_trouble";
     disturb_one_at_a_time(test, |disturbance| Box::pin(disturbed(disturbance))).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn uninstalling_from_all_namespaces_survives_crash_and_trouble() -> Result<()> {
+    let _alone = ALONE.lock().await;
+    let test = "uninstalling_from_all_namespaces_survives_crash_and_trouble";
+    let server = ApiServer::connect().await?;
+    crds::teach_a_newer_version(&server.client()).await?;
+    let disturbed =
+        disturb_one_at_a_time(test, |disturbance| Box::pin(uninstall(disturbance))).await;
+    crds::restore(&server.client()).await?;
+    disturbed
+}
+
+async fn uninstall(disturbance: Option<Disturbance>) -> Result<Outcome> {
+    let drivers = resources::drivers(&ApiServer::connect().await?.client());
+    let outcome = uninstall_and_install(Extent::AllNamespaces, disturbance).await;
+    let removed = remove_drivers(&drivers).await;
+    let outcome = outcome?;
+    removed?;
+    Ok(outcome)
 }
 
 async fn disturbed(disturbance: Option<Disturbance>) -> Result<Outcome> {

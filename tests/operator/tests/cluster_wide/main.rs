@@ -640,7 +640,7 @@ async fn rest(operator: &mut Supervised<'_>) -> Result<()> {
 
 /// Without an operator nothing makes them anew.
 async fn remove_drivers(drivers: &Api<DynamicObject>) -> Result<()> {
-    for name in ["memory", "multi-raft"] {
+    for name in ["memory", "multi-raft", "odd"] {
         let Some(driver) = drivers.get_opt(name).await? else {
             continue;
         };

@@ -1,20 +1,18 @@
-//! Uninstalling lets go of all objects and leaves them, and the chart's policy keeps Stores that are
-//! in use from being deleted in the foreground: both at the real API server.
+//! Uninstalling lets go of all objects and leaves them, whatever disturbs it, and the chart's policy keeps
+//! Stores that are in use from being deleted in the foreground: both at the real API server.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use atomix_operator::Scope;
-use atomix_operator::uninstall::uninstall;
-use atomix_operator_tests::resources::{self, expect_condition};
+use atomix_operator_tests::matrix::disturb_sampled_calls;
+use atomix_operator_tests::resources;
 use atomix_operator_tests::samples::{self, StoreSize};
 use atomix_operator_tests::test_bed::TestBed;
+use atomix_operator_tests::uninstalling::{Extent, uninstall_and_install, uninstall_twice_at_once};
 use atomix_operator_tests::wait::until;
-use atomix_operator_tests::workload::LIMIT;
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
-use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::{Api, ResourceExt as _};
 use serde::Deserialize as _;
@@ -24,64 +22,15 @@ const STORE: &str = "tulip";
 const TEMPLATE: &str = include_str!("../../../../charts/atomix/templates/foreground-deletion.yaml");
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn uninstalling_stops_the_operator_and_lets_go_of_what_it_served() -> Result<()> {
-    let bed = TestBed::create("uninstall").await?;
-    let operator = bed.operator(None);
-    resources::create(&bed.stores(), samples::store_of_driver(STORE, "memory")).await?;
-    resources::create(&bed.sessions(), samples::session("bees", STORE, "hive")).await?;
-    until(
-        "the Store and the Session to be guarded",
-        LIMIT,
-        async || {
-            let store = bed.stores().get(STORE).await?;
-            expect_condition(&store, "Ready", "True")?;
-            let session = bed.sessions().get("bees").await?;
-            for object in [&store, &session] {
-                ensure!(!object.finalizers().is_empty(), "{}", object.name_any());
-            }
-            Ok(())
-        },
-    )
-    .await?;
-    let deployments: Api<Deployment> = Api::namespaced(bed.client().clone(), bed.namespace());
-    let labels = json!({"app": "operator"});
-    let deployment: Deployment = serde_json::from_value(json!({
-        "metadata": {"name": "the-operator"},
-        "spec": {
-            "replicas": 2,
-            "selector": {"matchLabels": labels},
-            "template": {
-                "metadata": {"labels": labels},
-                "spec": {
-                    "nodeSelector": {"atomix.io/operator-tests-nowhere": "true"},
-                    "containers": [{"name": "operator", "image": "application:test"}],
-                },
-            },
-        },
-    }))?;
-    deployments
-        .create(&PostParams::default(), &deployment)
-        .await?;
-    // No kubelet runs it; the operator of this test ends as its pods would.
-    operator.terminate()?;
+async fn uninstalling_survives_crash_and_trouble() -> Result<()> {
+    let test = "uninstalling_survives_crash_and_trouble";
+    let run = |disturbance| uninstall_and_install(Extent::OneNamespace, disturbance);
+    disturb_sampled_calls(test, run).await
+}
 
-    let scope = Scope::Namespace(bed.namespace().to_owned());
-    let run = async || uninstall(bed.client(), &scope, bed.namespace(), "the-operator").await;
-    ensure!(run().await? == 2, "a Store and a Session were guarded");
-    ensure!(run().await? == 0, "again, there is nothing left to do");
-    let gone = uninstall(bed.client(), &scope, bed.namespace(), "nothing").await?;
-    ensure!(gone == 0, "also without a Deployment");
-    let scaled = deployments.get("the-operator").await?;
-    let replicas = scaled.spec.and_then(|spec| spec.replicas);
-    ensure!(replicas == Some(0), "{replicas:?}");
-    for object in [
-        bed.stores().get(STORE).await?,
-        bed.sessions().get("bees").await?,
-    ] {
-        ensure!(object.finalizers().is_empty(), "{}", object.name_any());
-        ensure!(object.metadata.deletion_timestamp.is_none());
-    }
-    bed.remove().await
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_uninstallers_at_once_let_go_of_everything() -> Result<()> {
+    uninstall_twice_at_once().await
 }
 
 /// The chart's policy and its binding, for the namespace alone.
