@@ -81,8 +81,6 @@ struct Memory {
     uid: Option<String>,
     status_written: Option<Instant>,
     deletion_seen: Option<Instant>,
-    /// The generation for which selected pods without a runtime were looked for, and their number.
-    without_runtime: Option<(i64, u32)>,
 }
 
 impl SessionController {
@@ -96,6 +94,7 @@ impl SessionController {
             status.clone(),
             UNREADABLE,
         );
+        let strays = Strays::new(context, &status);
         Self {
             context: context.clone(),
             runtimes: runtimes.clone(),
@@ -103,7 +102,7 @@ impl SessionController {
             status,
             undecodable: Arc::new(reports),
             memory: Arc::default(),
-            strays: Strays::default(),
+            strays,
             begun: Instant::now(),
         }
     }
@@ -138,6 +137,7 @@ impl SessionController {
         let Some(object) = self.context.sessions.get(key) else {
             self.memory.lock().remove(key);
             self.status.forget(key);
+            self.strays.forget(key);
             self.undecodable.forget(key);
             return Ok(Next::OnChange);
         };
@@ -187,7 +187,7 @@ impl SessionController {
             // The last look brings us back sooner.
             return Ok(Next::After(rest));
         }
-        found.view.not_injected = self.look_for_pods_without_runtime(key, session).await?;
+        found.view.not_injected = self.strays.number(key, session).await?;
         let phase = Phase::Open {
             target: found.target,
             is_paused: session.is_paused(),
@@ -203,34 +203,6 @@ impl SessionController {
         let is_of_this_generation = status.observed_generation == session.metadata.generation;
         let rest = FIRST_LOOKS.checked_sub(self.begun.elapsed())?;
         (is_of_this_generation && view.has_unseen).then_some(rest)
-    }
-
-    /// How many selected pods have no runtime, if nobody has told of this specification yet: pods
-    /// without one are not watched, so they are looked for once.
-    async fn look_for_pods_without_runtime(
-        &self,
-        key: &ObjectKey,
-        session: &Session,
-    ) -> Result<Option<u32>, ApiError> {
-        let generation = session.metadata.generation;
-        let pending = self.status.pending(&session.metadata);
-        let pending =
-            pending.and_then(|status| serde_json::from_value::<SessionStatus>(status).ok());
-        let status = pending.or_else(|| session.status.clone());
-        if status.and_then(|status| status.observed_generation) == generation {
-            return Ok(None);
-        }
-        let known = self.with_memory(key, |memory| memory.without_runtime);
-        if let Some((_, number)) = known.filter(|(seen, _)| Some(*seen) == generation) {
-            return Ok(Some(number));
-        }
-        let (client, namespace) = (&self.context.client, &key.namespace);
-        let selector = &session.spec.selector;
-        let number = self.strays.count(client, namespace, selector).await?;
-        self.with_memory(key, |memory| {
-            memory.without_runtime = generation.map(|generation| (generation, number));
-        });
-        Ok(Some(number))
     }
 
     /// Waits for the pods, then lets go.

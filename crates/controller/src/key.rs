@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 
 /// Namespace and name; the namespace is empty for cluster-scoped objects.
@@ -25,7 +26,12 @@ impl ObjectKey {
     /// The key of an object that came from the API server.
     #[must_use]
     pub fn of<K: Resource>(object: &K) -> Self {
-        let meta = object.meta();
+        Self::of_meta(object.meta())
+    }
+
+    /// The name of the object with these metadata.
+    #[must_use]
+    pub fn of_meta(meta: &ObjectMeta) -> Self {
         Self {
             namespace: meta.namespace.clone().unwrap_or_default(),
             name: meta.name.clone().unwrap_or_default(),

@@ -79,7 +79,7 @@ impl StatusWriter {
     /// What was written last, unless the object shows it or something newer: then it is forgotten.
     fn newest(&self, meta: &ObjectMeta) -> Option<Written> {
         let mut written = self.written.lock();
-        let key = key_of(meta);
+        let key = ObjectKey::of_meta(meta);
         let newest = written.get(&key)?;
         if newest.is_ahead_of(meta) {
             return Some(newest.clone());
@@ -101,7 +101,7 @@ impl StatusWriter {
     where
         K: Resource<DynamicType = ()> + Debug + Clone,
     {
-        let key = key_of(meta);
+        let key = ObjectKey::of_meta(meta);
         let (base, version) = match self.newest(meta) {
             Some(written) => (written.status, written.resource_version),
             None => (known, meta.resource_version.clone()),
@@ -160,13 +160,6 @@ impl Written {
                 self.resource_version.as_deref(),
             )
     }
-}
-
-fn key_of(meta: &ObjectMeta) -> ObjectKey {
-    ObjectKey::new(
-        meta.namespace.clone().unwrap_or_default(),
-        meta.name.clone().unwrap_or_default(),
-    )
 }
 
 fn to_value<S: Serialize>(status: &S) -> Value {

@@ -255,14 +255,14 @@ struct World {
 enum Makes {
     Operator,
     /// What is in the Secret of those who do; `None` = nothing of use.
-    Company(Option<Pair>),
+    Company(Option<Box<Pair>>),
 }
 
 impl Makes {
     fn origin(&self) -> Origin<'_> {
         match self {
             Self::Operator => Origin::Own,
-            Self::Company(found) => Origin::Source(found.as_ref()),
+            Self::Company(found) => Origin::Source(found.as_deref()),
         }
     }
 }
@@ -303,7 +303,7 @@ impl World {
             _ => return,
         };
         self.made.extend(found.clone());
-        self.origin = Makes::Company(found);
+        self.origin = Makes::Company(found.map(Box::new));
     }
 
     /// A company renews in time, and leaves it to settle.

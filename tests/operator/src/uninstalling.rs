@@ -70,7 +70,7 @@ pub async fn uninstall_and_install(
         troubled: uninstalled.troubled,
         has_setup: false,
     };
-    place.remove().await?;
+    Box::pin(place.remove()).await?;
     Ok(outcome)
 }
 
@@ -82,7 +82,7 @@ pub async fn uninstall_twice_at_once() -> Result<()> {
     let (place, served) = Place::create(Extent::OneNamespace).await?;
     let lived = place.live_twice_at_once(served).await;
     lived.with_context(|| place.explained())?;
-    place.remove().await
+    Box::pin(place.remove()).await
 }
 
 /// Operators at work.

@@ -105,6 +105,20 @@ where
     disturb(test, 1, run, choose).await
 }
 
+/// As [`disturb_one_at_a_time`] with `ATOMIX_EVERY_CALL`; without it the workload is run once, undisturbed.
+/// For what another test disturbs in a smaller place.
+///
+/// # Errors
+/// As [`crash_at_every_call`].
+pub async fn disturb_only_at_length<F, R>(test: &str, run: F) -> Result<()>
+where
+    F: Fn(Option<Disturbance>) -> R,
+    R: Future<Output = Result<Outcome>>,
+{
+    let choose = |reference: &Outcome| choice::nothing_in_a_hurry(test, reference);
+    disturb(test, 1, run, choose).await
+}
+
 async fn disturb<F, R>(
     test: &str,
     lanes: usize,

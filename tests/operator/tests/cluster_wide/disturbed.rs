@@ -9,7 +9,7 @@ use atomix_operator_tests::api_server::ApiServer;
 use atomix_operator_tests::crds;
 use atomix_operator_tests::end_state::end_state;
 use atomix_operator_tests::fault::Disturbance;
-use atomix_operator_tests::matrix::{Outcome, disturb_one_at_a_time};
+use atomix_operator_tests::matrix::{Outcome, disturb_one_at_a_time, disturb_only_at_length};
 use atomix_operator_tests::operator_under_test::Settings;
 use atomix_operator_tests::resources::{self, expect_condition};
 use atomix_operator_tests::samples;
@@ -36,14 +36,14 @@ async fn uninstalling_from_all_namespaces_survives_crash_and_trouble() -> Result
     let server = ApiServer::connect().await?;
     crds::teach_a_newer_version(&server.client()).await?;
     let disturbed =
-        disturb_one_at_a_time(test, |disturbance| Box::pin(uninstall(disturbance))).await;
+        disturb_only_at_length(test, |disturbance| Box::pin(uninstall(disturbance))).await;
     crds::restore(&server.client()).await?;
     disturbed
 }
 
 async fn uninstall(disturbance: Option<Disturbance>) -> Result<Outcome> {
     let drivers = resources::drivers(&ApiServer::connect().await?.client());
-    let outcome = uninstall_and_install(Extent::AllNamespaces, disturbance).await;
+    let outcome = Box::pin(uninstall_and_install(Extent::AllNamespaces, disturbance)).await;
     let removed = remove_drivers(&drivers).await;
     let outcome = outcome?;
     removed?;

@@ -24,13 +24,13 @@ const TEMPLATE: &str = include_str!("../../../../charts/atomix/templates/foregro
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn uninstalling_survives_crash_and_trouble() -> Result<()> {
     let test = "uninstalling_survives_crash_and_trouble";
-    let run = |disturbance| uninstall_and_install(Extent::OneNamespace, disturbance);
+    let run = |disturbance| Box::pin(uninstall_and_install(Extent::OneNamespace, disturbance));
     disturb_sampled_calls(test, run).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_uninstallers_at_once_let_go_of_everything() -> Result<()> {
-    uninstall_twice_at_once().await
+    Box::pin(uninstall_twice_at_once()).await
 }
 
 /// The chart's policy and its binding, for the namespace alone.
