@@ -1,16 +1,18 @@
 //! Deletion of a Store: it waits for the Sessions of its own namespace, then lets go. Its disks
 //! stay, whatever happens to the rest.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DeserializeGuard;
 
-use atomix_controller::{Cache, ObjectKey};
+use atomix_controller::{Cache, ObjectKey, finalizer};
+use atomix_resources::labels::SESSION_FINALIZER;
 use atomix_resources::{Session, Store};
 
 /// How many Sessions a message names.
 const NAMED: usize = 5;
 
-/// The Sessions of the Store's own namespace that use it, by name. Sessions elsewhere never hold
-/// a Store up: a namespace that is deleted must not wait for another one's objects.
+/// The Sessions of the Store's own namespace that use it, or may do so, by name. Sessions elsewhere
+/// never hold a Store up: a namespace that is deleted must not wait for another one's objects.
 #[must_use]
 pub fn sessions_using(
     store: &ObjectKey,
@@ -18,35 +20,55 @@ pub fn sessions_using(
 ) -> Vec<String> {
     let using = sessions.filter(|guarded| match &guarded.0 {
         Ok(session) => session_uses(session, store),
-        // It cannot be said what it uses; it is reported as invalid and connects nothing.
-        Err(_) => false,
+        Err(unreadable) => {
+            unreadable.metadata.namespace.as_ref() == Some(&store.namespace)
+                && may_use_a_store(&unreadable.metadata)
+        }
     });
     let mut names: Vec<String> = using
         .iter()
-        .filter_map(|session| session.0.as_ref().ok()?.metadata.name.clone())
+        .filter_map(|session| match &session.0 {
+            Ok(session) => session.metadata.name.clone(),
+            Err(unreadable) => {
+                let name = unreadable.metadata.name.as_ref()?;
+                Some(format!(
+                    "{name} (which cannot be read, so it may use the Store)"
+                ))
+            }
+        })
         .collect();
     names.sort_unstable();
     names
 }
 
-/// Whether a Session uses the Store: one of its own namespace, or of one that it allows.
+/// Whether a Session uses the Store, or may do so: one of its own namespace, or of one that it allows.
 #[must_use]
 pub fn is_used(
     key: &ObjectKey,
     store: &Store,
     sessions: &Cache<DeserializeGuard<Session>>,
 ) -> bool {
-    let using = sessions.filter(|guarded| {
-        let session = guarded.0.as_ref();
-        session.is_ok_and(|session| is_user(session, key, store))
-    });
+    let using = sessions.filter(|session| is_user(session, key, store));
     !using.is_empty()
 }
 
+/// A Session that cannot be read: pods keep what an operator that could read it connected them with.
+fn may_use_a_store(session: &ObjectMeta) -> bool {
+    finalizer::has(session, SESSION_FINALIZER)
+}
+
 /// A namespace without permission holds up nothing of another one's Store.
-fn is_user(session: &Session, key: &ObjectKey, store: &Store) -> bool {
-    let namespace = session.metadata.namespace.as_deref().unwrap_or_default();
-    names(session, key) && (namespace == key.namespace || store.allows(namespace))
+fn is_user(session: &DeserializeGuard<Session>, key: &ObjectKey, store: &Store) -> bool {
+    let (meta, may_name_it) = match &session.0 {
+        Ok(session) => (&session.metadata, names(session, key)),
+        Err(unreadable) => (&unreadable.metadata, may_use_a_store(&unreadable.metadata)),
+    };
+    may_name_it && may_be_of(meta.namespace.as_deref().unwrap_or_default(), key, store)
+}
+
+/// Whether Sessions of this namespace can use the Store.
+pub fn may_be_of(namespace: &str, key: &ObjectKey, store: &Store) -> bool {
+    namespace == key.namespace || store.allows(namespace)
 }
 
 /// Whether a Session of the Store's namespace refers to the Store.
@@ -111,13 +133,30 @@ mod tests {
                 false,
             ),
         ] {
-            let session: Session = serde_json::from_value(json!({
+            let session = serde_json::from_value(json!({
                 "metadata": {"name": "counting", "namespace": namespace},
                 "spec": {"store": reference, "selector": {"matchLabels": {"app": "shop"}}},
+            }));
+            let found = is_user(&session.unwrap(), &key, &store);
+            assert_eq!(found, expected, "{namespace}: {reference}");
+        }
+        // Of one that cannot be read nobody knows, once an operator has connected pods for it.
+        for (namespace, finalizer, expected) in [
+            ("field", SESSION_FINALIZER, true),
+            ("field", "garden.example/other", false),
+            ("garden", SESSION_FINALIZER, true),
+            ("wood", SESSION_FINALIZER, false),
+        ] {
+            let session: DeserializeGuard<Session> = serde_json::from_value(json!({
+                "apiVersion": "atomix.io/v1beta1",
+                "kind": "Session",
+                "metadata": {"name": "odd", "namespace": namespace, "finalizers": [finalizer]},
+                "spec": {"newer": true},
             }))
             .unwrap();
+            assert!(session.0.is_err());
             let found = is_user(&session, &key, &store);
-            assert_eq!(found, expected, "{namespace}: {reference}");
+            assert_eq!(found, expected, "{namespace}: {finalizer}");
         }
     }
 

@@ -126,7 +126,20 @@ impl StoreController {
                     let session = session.0.as_ref().ok()?;
                     Some(store_of(&ObjectKey::of(session), session))
                 };
-                // One that cannot be read may use its Store still.
+                let was_unreadable = match change {
+                    Change::Applied { before, .. } => {
+                        before.is_some_and(|before| before.0.is_err())
+                    }
+                    Change::Deleted(_) => false,
+                };
+                if was_unreadable || change.object().0.is_err() {
+                    // It may use, or have used, any Store that it can.
+                    let session = ObjectKey::of(change.object().as_ref());
+                    let usable = stores.filter(|store| is_usable_from(&session.namespace, store));
+                    for store in usable {
+                        queue.add(ObjectKey::of(store.as_ref()));
+                    }
+                }
                 let Some(key) = named(change.object()) else {
                     return;
                 };
@@ -320,6 +333,13 @@ impl StoreController {
             async move { reconciler.reconcile(&key).await }
         })
         .await
+    }
+}
+
+fn is_usable_from(namespace: &str, store: &DeserializeGuard<Store>) -> bool {
+    match &store.0 {
+        Ok(store) => deletion::may_be_of(namespace, &ObjectKey::of(store), store),
+        Err(unreadable) => unreadable.metadata.namespace.as_deref() == Some(namespace),
     }
 }
 

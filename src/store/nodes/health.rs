@@ -9,6 +9,7 @@ use crate::store::names;
 use crate::store::nodes::node_view::NodeView;
 use crate::store::nodes::watches::NodeState;
 use crate::store::objects::pods::StoragePodView;
+use crate::store::reason::Reason;
 use crate::store::status::pod_trouble::{self, Trouble};
 use atomix_resources::store::UnhealthyPartition;
 
@@ -22,23 +23,23 @@ pub struct PartitionHealth {
     pub total: u32,
     /// Those with a leader that a majority acknowledged.
     pub ready: u32,
-    /// The first that are not.
+    /// Some that are not, first those that have lost their majority for good.
     pub unhealthy: Vec<UnhealthyPartition>,
 }
 
 /// Judges every partition of the plan.
 #[must_use]
 pub fn partitions(store: &str, plan: &Plan, nodes: &BTreeMap<u32, NodeState>) -> PartitionHealth {
-    let (mut total, mut ready) = (0, 0);
-    let mut unhealthy = Vec::new();
-    for partition in &plan.partitions {
-        total += 1;
-        match judge(store, plan, partition, nodes) {
-            None => ready += 1,
-            Some(problem) if unhealthy.len() < LISTED => unhealthy.push(problem),
-            Some(_) => {}
-        }
-    }
+    let partitions = plan.partitions.iter();
+    let mut unhealthy: Vec<_> = partitions
+        .filter_map(|partition| judge(store, plan, partition, nodes))
+        .collect();
+    let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+    let total = count(plan.partitions.len());
+    let ready = total - count(unhealthy.len());
+    // However many there are, what only a person can mend is told.
+    unhealthy.sort_by_key(|partition| partition.reason != Reason::QuorumLost.as_str());
+    unhealthy.truncate(LISTED);
     PartitionHealth {
         total,
         ready,
@@ -172,4 +173,139 @@ pub fn silent_pods(
         Some(format!("{} ({why})", names::pod(store, ordinal)))
     });
     silent.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::bootstrap::plan_record::{HexId, PlannedNode};
+    use crate::store::nodes::node_view::GroupView;
+
+    const PARTITIONS: u32 = 30;
+
+    /// Three copies of each on nodes 0 to 2, but of the last one on nodes 2 to 4.
+    fn plan() -> Plan {
+        let partition = |partition: u32| {
+            let first = if partition == PARTITIONS { 2 } else { 0 };
+            PlannedPartition {
+                partition,
+                members: (first..first + 3)
+                    .map(|ordinal| (ordinal, HexId(u64::from(partition * 10 + ordinal))))
+                    .collect(),
+                initializer: first,
+            }
+        };
+        Plan {
+            store_uid: "u".to_owned(),
+            incarnation: 1,
+            election_timeout_millis: 1000,
+            snapshot_entry_threshold: 0,
+            nodes: (1..=5)
+                .map(|id| PlannedNode {
+                    node_id: HexId(id),
+                    address: format!("a{id}"),
+                })
+                .collect(),
+            partitions: (1..=PARTITIONS).map(partition).collect(),
+        }
+    }
+
+    /// A node with its members, none of which leads.
+    fn node(ordinal: u32) -> NodeView {
+        let of_plan = plan().partitions;
+        let groups = of_plan.iter().filter_map(|partition| {
+            let member_id = partition.members.get(&ordinal)?.0;
+            let group = GroupView {
+                member_id,
+                has_committed: true,
+                ..GroupView::default()
+            };
+            Some((partition.partition, group))
+        });
+        NodeView {
+            node_id: u64::from(ordinal + 1),
+            store_uid: "u".to_owned(),
+            incarnation: 1,
+            version: "0.1.0".to_owned(),
+            operator: String::new(),
+            groups: groups.collect(),
+        }
+    }
+
+    fn judged(nodes: BTreeMap<u32, NodeState>) -> (u32, Vec<(u32, String)>) {
+        let health = partitions("tulip", &plan(), &nodes);
+        assert_eq!(health.total, PARTITIONS);
+        let unhealthy = health.unhealthy.into_iter();
+        let unhealthy = unhealthy.map(|partition| (partition.partition, partition.reason));
+        (health.ready, unhealthy.collect())
+    }
+
+    fn up(ordinals: impl IntoIterator<Item = u32>) -> BTreeMap<u32, NodeState> {
+        let nodes = ordinals.into_iter();
+        nodes
+            .map(|ordinal| (ordinal, NodeState::Up(node(ordinal))))
+            .collect()
+    }
+
+    fn on_a_new_disk(ordinal: u32) -> NodeState {
+        NodeState::Up(NodeView {
+            node_id: u64::from(ordinal + 100),
+            store_uid: String::new(),
+            groups: BTreeMap::new(),
+            ..node(ordinal)
+        })
+    }
+
+    #[test]
+    fn a_partition_is_ready_when_a_member_leads() {
+        let mut leader = node(1);
+        for group in leader.groups.values_mut() {
+            group.leads = true;
+        }
+        let mut nodes = up(0..5);
+        nodes.insert(1, NodeState::Up(leader));
+        let (ready, unhealthy) = judged(nodes);
+        assert_eq!(ready, PARTITIONS - 1);
+        assert_eq!(unhealthy, [(PARTITIONS, "NoLeader".to_owned())]);
+    }
+
+    #[test]
+    fn a_partition_is_lost_with_the_disks_of_a_majority_only() {
+        for (gone, silent, expected) in [
+            (vec![], vec![], "NoLeader"),
+            (vec![0], vec![], "NoLeader"),
+            (vec![], vec![0, 1], "QuorumUnavailable"),
+            (vec![0], vec![1], "QuorumUnavailable"),
+            (vec![0, 1], vec![], "QuorumLost"),
+        ] {
+            let mut nodes = up(0..5);
+            for ordinal in &gone {
+                nodes.insert(*ordinal, on_a_new_disk(*ordinal));
+            }
+            for ordinal in &silent {
+                nodes.insert(*ordinal, NodeState::Silent("refused".to_owned()));
+            }
+            let (ready, unhealthy) = judged(nodes);
+            assert_eq!(ready, 0);
+            let first = unhealthy.first().map(|(_, reason)| reason.as_str());
+            assert_eq!(first, Some(expected), "{gone:?} {silent:?}");
+        }
+    }
+
+    #[test]
+    fn one_that_is_lost_is_told_however_many_others_are_not_ready() {
+        let mut nodes = up([2]);
+        nodes.extend([3, 4].map(|ordinal| (ordinal, on_a_new_disk(ordinal))));
+        let (ready, unhealthy) = judged(nodes);
+        assert_eq!((ready, unhealthy.len()), (0, LISTED));
+        assert_eq!(
+            unhealthy.first(),
+            Some(&(PARTITIONS, "QuorumLost".to_owned()))
+        );
+        assert_eq!(
+            unhealthy.get(1),
+            Some(&(1, "QuorumUnavailable".to_owned())),
+            "then in their order"
+        );
+    }
 }

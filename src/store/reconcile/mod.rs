@@ -132,22 +132,32 @@ impl Reconciler {
         // A refusal is told by the status, and tried again after it.
         let read = self.context.config_sources.read(key, store).await;
         let merged = self.context.config_sources.of(key, store);
-        let valid = match &merged {
-            Ok(merged) => driver_config::validated(store, merged, previous.replication_factor),
-            // Nodes need nothing of the driver's configuration.
-            Err(_) => validate(store, Map::new(), previous.replication_factor),
-        };
-        let valid = match valid {
-            Ok(valid) => valid,
-            Err(invalid) => {
-                let message = format!("correct the specification: {invalid}");
-                self.halt(store, Reason::InvalidSpec, &message, &previous)
-                    .await?;
-                return Err(invalid.into());
+        let factor = previous.replication_factor;
+        let whole = merged.and_then(|merged| {
+            let valid = driver_config::validated(store, &merged, factor);
+            valid.map_err(ConfigTrouble::Refused)
+        });
+        let (valid, config) = match whole {
+            Ok(valid) => {
+                let tls = tls::is_spoken(&previous, self.options.tls);
+                let config = driver_config::of(&valid, &key.name, &key.namespace, tls);
+                (valid, Ok(config))
             }
+            // Nodes need nothing of the driver's configuration.
+            Err(trouble) => match (validate(store, Map::new(), factor), trouble) {
+                (Ok(valid), trouble) => (valid, Err(trouble)),
+                (Err(invalid), trouble) => {
+                    let invalid = match trouble {
+                        ConfigTrouble::Refused(all) => all,
+                        _ => invalid,
+                    };
+                    let message = format!("correct the specification: {invalid}");
+                    self.halt(store, Reason::InvalidSpec, &message, &previous)
+                        .await?;
+                    return Err(invalid.into());
+                }
+            },
         };
-        let tls = tls::is_spoken(&previous, self.options.tls);
-        let config = merged.map(|_| driver_config::of(&valid, &key.name, &key.namespace, tls));
         let next = self
             .reconcile_valid(key, store, valid, &config, &previous)
             .await?;

@@ -8,8 +8,10 @@ use anyhow::{Context as _, Result, ensure};
 use atomix_operator::Scope;
 use atomix_operator::session::SessionOptions;
 use atomix_proto::runtime::v1::Connection;
+use atomix_resources::labels::{DRIVER_FINALIZER, SESSION_FINALIZER, STORE_FINALIZER};
 use kube::ResourceExt as _;
 use kube::api::{DeleteParams, ListParams};
+use serde_json::json;
 
 use crate::deployed::Deployed;
 use crate::end_state::end_state;
@@ -36,6 +38,9 @@ const OPERATORS: u32 = 2;
 
 /// The operator does not let go of the Session before it is uninstalled.
 const NO_END: Duration = Duration::from_hours(1);
+
+/// Name of the objects that the operators cannot decode.
+const ODD: &str = "odd";
 
 /// The call that stops the operators.
 const SCALE: &str = "deployments/scale";
@@ -168,14 +173,20 @@ impl Place {
     /// As after the roll-back of an operator.
     async fn serve_what_does_not_decode(&self) -> Result<()> {
         let drivers = resources::drivers(self.bed.client());
-        for (api, object) in [
-            (self.bed.stores(), crds::newer_store("odd")),
-            (self.bed.sessions(), crds::newer_session("odd", "tulip")),
-            (drivers, crds::newer_driver("odd")),
+        for (api, mut object, finalizer) in [
+            (self.bed.stores(), crds::newer_store(ODD), STORE_FINALIZER),
+            (
+                self.bed.sessions(),
+                crds::newer_session(ODD, "tulip"),
+                SESSION_FINALIZER,
+            ),
+            (drivers, crds::newer_driver(ODD), DRIVER_FINALIZER),
         ] {
+            // By an operator that could read it.
+            object["metadata"]["finalizers"] = json!([finalizer]);
             // They are refused until the API server has seen the new CRDs.
             until("a newer object to be accepted", LIMIT, async || {
-                if api.get_opt("odd").await?.is_none() {
+                if api.get_opt(ODD).await?.is_none() {
                     resources::create(&api, object.clone()).await?;
                 }
                 Ok(())
@@ -263,7 +274,8 @@ impl Place {
         Ok(())
     }
 
-    /// Checks that every object of ours has a finalizer, or that none has.
+    /// Checks that every object of ours has a finalizer, or that none has. Nobody who cannot read one
+    /// holds it anew.
     async fn all_are_held(&self, held: bool) -> Result<()> {
         let mut apis = vec![self.bed.stores(), self.bed.sessions()];
         if self.extent == Extent::AllNamespaces {
@@ -273,7 +285,8 @@ impl Place {
             for object in api.list(&ListParams::default()).await? {
                 let finalizers = object.finalizers();
                 let name = object.name_any();
-                ensure!(finalizers.is_empty() != held, "{name} has {finalizers:?}");
+                let is_as_it_should = (held && name == ODD) || finalizers.is_empty() != held;
+                ensure!(is_as_it_should, "{name} has {finalizers:?}");
                 let is_to_go = object.metadata.deletion_timestamp.is_some();
                 ensure!(held || !is_to_go, "{name} is to go, and is there");
             }

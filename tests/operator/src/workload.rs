@@ -75,6 +75,27 @@ pub async fn store_is_ready(bed: &TestBed, name: &str) -> Result<DynamicObject> 
     Ok(store)
 }
 
+/// Deletes a storage pod, and waits until the next one counts.
+///
+/// # Errors
+/// When its gate does not open in time.
+pub async fn replace_pod(bed: &TestBed, operator: &mut Supervised<'_>, name: &str) -> Result<()> {
+    let before = bed.pods().get(name).await?.uid();
+    bed.pods().delete(name, &DeleteParams::default()).await?;
+    operator
+        .until("the gate of the next pod to open", LIMIT, async || {
+            let pod = bed.pods().get(name).await?;
+            ensure!(pod.uid() != before, "it is the former pod");
+            let conditions = pod.status.and_then(|status| status.conditions);
+            let mut conditions = conditions.into_iter().flatten();
+            let gate = conditions.find(|condition| condition.type_ == "atomix.io/replicated");
+            let is_open = gate.as_ref().is_some_and(|gate| gate.status == "True");
+            ensure!(is_open, "the gate is {gate:?}");
+            Ok(())
+        })
+        .await
+}
+
 /// Checks that the nodes hold exactly the groups of the one stored plan.
 ///
 /// # Errors

@@ -5,6 +5,7 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::store::reason::Reason;
+use crate::store::spec::validate::InvalidStore;
 use atomix_resources::labels::CONFIG;
 
 /// What kind of object holds values.
@@ -106,6 +107,9 @@ pub enum ConfigTrouble {
         /// The field in the way.
         field: String,
     },
+    /// The driver does not take the values, wherever they come from.
+    #[error("correct the specification: {0}")]
+    Refused(InvalidStore),
 }
 
 impl ConfigTrouble {
@@ -120,6 +124,7 @@ impl ConfigTrouble {
             | Self::NotText { .. }
             | Self::TooLong { .. }
             | Self::PathTaken { .. } => Reason::ConfigValueInvalid,
+            Self::Refused(_) => Reason::InvalidSpec,
         }
     }
 

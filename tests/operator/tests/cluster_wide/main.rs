@@ -529,7 +529,26 @@ async fn outlive(bed: &TestBed) -> Result<()> {
     // It ends though no operator that runs has ever read it.
     let mut operator = rolled_back(bed, operator).await?;
     ensure!(increment(bed, "honey").await? == 5);
+    // Until then nobody can say that it does not use the Store.
+    let parameters = DeleteParams::default();
+    bed.stores().delete("rose", &parameters).await?;
+    operator
+        .until("the Store to wait", LIMIT, async || {
+            let store = bed.stores().get("rose").await?;
+            let stalled = expect_condition(&store, "Stalled", "True")?;
+            let is_named = stalled.message.contains("bees (which cannot be read");
+            ensure!(stalled.reason == "InUse" && is_named, "{stalled:?}");
+            Ok(())
+        })
+        .await?;
+    ensure!(increment(bed, "honey").await? == 6);
     workload::delete_and_wait(&mut operator, &bed.sessions(), "bees").await?;
+    operator
+        .until("the Store to go", LIMIT, async || {
+            ensure!(bed.stores().get_opt("rose").await?.is_none());
+            Ok(())
+        })
+        .await?;
     operator
         .until("its Store to be disconnected", LIMIT, async || {
             let found = connections(bed).await?;

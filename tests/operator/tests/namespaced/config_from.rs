@@ -110,6 +110,8 @@ async fn heal(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
         })
         .await?;
     ensure!(digest(bed).await? == before);
+    // The nodes are kept all the same.
+    workload::replace_pod(bed, operator, "tulip-0").await?;
     ensure!(increment(bed).await? == 3);
     write(bed, SECOND).await?;
     connected(bed, operator).await?;

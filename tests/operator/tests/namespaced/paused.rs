@@ -12,8 +12,8 @@ use atomix_operator_tests::test_bed::TestBed;
 use atomix_operator_tests::workload::{self, LIMIT};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::Api;
 use kube::api::DeleteParams;
-use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
 const SIZE: StoreSize = StoreSize {
@@ -73,22 +73,7 @@ async fn live(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
     ensure!(image(bed).await?.as_deref() == Some("atomix-node:test"));
 
     // Whether a pod may count is told all the same.
-    let before = bed.pods().get("tulip-0").await?.uid();
-    bed.pods()
-        .delete("tulip-0", &DeleteParams::default())
-        .await?;
-    operator
-        .until("the gate of the next pod to open", LIMIT, async || {
-            let pod = bed.pods().get("tulip-0").await?;
-            ensure!(pod.uid() != before, "it is the former pod");
-            let conditions = pod.status.and_then(|status| status.conditions);
-            let mut conditions = conditions.into_iter().flatten();
-            let gate = conditions.find(|condition| condition.type_ == "atomix.io/replicated");
-            let is_open = gate.as_ref().is_some_and(|gate| gate.status == "True");
-            ensure!(is_open, "the gate is {gate:?}");
-            Ok(())
-        })
-        .await?;
+    workload::replace_pod(bed, operator, "tulip-0").await?;
 
     resources::change(&bed.stores(), "tulip", json!({"spec": {"paused": null}})).await?;
     resources::change(&bed.sessions(), "bees", json!({"spec": {"paused": null}})).await?;
