@@ -237,7 +237,8 @@ those of a shared machine with two cores.
   history (\`ATOMIX_SEED\`).
 * **matrices**: against a real API server and real storage nodes, once undisturbed and then once for
   each mutating call with the operator killed before it and after it, or with an error at calls, or
-  with an event of a watch that it does not hear of.
+  with an event of a watch that it does not hear of; the two of all namespaces, which nothing can run
+  beside, with a sample of these.
 * **upgrade**: the release of an earlier version, on two kubelets, while an application counts. Its
   pods are not touched, its count is whole, and all storage pods run the new version at the end.
 * **nodes**: on three kubelets. During each row an application counts. A row is ok when the Store is whole
