@@ -63,7 +63,7 @@ async fn live(
         )
         .await?;
 
-    // A pass that cannot look at the nodes keeps what it cannot know.
+    // What only its runtimes wait for changes nothing of what is known.
     let wrong = json!({"spec": {"config": {"colour": "red"}}});
     resources::change(&bed.stores(), STORE, wrong).await?;
     operator

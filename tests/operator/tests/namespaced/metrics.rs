@@ -6,6 +6,9 @@ use atomix_operator_tests::supervised::Supervised;
 use atomix_operator_tests::test_bed::TestBed;
 use atomix_operator_tests::workload::{self, LIMIT};
 use atomix_operator_tests::{http, samples};
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use kube::api::PostParams;
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -20,16 +23,16 @@ async fn live(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
     bed.create_pod(samples::application_pod("hive-0", "hive"))
         .await?;
     resources::create(&bed.sessions(), samples::session("bees", "rose", "hive")).await?;
-    // One that fails: only its owner can go on.
-    let mut poppy = samples::store(
-        "poppy",
-        samples::StoreSize {
-            replicas: 1,
-            partitions: 1,
-        },
-    );
-    poppy["spec"]["config"] = json!({"colour": "red"});
-    resources::create(&bed.stores(), poppy).await?;
+    // One that fails: somebody else's object has its name.
+    let services: Api<Service> = Api::namespaced(bed.client().clone(), bed.namespace());
+    let foreign = json!({"metadata": {"name": "poppy"}, "spec": {"ports": [{"port": 80}]}});
+    let foreign = serde_json::from_value(foreign)?;
+    services.create(&PostParams::default(), &foreign).await?;
+    let one = samples::StoreSize {
+        replicas: 1,
+        partitions: 1,
+    };
+    resources::create(&bed.stores(), samples::store("poppy", one)).await?;
     operator
         .until_settled("the Session to be connected", LIMIT, async || {
             let session = bed.sessions().get("bees").await?;
@@ -59,7 +62,7 @@ async fn live(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
     }
     for (series, least) in [
         (
-            r#"reconcile_errors_total{controller="store",category="InvalidObject"}"#,
+            r#"reconcile_errors_total{controller="store",category="Conflict"}"#,
             1.0,
         ),
         (r#"api_requests_total{verb="patch",resource="stores"}"#, 2.0),
