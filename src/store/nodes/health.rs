@@ -30,9 +30,13 @@ pub struct PartitionHealth {
 /// Judges every partition of the plan.
 #[must_use]
 pub fn partitions(store: &str, plan: &Plan, nodes: &BTreeMap<u32, NodeState>) -> PartitionHealth {
+    let views = nodes
+        .iter()
+        .filter_map(|(ordinal, state)| Some((*ordinal, state.view()?)))
+        .collect();
     let partitions = plan.partitions.iter();
     let mut unhealthy: Vec<_> = partitions
-        .filter_map(|partition| judge(store, plan, partition, nodes))
+        .filter_map(|partition| judge(store, plan, partition, &views))
         .collect();
     let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
     let total = count(plan.partitions.len());
@@ -51,29 +55,29 @@ fn judge(
     store: &str,
     plan: &Plan,
     partition: &PlannedPartition,
-    nodes: &BTreeMap<u32, NodeState>,
+    views: &BTreeMap<u32, &NodeView>,
 ) -> Option<UnhealthyPartition> {
-    let views: BTreeMap<u32, NodeView> = nodes
-        .iter()
-        .filter_map(|(ordinal, state)| Some((*ordinal, state.view()?.clone())))
-        .collect();
     let is_ours =
         |view: &&NodeView| view.store_uid == plan.store_uid && view.incarnation == plan.incarnation;
     let mut groups = views
         .values()
+        .copied()
         .filter(is_ours)
         .filter_map(|view| view.groups.get(&partition.partition));
     if groups.any(|group| group.leads) {
         return None;
     }
-    let voters = voters(store, plan, partition, &views);
+    let voters = voters(store, plan, partition, views);
     let (mut silent, mut lost) = (Vec::new(), Vec::new());
     for voter in &voters {
         let pod = match voter.ordinal {
             Some(ordinal) => names::pod(store, ordinal),
             None => "a pod that is unknown".to_owned(),
         };
-        match voter.ordinal.and_then(|ordinal| views.get(&ordinal)) {
+        match voter
+            .ordinal
+            .and_then(|ordinal| views.get(&ordinal).copied())
+        {
             None => silent.push(pod),
             Some(view) if view.node_id != voter.node_id => lost.push(pod),
             Some(view) => {
@@ -126,9 +130,10 @@ fn voters(
     store: &str,
     plan: &Plan,
     partition: &PlannedPartition,
-    views: &BTreeMap<u32, NodeView>,
+    views: &BTreeMap<u32, &NodeView>,
 ) -> Vec<Voter> {
-    if let Some(newest) = newest_membership(plan, views, partition.partition) {
+    let nodes = views.values().copied();
+    if let Some(newest) = newest_membership(plan, nodes, partition.partition) {
         let voters = newest.voters.iter().filter_map(|member| {
             let (node_id, address) = newest.places.get(member)?;
             Some(Voter {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
+use serde_json::Map;
 
 use super::{Reconciler, owner_of};
 use crate::context::Context;
@@ -26,7 +27,7 @@ use crate::store::reason::Reason;
 use crate::store::rolling::keep::{Keeper, Kept, sooner};
 use crate::store::spec::config_from::{self, ConfigTrouble};
 use crate::store::spec::driver_config::{self, DriverConfig};
-use crate::store::spec::validate::{Cluster, ClusterStorage};
+use crate::store::spec::validate::{Cluster, ClusterStorage, ValidStore, validate};
 use crate::store::status::{self, Findings};
 use crate::store::volumes::claims::{self, ClaimKeeper, claims_of};
 use atomix_controller::{Next, ObjectKey};
@@ -96,14 +97,50 @@ impl Reconciler {
             cluster,
             config,
             previous,
-            protection: Protection {
-                tls: tls::is_spoken(previous, self.options.tls),
-                allowed_namespaces: store.spec.allowed_namespaces.clone().unwrap_or_default(),
-                operator_namespace: self.options.network_policies.clone(),
-            },
+            protection: self.protection(store, previous),
             is_paused: store.is_paused(),
         };
         pass.run(inputs).await
+    }
+
+    /// Of a Store that is to go, and waits: its pods may be replaced meanwhile, and drains hang on which of
+    /// them count.
+    pub(super) async fn keep_gates(
+        &self,
+        key: &ObjectKey,
+        store: &Store,
+    ) -> Result<Next, StoreError> {
+        let previous = self.previous_status(store);
+        let valid = validate(store, Map::new(), previous.replication_factor);
+        let Ok(ValidStore::MultiRaft(cluster)) = valid else {
+            return Ok(Next::OnChange);
+        };
+        let owner = owner_of(key, store);
+        let inputs = dereference(&owner, &self.children, &self.plans, &self.watches).await?;
+        if let Ownership::Other(_) = self.ownership(store, &inputs) {
+            return Ok(Next::OnChange);
+        }
+        let pass = Pass {
+            reconciler: self,
+            key,
+            store,
+            owner: &owner,
+            context: self.context.clone(),
+            cluster: &cluster,
+            config: Err(&ConfigTrouble::NotRead),
+            previous: &previous,
+            protection: self.protection(store, &previous),
+            is_paused: true,
+        };
+        pass.keep_gates(inputs).await
+    }
+
+    fn protection(&self, store: &Store, previous: &StoreStatus) -> Protection {
+        Protection {
+            tls: tls::is_spoken(previous, self.options.tls),
+            allowed_namespaces: store.spec.allowed_namespaces.clone().unwrap_or_default(),
+            operator_namespace: self.options.network_policies.clone(),
+        }
     }
 
     fn ownership(&self, store: &Store, inputs: &Inputs) -> Ownership {
@@ -169,6 +206,18 @@ impl Pass<'_> {
         };
         self.tell(&mut judged).await?;
         self.act(judged).await
+    }
+
+    async fn keep_gates(&self, mut inputs: Inputs) -> Result<Next, StoreError> {
+        let placed = self.placer().place(&mut inputs, self.is_paused).await?;
+        // Before the mark no pod counts.
+        let Some(placed) = placed else {
+            return Ok(Next::OnChange);
+        };
+        let keeper = self.keeper(false);
+        let kept = keeper.look(&mut inputs, &placed).await;
+        keeper.write_gates(&inputs, &kept).await?;
+        Ok(kept.next_of_gates())
     }
 
     /// The status says that the mark was written.

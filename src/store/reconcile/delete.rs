@@ -35,6 +35,7 @@ impl Reconciler {
             let message = waiting_message(&sessions);
             let previous = self.previous_status(store);
             self.halt(store, Reason::InUse, &message, &previous).await?;
+            return self.keep_gates(key, store).await;
         }
         Ok(Next::OnChange)
     }

@@ -153,7 +153,8 @@ impl Seen<'_> {
     /// Ordinals of the members of a group without a leader, as its newest member tells: those whose
     /// disk is not known to be another one by now.
     fn hearsay(&self, partition: u32) -> Vec<u32> {
-        let Some(membership) = newest_membership(self.plan, self.leaders, partition) else {
+        let Some(membership) = newest_membership(self.plan, self.leaders.values(), partition)
+        else {
             return Vec::new();
         };
         let places = self.places(membership).into_values();
@@ -167,15 +168,15 @@ impl Seen<'_> {
     }
 }
 
-/// The newest membership of a partition that any node tells.
+/// The newest membership of a partition that any of these nodes tells.
 #[must_use]
 pub fn newest_membership<'a>(
     plan: &Plan,
-    nodes: &'a BTreeMap<u32, NodeView>,
+    nodes: impl IntoIterator<Item = &'a NodeView>,
     partition: u32,
 ) -> Option<&'a MembershipView> {
     let ours = nodes
-        .values()
+        .into_iter()
         .filter(|view| view.store_uid == plan.store_uid && view.incarnation == plan.incarnation);
     let memberships = ours.filter_map(|view| view.groups.get(&partition)?.membership.as_ref());
     memberships.max_by_key(|membership| membership.position)

@@ -190,6 +190,7 @@ async fn delete_in_use(disturbance: Option<Disturbance>) -> Result<Outcome> {
                 Ok(())
             })
             .await?;
+        workload::replace_pod(bed, operator, "tulip-0").await?;
         bed.sessions()
             .delete("bees", &DeleteParams::default())
             .await?;
