@@ -2,6 +2,7 @@
 //!
 //! Clients and the dialer are given from outside, so a test can see, count and fail every call.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use atomix_process::admin::Admin;
@@ -209,11 +210,18 @@ async fn run(
             api::serve(listener, sessions, nodes, base_token.clone()),
         );
     }
+    base.spawn("idle channels", {
+        let closing = context.channels.clone().close_idle(base_token.clone());
+        async move {
+            closing.await;
+            Ok::<(), Infallible>(())
+        }
+    });
     base.spawn("events", {
         let token = base_token.clone();
         async move {
             event_writer.run(token).await;
-            Ok::<(), std::convert::Infallible>(())
+            Ok::<(), Infallible>(())
         }
     });
     follow_shared(&context, &mut base);

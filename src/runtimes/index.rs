@@ -2,32 +2,35 @@
 //!
 //! A Session is found by one of its label pairs, a pod by each of its own.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use kube::ResourceExt as _;
 
+use super::keys_by::KeysBy;
 use super::pod::RuntimePod;
 use atomix_controller::{Decoded, ObjectKey};
 use atomix_resources::Session;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Label {
-    namespace: String,
-    key: String,
-    value: String,
+struct Label(Box<str>);
+
+impl Label {
+    fn new(namespace: &str, key: &str, value: &str) -> Self {
+        // None of them may contain a space.
+        Self(format!("{namespace} {key} {value}").into_boxed_str())
+    }
 }
 
-/// Pods, Sessions and the Stores that Sessions name. Most labels lead to one object, for which a hash
-/// set takes less than half of the room that a B-tree has ready.
+/// Pods, Sessions and the Stores that Sessions name.
 #[derive(Debug, Default)]
 pub struct Index {
     pods: HashMap<ObjectKey, Arc<RuntimePod>>,
-    pods_by_label: HashMap<Label, HashSet<ObjectKey>>,
+    pods_by_label: KeysBy<Label>,
     /// In the last form that decoded.
     sessions: HashMap<ObjectKey, Decoded<Session>>,
-    sessions_by_label: HashMap<Label, HashSet<ObjectKey>>,
-    sessions_by_store: HashMap<ObjectKey, HashSet<ObjectKey>>,
+    sessions_by_label: KeysBy<Label>,
+    sessions_by_store: KeysBy<ObjectKey>,
     /// Sessions that may have an effect, no form of which has ever decoded.
     unreadable: BTreeSet<ObjectKey>,
 }
@@ -43,10 +46,7 @@ impl Index {
         }
         let mut affected = self.remove_pod(key);
         for label in labels_in(&key.namespace, pod.labels()) {
-            self.pods_by_label
-                .entry(label)
-                .or_default()
-                .insert(key.clone());
+            self.pods_by_label.insert(label, key);
         }
         self.pods.insert(key.clone(), pod);
         affected.extend(self.sessions_of(key));
@@ -58,7 +58,7 @@ impl Index {
         let affected = self.sessions_of(key);
         if let Some(pod) = self.pods.remove(key) {
             for label in labels_in(&key.namespace, pod.labels()) {
-                remove(&mut self.pods_by_label, &label, key);
+                self.pods_by_label.remove(&label, key);
             }
         }
         affected
@@ -72,16 +72,10 @@ impl Index {
     ) -> BTreeSet<ObjectKey> {
         let mut affected = self.remove_session(key);
         if let Some(label) = found_by(key, &session) {
-            self.sessions_by_label
-                .entry(label)
-                .or_default()
-                .insert(key.clone());
+            self.sessions_by_label.insert(label, key);
         }
         let store = store_of(key, &session);
-        self.sessions_by_store
-            .entry(store)
-            .or_default()
-            .insert(key.clone());
+        self.sessions_by_store.insert(store, key);
         self.sessions.insert(key.clone(), session);
         affected.extend(self.pods_of(key));
         affected
@@ -117,9 +111,9 @@ impl Index {
         affected.extend(self.pods_of(key));
         if let Some(session) = self.sessions.remove(key) {
             if let Some(label) = found_by(key, &session) {
-                remove(&mut self.sessions_by_label, &label, key);
+                self.sessions_by_label.remove(&label, key);
             }
-            remove(&mut self.sessions_by_store, &store_of(key, &session), key);
+            self.sessions_by_store.remove(&store_of(key, &session), key);
         }
         affected
     }
@@ -135,10 +129,7 @@ impl Index {
             return BTreeSet::new();
         };
         labels_in(&pod.namespace, found.labels())
-            .filter_map(|label| self.sessions_by_label.get(&label))
-            .flatten()
-            .filter(|key| self.selects(key, found.labels()))
-            .cloned()
+            .flat_map(|label| self.selecting(&label, found.labels()))
             .collect()
     }
 
@@ -147,27 +138,29 @@ impl Index {
         let Some(session) = self.sessions.get(key) else {
             return BTreeSet::new();
         };
-        let candidates = labels_in(&key.namespace, &session.spec.selector.match_labels)
-            .map(|label| self.pods_by_label.get(&label))
-            .min_by_key(|pods| pods.map_or(0, HashSet::len))
-            .flatten();
+        let rarest = labels_in(&key.namespace, &session.spec.selector.match_labels)
+            .min_by_key(|label| self.pods_by_label.count(label));
+        let candidates = rarest
+            .iter()
+            .flat_map(|label| self.pods_by_label.get(label));
         let is_selected = |pod: &&ObjectKey| {
             self.pods
                 .get(*pod)
                 .is_some_and(|found| session.spec.selector.matches(found.labels()))
         };
-        candidates
-            .into_iter()
-            .flatten()
-            .filter(is_selected)
-            .cloned()
-            .collect()
+        candidates.filter(is_selected).cloned().collect()
     }
 
     /// The Sessions that name a Store.
     pub fn sessions_of_store(&self, store: &ObjectKey) -> BTreeSet<ObjectKey> {
-        let sessions = self.sessions_by_store.get(store);
-        sessions.into_iter().flatten().cloned().collect()
+        self.sessions_by_store.get(store).cloned().collect()
+    }
+
+    /// The Sessions of a label that select a pod with these labels.
+    fn selecting(&self, label: &Label, labels: &BTreeMap<String, String>) -> Vec<ObjectKey> {
+        let sessions = self.sessions_by_label.get(label);
+        let selecting = sessions.filter(|session| self.selects(session, labels));
+        selecting.cloned().collect()
     }
 
     fn selects(&self, session: &ObjectKey, labels: &BTreeMap<String, String>) -> bool {
@@ -191,24 +184,9 @@ fn labels_in<'a>(
     namespace: &'a str,
     labels: &'a BTreeMap<String, String>,
 ) -> impl Iterator<Item = Label> + 'a {
-    labels.iter().map(|(key, value)| Label {
-        namespace: namespace.to_owned(),
-        key: key.clone(),
-        value: value.clone(),
-    })
-}
-
-fn remove<K: std::hash::Hash + Eq>(
-    map: &mut HashMap<K, HashSet<ObjectKey>>,
-    at: &K,
-    key: &ObjectKey,
-) {
-    if let Some(keys) = map.get_mut(at) {
-        keys.remove(key);
-        if keys.is_empty() {
-            map.remove(at);
-        }
-    }
+    labels
+        .iter()
+        .map(|(key, value)| Label::new(namespace, key, value))
 }
 
 #[cfg(test)]

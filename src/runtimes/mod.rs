@@ -9,6 +9,7 @@ mod dereference;
 mod desired;
 pub mod gate;
 pub mod index;
+mod keys_by;
 pub mod plan;
 pub mod pod;
 pub mod report;

@@ -398,8 +398,8 @@ mod tests {
         };
         let route = Route {
             store_id: Some(StoreId {
-                namespace: key().namespace,
-                name: key().name,
+                namespace: key().namespace.clone(),
+                name: key().name.clone(),
             }),
             ..Route::default()
         };

@@ -1,7 +1,8 @@
 //! The newest report of each pod, and for each Session the pods that were programmed for it. Pure.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
+use super::keys_by::KeysBy;
 use super::report::PodReport;
 use atomix_controller::ObjectKey;
 
@@ -9,7 +10,7 @@ use atomix_controller::ObjectKey;
 #[derive(Debug, Default)]
 pub(super) struct Reports {
     by_pod: HashMap<ObjectKey, PodReport>,
-    programmed_for: HashMap<ObjectKey, HashSet<ObjectKey>>,
+    programmed_for: KeysBy<ObjectKey>,
 }
 
 impl Reports {
@@ -19,15 +20,14 @@ impl Reports {
 
     /// The pods that were, or may have been, programmed for a Session.
     pub(super) fn programmed_for(&self, session: &ObjectKey) -> BTreeSet<ObjectKey> {
-        let pods = self.programmed_for.get(session);
-        pods.into_iter().flatten().cloned().collect()
+        self.programmed_for.get(session).cloned().collect()
     }
 
     /// Replaces a pod's report; returns the one before.
     pub(super) fn insert(&mut self, pod: &ObjectKey, report: PodReport) -> Option<PodReport> {
         let before = self.remove(pod);
         for session in report.programmed() {
-            self.note(session, pod);
+            self.programmed_for.insert(session.clone(), pod);
         }
         self.by_pod.insert(pod.clone(), report);
         before
@@ -36,7 +36,7 @@ impl Reports {
     /// Notes that a pod may soon be programmed for more Sessions.
     pub(super) fn extend(&mut self, pod: &ObjectKey, sessions: BTreeSet<ObjectKey>) {
         for session in &sessions {
-            self.note(session, pod);
+            self.programmed_for.insert(session.clone(), pod);
         }
         if let Some(report) = self.by_pod.get_mut(pod) {
             report.add_programmed(sessions);
@@ -46,21 +46,9 @@ impl Reports {
     pub(super) fn remove(&mut self, pod: &ObjectKey) -> Option<PodReport> {
         let before = self.by_pod.remove(pod)?;
         for session in before.programmed() {
-            if let Some(pods) = self.programmed_for.get_mut(session) {
-                pods.remove(pod);
-                if pods.is_empty() {
-                    self.programmed_for.remove(session);
-                }
-            }
+            self.programmed_for.remove(session, pod);
         }
         Some(before)
-    }
-
-    fn note(&mut self, session: &ObjectKey, pod: &ObjectKey) {
-        self.programmed_for
-            .entry(session.clone())
-            .or_default()
-            .insert(pod.clone());
     }
 }
 

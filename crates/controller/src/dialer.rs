@@ -11,6 +11,8 @@ use atomix_tls::{Connector, Credentials, Identity};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use thiserror::Error;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt as _};
@@ -36,6 +38,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// After this much silence a connection is probed, so that a vanished peer is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// A channel that nobody has asked for, for so long, is dropped: an open connection takes 50 KiB here, and
+/// its probes wake both ends.
+const IDLE: Duration = Duration::from_secs(15);
 
 /// A pod's port, and who must answer there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -113,9 +119,9 @@ fn broken(message: String) -> Channel {
     }))
 }
 
-/// Open channels by destination: at most a fixed number is kept for further calls, the least recently
-/// used is dropped first. It closes when nobody else holds it either, so more may be open. Clones
-/// share the channels.
+/// Open channels by destination: at most a fixed number is kept for further calls, for a short while, the
+/// least recently used is dropped first. It closes when nobody else holds it either, so more may be open.
+/// Clones share the channels.
 #[derive(Debug, Clone)]
 pub struct Channels {
     dialer: Arc<dyn Dialer>,
@@ -123,7 +129,14 @@ pub struct Channels {
     caller: Caller,
     takes_over: bool,
     capacity: usize,
-    open: Arc<Mutex<Vec<(Destination, Channel)>>>,
+    open: Arc<Mutex<Vec<Open>>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    destination: Destination,
+    channel: Channel,
+    asked_for: Instant,
 }
 
 impl Channels {
@@ -173,30 +186,46 @@ impl Channels {
     fn shared(&self, destination: &Destination) -> Channel {
         let mut open = self.open.lock();
         // Most recently used last; a few hundred entries are scanned faster than hashed twice.
-        if let Some(position) = open.iter().position(|(known, _)| known == destination) {
-            let entry = open.remove(position);
-            let channel = entry.1.clone();
-            open.push(entry);
-            return channel;
-        }
+        let known = open
+            .iter()
+            .position(|known| known.destination == *destination);
+        let channel = match known {
+            Some(position) => open.remove(position).channel,
+            None => self.dial(destination),
+        };
         if open.len() >= self.capacity {
             open.remove(0);
         }
-        let channel = Channel::new(CountedAndNamed {
+        open.push(Open {
+            destination: destination.clone(),
+            channel: channel.clone(),
+            asked_for: Instant::now(),
+        });
+        channel
+    }
+
+    fn dial(&self, destination: &Destination) -> Channel {
+        Channel::new(CountedAndNamed {
             metrics: self.metrics.clone(),
             caller: self.caller.clone(),
             peer: destination.address,
             inner: self.dialer.dial(destination),
-        });
-        open.push((destination.clone(), channel.clone()));
-        channel
+        })
+    }
+
+    /// Drops those that nobody asks for any more, until `shutdown`.
+    pub async fn close_idle(self, shutdown: CancellationToken) {
+        while shutdown.run_until_cancelled(sleep(IDLE)).await.is_some() {
+            let mut open = self.open.lock();
+            open.retain(|known| known.asked_for.elapsed() < IDLE);
+        }
     }
 
     /// Drops the channel to an address that is no longer used, such as a deleted pod's.
     pub fn close(&self, address: SocketAddr) {
         self.open
             .lock()
-            .retain(|(known, _)| known.address != address);
+            .retain(|known| known.destination.address != address);
     }
 }
 
@@ -262,5 +291,23 @@ mod tests {
             let _channel = channels.get(&at(port));
         }
         assert_eq!(*dialer.0.lock(), [at(1), at(2), at(3), at(2)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_channel_that_nobody_asks_for_is_dropped() {
+        let dialer = Arc::new(Counting::default());
+        let channels = Channels::new(dialer.clone(), 9, Metrics::default(), Caller::default());
+        let at = |port: u16| Destination::plain(SocketAddr::from(([127, 0, 0, 1], port)));
+        let shutdown = CancellationToken::new();
+        let closing = tokio::spawn(channels.clone().close_idle(shutdown.clone()));
+        let _idle = channels.get(&at(1));
+        for _ in 0..4 {
+            let _used = channels.get(&at(2));
+            sleep(IDLE * 2 / 3).await;
+        }
+        let _again = channels.get(&at(1));
+        assert_eq!(*dialer.0.lock(), [at(1), at(2), at(1)]);
+        shutdown.cancel();
+        closing.await.unwrap();
     }
 }

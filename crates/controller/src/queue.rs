@@ -26,6 +26,9 @@ use crate::metrics::Metrics;
 /// How long reconciles may go on after the shutdown began.
 const LAST_SECOND: Duration = Duration::from_secs(1);
 
+/// Room for so many keys is kept when fewer wait.
+const ROOM: usize = 256;
+
 /// When a reconcile that succeeded wants to run again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -173,11 +176,21 @@ impl<K: Key> Waiting<K> {
         }
         let free = self.due.iter().position(|key| !self.running.contains(key));
         let Some(key) = free.and_then(|position| self.due.remove(position)) else {
+            self.shrink();
             return Err(self.later.first_key_value().map(|((at, _), _)| *at));
         };
         self.queued.remove(&key);
         self.running.insert(key.clone());
         Ok(key)
+    }
+
+    /// Gives back the room that a great many keys needed, such as all at a start.
+    fn shrink(&mut self) {
+        if self.due.len() < ROOM && self.due.capacity() > 2 * ROOM {
+            self.due.shrink_to(ROOM);
+            self.queued.shrink_to(ROOM);
+            self.later_of.shrink_to(ROOM);
+        }
     }
 }
 
