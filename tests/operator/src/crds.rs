@@ -9,8 +9,10 @@ use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 
+use crate::resources;
 use crate::samples::{self, StoreSize};
 use crate::wait::until;
+use crate::workload::LIMIT;
 
 const FIELD_MANAGER: &str = "atomix-operator-tests";
 
@@ -85,6 +87,22 @@ pub fn newer_driver(name: &str) -> Value {
         "metadata": {"name": name},
         "spec": {"name": name, "version": "v1", "source": {}},
     })
+}
+
+/// Makes an object of the newer version, as soon as the API server accepts that version.
+///
+/// # Errors
+/// When it does not.
+pub async fn create_newer(api: &Api<DynamicObject>, object: &Value) -> Result<()> {
+    let name = object.pointer("/metadata/name").and_then(Value::as_str);
+    let name = name.context("it has a name")?;
+    until("a newer object to be accepted", LIMIT, async || {
+        if api.get_opt(name).await?.is_none() {
+            resources::create(api, object.clone()).await?;
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// A Store that this operator cannot decode.

@@ -14,6 +14,7 @@
 
 pub mod addresses;
 pub mod api_server;
+pub mod claims;
 pub mod counter;
 pub mod crds;
 pub mod deployed;

@@ -190,14 +190,7 @@ impl Place {
             let metadata = metadata.and_then(Value::as_object_mut);
             let metadata = metadata.context("it has metadata")?;
             metadata.insert("finalizers".to_owned(), json!([finalizer]));
-            // They are refused until the API server has seen the new CRDs.
-            until("a newer object to be accepted", LIMIT, async || {
-                if api.get_opt(ODD).await?.is_none() {
-                    resources::create(&api, object.clone()).await?;
-                }
-                Ok(())
-            })
-            .await?;
+            crds::create_newer(&api, &object).await?;
         }
         Ok(())
     }

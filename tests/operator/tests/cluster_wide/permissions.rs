@@ -20,7 +20,7 @@ use atomix_operator_tests::supervised::Supervised;
 use atomix_operator_tests::test_bed::TestBed;
 use atomix_operator_tests::webhook::TestWebhook;
 use atomix_operator_tests::workload::{self, LIMIT};
-use atomix_operator_tests::{counter, identity};
+use atomix_operator_tests::{claims, counter, crds, identity};
 use atomix_tls::Credentials;
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, ServiceAccount};
@@ -44,20 +44,6 @@ const IDLE: &[(&str, &str, &str, &str)] = &[
         "stores/finalizers",
         "update",
         "asked for by an admission plug-in that this cluster does not run",
-    ),
-    (
-        "atomix.io",
-        "stores",
-        "get",
-        "one that does not decode is read as it is: tested beside this",
-    ),
-    ("atomix.io", "sessions", "get", "as for Stores"),
-    ("atomix.io", "drivers", "get", "as for Stores"),
-    (
-        "",
-        "persistentvolumeclaims",
-        "patch",
-        "volumes grow where their class lets them: tested in `disks`",
     ),
     (
         "events.k8s.io",
@@ -106,7 +92,9 @@ async fn story(mode: Mode) -> Result<()> {
             .await
             .with_context(|| format!("cannot create {}", object.name_any()))?;
     }
+    crds::teach_a_newer_version(&admin).await?;
     let result = live(mode, bed, &own, &rendered).await;
+    crds::restore(&admin).await?;
     remove(&admin, &rendered).await?;
     if mode == Mode::ClusterWide {
         remove_drivers(&admin).await?;
@@ -152,7 +140,9 @@ async fn live(
     let seen = audit.clone();
     workload::run_with(bed, settings, async |bed, operator| {
         make_authority(bed, operator, &company).await?;
-        Box::pin(live_and_die(bed, operator)).await?;
+        Box::pin(meet_what_does_not_decode(mode, bed, operator)).await?;
+        let live = async || Box::pin(live_and_die(bed, operator)).await;
+        claims::with_class_that_grows(bed, live).await?;
         for secret in &kept {
             spoil_and_heal(bed, operator, secret).await?;
         }
@@ -184,6 +174,33 @@ async fn make_authority(
         .await?;
     let secrets: Api<Secret> = Api::namespaced(bed.client().clone(), &company.namespace);
     write_authority(&secrets, COMPANY, Lifetimes::default().authority).await?;
+    Ok(())
+}
+
+/// What is reported of objects that a newer version has made is read and written as it is.
+async fn meet_what_does_not_decode(
+    mode: Mode,
+    bed: &TestBed,
+    operator: &mut Supervised<'_>,
+) -> Result<()> {
+    let mut newer = vec![
+        (bed.stores(), crds::newer_store("odd")),
+        (bed.sessions(), crds::newer_session("odd", "odd")),
+    ];
+    if mode == Mode::ClusterWide {
+        let drivers = resources::drivers(bed.client());
+        newer.push((drivers, crds::newer_driver("odd")));
+    }
+    for (api, object) in newer {
+        crds::create_newer(&api, &object).await?;
+        operator
+            .until("an undecodable object to be reported", LIMIT, async || {
+                expect_condition(&api.get("odd").await?, "Stalled", "True")?;
+                Ok(())
+            })
+            .await?;
+        workload::delete_and_wait(operator, &api, "odd").await?;
+    }
     Ok(())
 }
 
@@ -262,7 +279,8 @@ async fn change_tulip(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()
     Ok(())
 }
 
-/// A Store whose image does not exist at first, with a value that a Secret holds.
+/// A Store whose image does not exist at first, with a value that a Secret holds, and whose volume
+/// grows.
 async fn start_rose(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
     let secrets: Api<Secret> = Api::namespaced(bed.client().clone(), bed.namespace());
     let secret = serde_json::from_value(json!({
@@ -276,6 +294,7 @@ async fn start_rose(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> 
     };
     let mut store = samples::store("rose", one);
     store["spec"]["multiRaft"]["pod"]["image"] = json!("atomix-node:missing");
+    store["spec"]["multiRaft"]["storage"]["storageClassName"] = json!(bed.namespace());
     store["spec"]["configFrom"] = json!([
         {"secretRef": {"name": "nectar"}, "key": "timeout", "path": "timeouts.session"},
     ]);
@@ -297,7 +316,21 @@ async fn start_rose(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> 
         })
         .await?;
     secrets.delete("nectar", &DeleteParams::default()).await?;
-    Ok(())
+    claims::bind_all(bed).await?;
+    let size = json!({"spec": {"multiRaft": {"storage": {"size": "128Mi"}}}});
+    resources::change(&bed.stores(), "rose", size).await?;
+    operator
+        .until("its claim to ask for more", LIMIT, async || {
+            let claim = claims::of(bed).get("data-rose-0").await?;
+            let asked = claim.spec.and_then(|spec| spec.resources?.requests);
+            let asked = asked.and_then(|asked| asked.get("storage").cloned());
+            ensure!(
+                asked.as_ref().is_some_and(|asked| asked.0 == "128Mi"),
+                "{asked:?}"
+            );
+            Ok(())
+        })
+        .await
 }
 
 /// What is of no use in a Secret of the operator's own is made anew.

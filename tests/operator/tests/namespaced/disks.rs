@@ -2,6 +2,7 @@
 //! and a Store that is made again on kept ones goes on with their data.
 
 use anyhow::{Context as _, Result, ensure};
+use atomix_operator_tests::claims;
 use atomix_operator_tests::fault::Disturbance;
 use atomix_operator_tests::groups;
 use atomix_operator_tests::load::Pace;
@@ -12,11 +13,10 @@ use atomix_operator_tests::supervised::Supervised;
 use atomix_operator_tests::test_bed::TestBed;
 use atomix_operator_tests::workload::{self, LIMIT};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::ResourceExt as _;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 const STORE: &str = "tulip";
@@ -28,10 +28,6 @@ const SMALL: StoreSize = StoreSize {
     replicas: 1,
     partitions: 2,
 };
-
-fn claims(bed: &TestBed) -> Api<PersistentVolumeClaim> {
-    Api::namespaced(bed.client().clone(), bed.namespace())
-}
 
 fn config_maps(bed: &TestBed) -> Api<ConfigMap> {
     Api::namespaced(bed.client().clone(), bed.namespace())
@@ -64,50 +60,14 @@ async fn settle(bed: &TestBed, operator: &mut Supervised<'_>, size: StoreSize) -
         .await
 }
 
-async fn claim_names(bed: &TestBed) -> Result<Vec<String>> {
-    let found = claims(bed).list(&ListParams::default()).await?;
-    let kept = found
-        .iter()
-        .filter(|claim| claim.metadata.deletion_timestamp.is_none());
-    let mut names: Vec<String> = kept.map(kube::ResourceExt::name_any).collect();
-    names.sort();
-    Ok(names)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn volumes_grow_where_their_class_lets_them_and_the_store_says_where_not() -> Result<()> {
     workload::run("growth", None, grow).await?;
     Ok(())
 }
 
-/// Does something with a StorageClass, named as the namespace, that lets volumes grow.
-async fn with_class(bed: &TestBed, act: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
-    let classes: Api<StorageClass> = Api::all(bed.client().clone());
-    let class: StorageClass = serde_json::from_value(json!({
-        "metadata": {"name": bed.namespace()},
-        "provisioner": "atomix.io/nobody",
-        "allowVolumeExpansion": true,
-    }))?;
-    classes.create(&PostParams::default(), &class).await?;
-    let done = act().await;
-    classes
-        .delete(bed.namespace(), &DeleteParams::default())
-        .await?;
-    done
-}
-
-/// As a provisioner and the volume controller do.
-async fn bind_claims(bed: &TestBed) -> Result<()> {
-    for name in claim_names(bed).await? {
-        let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "64Mi"}}});
-        let (parameters, patch) = (PatchParams::default(), Patch::Merge(bound));
-        claims(bed).patch_status(&name, &parameters, &patch).await?;
-    }
-    Ok(())
-}
-
 async fn grow(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
-    with_class(bed, async || grow_with(bed, operator).await).await
+    claims::with_class_that_grows(bed, async || grow_with(bed, operator).await).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -116,10 +76,10 @@ async fn growing_volumes_survives_crash_and_trouble() -> Result<()> {
         "growing_volumes_survives_crash_and_trouble",
         |disturbance| {
             workload::run("growth-crash", None, async move |bed, operator| {
-                with_class(bed, async || {
+                claims::with_class_that_grows(bed, async || {
                     let made = store(SMALL, json!({"storageClassName": bed.namespace()}))?;
                     workload::bootstrap_of(bed, operator, made, STORE, SMALL).await?;
-                    bind_claims(bed).await?;
+                    claims::bind_all(bed).await?;
                     let load = workload::start_load(bed, operator, STORE, Pace::Calm).await?;
                     operator.arm(disturbance.clone())?;
                     let size = json!({"spec": {"multiRaft": {"storage": {"size": "128Mi"}}}});
@@ -168,12 +128,7 @@ async fn grow_with(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
             workload::groups_are_whole(bed, STORE, four).await
         })
         .await?;
-    for name in claim_names(bed).await? {
-        let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "64Mi"}}});
-        let parameters = PatchParams::default();
-        let patch = Patch::Merge(bound);
-        claims(bed).patch_status(&name, &parameters, &patch).await?;
-    }
+    claims::bind_all(bed).await?;
     until_asked_for(bed, operator, 4, "128Mi").await?;
     let sets: Api<StatefulSet> = Api::namespaced(bed.client().clone(), bed.namespace());
     let set = sets.get(STORE).await?;
@@ -193,14 +148,7 @@ async fn until_asked_for(
 ) -> Result<()> {
     operator
         .until_settled("all claims to ask for more", LIMIT, async || {
-            let found = claims(bed).list(&ListParams::default()).await?;
-            ensure!(found.items.len() == count, "{} claims", found.items.len());
-            for claim in found {
-                let asked = claim.spec.and_then(|spec| spec.resources?.requests);
-                let asked = asked.and_then(|asked| asked.get("storage").cloned());
-                let asked = asked.map(|asked| asked.0);
-                ensure!(asked.as_deref() == Some(size), "{asked:?}");
-            }
+            claims::ask_for(bed, count, size).await?;
             let store = workload::store_is_ready(bed, STORE).await?;
             let progressing = expect_condition(&store, "Progressing", "False")?;
             ensure!(progressing.reason == "AsSpecified", "{progressing:?}");
@@ -226,7 +174,7 @@ async fn shrink_and_delete(
             .collect();
         operator
             .until_settled("only used volumes to be there", LIMIT, async || {
-                let found = claim_names(bed).await?;
+                let found = claims::names(bed).await?;
                 ensure!(found == expected, "{found:?}, not {expected:?}");
                 Ok(())
             })
@@ -237,7 +185,7 @@ async fn shrink_and_delete(
     workload::delete_and_wait(operator, &bed.stores(), STORE).await?;
     operator
         .until("all volumes to be gone", LIMIT, async || {
-            let found = claims(bed).list(&ListParams::default()).await?;
+            let found = claims::of(bed).list(&ListParams::default()).await?;
             ensure!(found.items.is_empty(), "{} are left", found.items.len());
             Ok(())
         })
@@ -392,7 +340,7 @@ async fn restart(bed: &TestBed, operator: &mut Supervised<'_>) -> Result<()> {
     let waited = tokio::time::timeout(LIMIT, ended.cancelled()).await;
     waited.context("the plan was never to be marked")?;
     let (pod, parameters) = (format!("{STORE}-0"), DeleteParams::default());
-    claims(bed)
+    claims::of(bed)
         .delete(&format!("data-{pod}"), &parameters)
         .await?;
     bed.pods().delete(&pod, &parameters).await?;
