@@ -1,14 +1,18 @@
 //! What a run ended with, without what differs between two runs that did the same: uids, times,
 //! versions, random ids and the namespace's name.
 
-use anyhow::Result;
+use std::collections::HashSet;
+
+use anyhow::{Result, bail};
 use atomix_resources::labels;
 use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Map, Value};
 
 use crate::resources::conditions;
+use crate::wait::until;
+use crate::workload::LIMIT;
 
 /// The kinds of objects that are compared: (group, version, kind, plural, status is compared).
 const KINDS: [(&str, &str, &str, &str, bool); 10] = [
@@ -68,16 +72,27 @@ const VOLATILE_FIELDS: [&str; 10] = [
     "message",
 ];
 
-/// The objects of a namespace, as lines `KIND/NAME JSON`, sorted.
+/// The objects of a namespace, as lines `KIND/NAME JSON`, sorted, when the garbage collector has removed
+/// what follows those that are gone.
 ///
 /// # Errors
-/// When they cannot be read.
+/// When they cannot be read, or garbage stays.
 pub async fn end_state(client: &Client, namespace: &str) -> Result<Vec<String>> {
-    let mut lines = Vec::new();
+    until("garbage to be collected", LIMIT, async || {
+        look(client, namespace).await
+    })
+    .await
+}
+
+async fn look(client: &Client, namespace: &str) -> Result<Vec<String>> {
+    let (mut lines, mut uids, mut owners) = (Vec::new(), HashSet::new(), Vec::new());
     for (group, version, kind, plural, with_status) in KINDS {
         let api = objects(client, namespace, (group, version, kind, plural));
         for mut object in api.list(&ListParams::default()).await? {
             let name = object.metadata.name.clone().unwrap_or_default();
+            uids.extend(object.uid());
+            let of_object = object.owner_references().iter();
+            owners.extend(of_object.map(|owner| (format!("{kind}/{name}"), owner.clone())));
             if name == "kube-root-ca.crt" {
                 continue;
             }
@@ -87,6 +102,14 @@ pub async fn end_state(client: &Client, namespace: &str) -> Result<Vec<String>> 
             let comparable = comparable(&object, with_status, namespace)?;
             lines.push(format!("{kind}/{name} {comparable}"));
         }
+    }
+    owners.retain(|(_, owner)| KINDS.iter().any(|kind| kind.2 == owner.kind));
+    if let Some((object, owner)) = owners.iter().find(|(_, owner)| !uids.contains(&owner.uid)) {
+        bail!(
+            "{object} is there, its {} {} is not",
+            owner.kind,
+            owner.name
+        );
     }
     lines.sort();
     Ok(lines)

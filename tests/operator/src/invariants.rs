@@ -1,4 +1,4 @@
-//! What must hold whenever an operator ends a storage pod or deletes its claim, asked of the nodes
+//! What must hold whenever an operator ends storage pods or deletes a claim, asked of the nodes
 //! themselves just before.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -23,6 +23,17 @@ pub enum Victim<'a> {
     Pod(&'a str),
     /// The claim of this pod.
     Claim(&'a str),
+    /// Of this Store all pods from this ordinal on.
+    From(&'a str, u32),
+}
+
+impl<'a> Victim<'a> {
+    fn store(self) -> Option<&'a str> {
+        match self {
+            Self::Pod(name) | Self::Claim(name) => Some(name.rsplit_once('-')?.0),
+            Self::From(store, _) => Some(store),
+        }
+    }
 }
 
 /// Looks at what operators are about to do.
@@ -41,11 +52,10 @@ impl Guard {
     /// Ends an operator that would do harm.
     ///
     /// # Panics
-    /// When a group would lose the majority that it has, or a disk would be deleted that a group
-    /// counts on and whose Store is to stay.
+    /// When a group would lose the majority that it has, or a disk would be deleted or a StatefulSet
+    /// would shrink that a group counts on, and the Store is to stay.
     pub async fn expect_no_harm(&self, victim: Victim<'_>, namespace: &str) {
-        let (Victim::Pod(name) | Victim::Claim(name)) = victim;
-        let Some((store, _)) = name.rsplit_once('-') else {
+        let Some(store) = victim.store() else {
             return;
         };
         let pods = (self.names)();
@@ -66,17 +76,17 @@ impl Guard {
 }
 
 async fn answers<'a>(store: &str, pods: &'a HashMap<Ipv4Addr, String>) -> Answers<'a> {
-    let nodes = pods.iter().filter(|(_, pod)| {
-        let ordinal = pod
-            .strip_prefix(store)
-            .and_then(|rest| rest.strip_prefix('-'));
-        ordinal.is_some_and(|ordinal| ordinal.parse::<u32>().is_ok())
-    });
+    let nodes = pods.iter().filter(|(_, pod)| ordinal(store, pod).is_some());
     let answers = nodes.map(async |(address, pod)| {
         let answer = tokio::time::timeout(ANSWER, groups::status(*address)).await;
         Some((pod.as_str(), answer.ok()?.ok()?.groups))
     });
     join_all(answers).await.into_iter().flatten().collect()
+}
+
+fn ordinal(store: &str, pod: &str) -> Option<u32> {
+    let rest = pod.strip_prefix(store)?;
+    rest.strip_prefix('-')?.parse().ok()
 }
 
 /// The groups of each node that answers, by pod.
@@ -95,6 +105,7 @@ fn harm(victim: Victim<'_>, answers: &Answers<'_>) -> Option<String> {
     let mut harms = leaders.into_values().filter_map(|leader| match victim {
         Victim::Pod(pod) => lost_majority(pod, leader, answers),
         Victim::Claim(pod) => lost_member(pod, leader, answers),
+        Victim::From(store, first) => left_behind(store, first, leader, answers),
     });
     harms.next()
 }
@@ -125,6 +136,34 @@ fn lost_majority(pod: &str, leader: &GroupStatus, answers: &Answers<'_>) -> Opti
         "of the voters {lost:x?} of partition {} only {then:x?} would be left: {leader:?}",
         leader.partition_id
     ))
+}
+
+/// The member of a group that is on a pod that goes.
+fn left_behind(
+    store: &str,
+    first: u32,
+    leader: &GroupStatus,
+    answers: &Answers<'_>,
+) -> Option<String> {
+    let counts = |member: &u64| {
+        let configurations = [&leader.voters, &leader.outgoing_voters, &leader.learners];
+        configurations
+            .iter()
+            .any(|members| members.contains(member))
+    };
+    let mut going = answers
+        .iter()
+        .filter(|(pod, _)| ordinal(store, pod).is_some_and(|ordinal| ordinal >= first));
+    going.find_map(|(pod, groups)| {
+        let mut members = groups
+            .iter()
+            .filter(|group| group.partition_id == leader.partition_id);
+        let member = members.find(|group| counts(&group.member_id))?;
+        Some(format!(
+            "the member {:x} of partition {} is on {pod}: {leader:?}",
+            member.member_id, leader.partition_id
+        ))
+    })
 }
 
 /// The member of a group that no other node holds.
@@ -160,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_may_go_while_a_majority_stays_and_a_claim_when_it_is_empty() {
+    fn a_pod_may_go_while_a_majority_stays_and_for_good_when_it_is_empty() {
         let voters = [1, 2, 3];
         let leader = ("a-0", member(1, Role::Leader, &voters));
         let follower = ("a-1", member(2, Role::Follower, &voters));
@@ -180,6 +219,9 @@ mod tests {
             (&all, Victim::Claim("a-2"), false),
             (&[&leader, &follower, &empty], Victim::Claim("a-2"), false),
             (&[], Victim::Claim("a-2"), true),
+            (&all, Victim::From("a", 2), false),
+            (&[&leader, &follower, &empty], Victim::From("a", 2), true),
+            (&all, Victim::From("a", 3), true),
         ] {
             let answers = nodes.iter().map(|(pod, groups)| (*pod, groups.clone()));
             let harm = harm(victim, &answers.collect());

@@ -96,6 +96,34 @@ async fn the_operator_is_killed_while_a_store_grows_and_shrinks() -> anyhow::Res
 }
 
 #[tokio::test]
+async fn the_operator_is_killed_while_the_number_of_copies_changes() -> anyhow::Result<()> {
+    Row::run("operator killed: copies 3 to 1 to 3", async |row| {
+        let namespace = row.namespace();
+        let home = row.nodes().with_operator().await?;
+        let load = row.store_under_load(&home).await?;
+
+        for copies in [1, 3] {
+            let change = json!({"replicationFactor": copies});
+            namespace.change_store(&change).await?;
+            kill_operator(row.cluster()).await?;
+            until_at_once("the change is begun", LIMIT, async || {
+                let store = namespace.get("Store", STORE).await?;
+                let store = store.context("the Store is gone")?;
+                let is_seen =
+                    store["status"]["observedGeneration"] == store["metadata"]["generation"];
+                Ok(is_seen.then_some(()))
+            })
+            .await?;
+            kill_operator(row.cluster()).await?;
+            namespace.store_is_whole(3, LIMIT).await?;
+            load.goes_on(50).await?;
+        }
+        load.is_intact().await
+    })
+    .await
+}
+
+#[tokio::test]
 async fn the_operator_is_killed_at_each_pod_of_a_rolling_change() -> anyhow::Result<()> {
     Row::run("operator killed: rolling change", async |row| {
         let namespace = row.namespace();

@@ -86,9 +86,10 @@ where
         if let (Verb::Watch, Some(seconds)) = (call.verb, self.layer.watch_timeout) {
             *request.uri_mut() = with_parameters(request.uri(), &[("timeoutSeconds", seconds)]);
         }
-        if victim(&call).is_some() {
+        if victim(&call, None).is_some() {
             expect_uid(&call, request.body());
         }
+        let replicas = replicas(&call, request.body());
         let gate = self.layer.gate.clone();
         let guard = self.layer.guard.clone();
         let past = gate.past();
@@ -112,7 +113,7 @@ where
                 gate.after(pass, Answer::Refused).await;
                 return instead;
             }
-            if let Some(victim) = victim(&call) {
+            if let Some(victim) = victim(&call, replicas) {
                 guard.expect_no_harm(victim, namespace(&uri)).await;
             }
             let answer = answer.await.map_err(Into::into);
@@ -143,17 +144,27 @@ where
     }
 }
 
-/// The pod or claim that it ends, of which another of the same name may have taken the place since
-/// the operator saw it.
-fn victim(call: &Call) -> Option<Victim<'_>> {
+/// The pods or the claim that it ends; `replicas` = what it makes of a StatefulSet. Another pod or claim
+/// of the same name may have taken the place since the operator saw it.
+fn victim(call: &Call, replicas: Option<u32>) -> Option<Victim<'_>> {
     let name = Some(call.name.as_str()).filter(|name| !name.is_empty())?;
     match (call.verb, call.what.as_str()) {
         (Verb::Delete, "pods") | (Verb::Create, "pods/eviction") => Some(Victim::Pod(name)),
         (Verb::Delete, "persistentvolumeclaims") => {
             Some(Victim::Claim(name.strip_prefix("data-").unwrap_or(name)))
         }
+        (Verb::Patch, "statefulsets") => Some(Victim::From(name, replicas?)),
         _ => None,
     }
+}
+
+/// How many pods a StatefulSet is to have.
+fn replicas(call: &Call, body: &Body) -> Option<u32> {
+    if call.verb != Verb::Patch || call.what != "statefulsets" {
+        return None;
+    }
+    let replicas = content(body).pointer("/spec/replicas")?.as_u64()?;
+    u32::try_from(replicas).ok()
 }
 
 fn namespace(uri: &Uri) -> &str {
@@ -166,16 +177,20 @@ fn namespace(uri: &Uri) -> &str {
 
 /// Ends an operator that does not say which object it means.
 fn expect_uid(call: &Call, body: &Body) {
-    let body = body.try_clone().expect("what an operator sends is whole");
-    let options = body.collect_bytes().now_or_never();
-    let options = options.expect("it is in memory").expect("it is in memory");
-    let options: Value = serde_json::from_slice(&options).unwrap_or_default();
+    let options = content(body);
     let options = options.get("deleteOptions").unwrap_or(&options);
     let uid = options.pointer("/preconditions/uid");
     assert!(
         uid.is_some_and(Value::is_string),
         "{call} would end any object of this name: {options}"
     );
+}
+
+fn content(body: &Body) -> Value {
+    let body = body.try_clone().expect("what an operator sends is whole");
+    let content = body.collect_bytes().now_or_never();
+    let content = content.expect("it is in memory").expect("it is in memory");
+    serde_json::from_slice(&content).unwrap_or_default()
 }
 
 /// The same LIST, as it would have been answered at this version. Later pages name it themselves.
@@ -244,9 +259,16 @@ mod tests {
             (&call(Verb::Delete, "services"), false),
             (&call(Verb::Get, "pods"), false),
         ] {
-            assert_eq!(victim(call).is_some(), named, "{call}");
+            assert_eq!(victim(call, None).is_some(), named, "{call}");
         }
+        let shrinks = call(Verb::Patch, "statefulsets");
         let body = |text: &str| Body::from(text.as_bytes().to_vec());
+        let asked = replicas(&shrinks, &body(r#"{"spec": {"replicas": 3}}"#));
+        assert!(matches!(
+            victim(&shrinks, asked),
+            Some(Victim::From("tulip-0", 3))
+        ));
+        assert_eq!(replicas(&shrinks, &body(r#"{"metadata": {}}"#)), None);
         let uid = r#"{"preconditions": {"uid": "u"}}"#;
         expect_uid(&deletion, &body(uid));
         expect_uid(&eviction, &body(&format!(r#"{{"deleteOptions": {uid}}}"#)));

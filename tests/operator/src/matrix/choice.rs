@@ -27,7 +27,7 @@ struct Size {
 }
 
 const SAMPLE: Size = Size {
-    crashes: 4,
+    crashes: 2,
     pauses: 1,
     troubles: 2,
     losses: 1,
