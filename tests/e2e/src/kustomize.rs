@@ -1,5 +1,6 @@
 //! The operator installed by kustomize instead of Helm, as docs/install.md tells.
 
+use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
@@ -7,38 +8,56 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::cluster::{Cluster, SYSTEM_NAMESPACE};
 
-const BASE: &str = "deploy/kustomize/base/operator.yaml";
+/// For an operator of all namespaces; overlays build on it.
+pub const BASE: &str = "deploy/kustomize/base";
+
+/// For an operator of one namespace.
+pub const SINGLE_NAMESPACE: &str = "deploy/kustomize/single-namespace";
+
+/// The namespace for which [`SINGLE_NAMESPACE`] is written.
+const SERVED: &str = "applications";
 
 impl Cluster {
-    /// Applies a kustomization with the images under test, and waits for the operator.
+    /// Applies a kustomization with the images under test, and waits for the operator. An operator of one
+    /// namespace serves `served`.
     ///
     /// # Errors
     /// What kubectl says.
-    pub fn install_by_kustomize(&self, folder: &str) -> Result<()> {
+    pub fn install_by_kustomize(&self, folder: &str, served: &str) -> Result<()> {
         let rendered = self.kubectl(&["kustomize", folder], "")?;
-        let manifest = rendered.lines().map(|line| {
-            let Some((before, reference)) = line.split_once("ghcr.io/atomix/") else {
-                return format!("{line}\n");
-            };
-            let program = reference.split(':').next().unwrap_or(reference);
-            format!("{before}{}\n", self.image(program))
-        });
-        let manifest: String = manifest.collect();
         let apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"];
-        self.kubectl(&apply, &manifest)?;
+        self.kubectl(&apply, &self.for_this_cluster(&rendered, served))?;
         let operator = "deployment/atomix-operator";
         let rollout = ["rollout", "status", operator, "--timeout=3m"];
         self.kubectl(&[&rollout[..], &["-n", SYSTEM_NAMESPACE]].concat(), "")?;
         Ok(())
     }
 
-    /// Deletes what the base made, but for its CRDs and its namespace.
+    /// Deletes what a kustomization without overlays made, but for its CRDs and its namespace.
     ///
     /// # Errors
     /// What kubectl says.
-    pub fn uninstall_by_kustomize(&self) -> Result<()> {
-        self.kubectl(&["delete", "--wait", "-f", BASE], "")?;
+    pub fn uninstall_by_kustomize(&self, folder: &str, served: &str) -> Result<()> {
+        let written = self.source().join(folder).join("operator.yaml");
+        let written = fs::read_to_string(&written)
+            .with_context(|| format!("cannot read {}", written.display()))?;
+        let delete = ["delete", "--wait", "-f", "-"];
+        self.kubectl(&delete, &self.for_this_cluster(&written, served))?;
         Ok(())
+    }
+
+    fn for_this_cluster(&self, manifest: &str, served: &str) -> String {
+        let lines = manifest.lines().map(|line| {
+            if let Some((before, reference)) = line.split_once("ghcr.io/atomix/") {
+                let program = reference.split(':').next().unwrap_or(reference);
+                return format!("{before}{}\n", self.image(program));
+            }
+            let line = line.replace(&format!("[{SERVED}]"), &format!("[{served}]"));
+            let before = line.strip_suffix(SERVED);
+            let before = before.filter(|before| before.ends_with([' ', '=']));
+            before.map_or(format!("{line}\n"), |before| format!("{before}{served}\n"))
+        });
+        lines.collect()
     }
 
     /// Runs kubectl in the source's folder.

@@ -12,6 +12,7 @@
 pub mod application;
 pub mod cluster;
 pub mod command_line;
+pub mod disks;
 pub mod kustomize;
 pub mod load;
 pub mod manifests;

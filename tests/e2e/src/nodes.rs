@@ -18,6 +18,9 @@ use crate::wait::until;
 /// A node counts as lost after fifty seconds of silence; a busy machine takes longer to come back.
 const LIMIT: Duration = Duration::from_secs(240);
 
+/// The zone of a machine, on its node, and on pods there.
+pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
 /// All nodes of a cluster of this machine.
 #[derive(Debug, Clone)]
 pub struct Nodes {
@@ -60,6 +63,22 @@ impl Nodes {
         let pod = operator_pod(&self.cluster).await?;
         let node = pod.spec.and_then(|spec| spec.node_name);
         node.context("the operator runs on no node")
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Puts a node into a zone.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn lies_in(&self, node: &str, zone: &str) -> anyhow::Result<()> {
+        let label = format!("{ZONE_LABEL}={zone}");
+        self.kubectl(&["label", "node", node, &label]).await?;
+        Ok(())
     }
 
     /// The nodes but this one.
@@ -140,6 +159,8 @@ impl Nodes {
             // One that was taken out of the cluster comes back by itself.
             self.is_ready(node, true).await?;
             self.kubectl(&["uncordon", node]).await?;
+            let no_zone = format!("{ZONE_LABEL}-");
+            self.kubectl(&["label", "node", node, &no_zone]).await?;
         }
         Ok(())
     }

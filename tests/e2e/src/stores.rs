@@ -35,9 +35,17 @@ impl Namespace {
     /// # Errors
     /// When the API server refuses.
     pub async fn change_store(&self, change: &Value) -> anyhow::Result<()> {
-        let patch = Patch::Merge(json!({"spec": {"multiRaft": change}}));
+        self.merge_into_store(&json!({"spec": {"multiRaft": change}}))
+            .await
+    }
+
+    /// Merges a change into the Store.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn merge_into_store(&self, change: &Value) -> anyhow::Result<()> {
         self.stores()
-            .patch(STORE, &PatchParams::default(), &patch)
+            .patch(STORE, &PatchParams::default(), &Patch::Merge(change))
             .await
             .with_context(|| format!("cannot change the Store by {change}"))?;
         Ok(())

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use atomix_e2e::cluster::{Cluster, Namespace, SYSTEM_NAMESPACE};
+use atomix_e2e::kustomize;
 use atomix_e2e::manifests::{sample, store};
 use atomix_e2e::operator::restart_operator;
 use atomix_e2e::wait::until;
@@ -83,9 +84,15 @@ async fn the_command_line_lets_go_as_the_release_does() -> Result<()> {
             cluster.uninstall_chart()?;
             nothing_is_left_of_it(&cluster).await?;
 
-            // The same of an install by kustomize, which no other test may meet.
+            // The same of installs by kustomize, which no other test may meet.
             let guards = guards_by_kustomize(&cluster, &namespace).await;
-            let removed = cluster.uninstall_by_kustomize();
+            let removed = cluster.uninstall_by_kustomize(kustomize::BASE, namespace.name());
+            guards.and(removed)?;
+            nothing_is_left_of_it(&cluster).await?;
+            is_guarded(&namespace, false).await?;
+            let folder = kustomize::SINGLE_NAMESPACE;
+            let guards = guards_one_namespace(&cluster, &namespace).await;
+            let removed = cluster.uninstall_by_kustomize(folder, namespace.name());
             guards.and(removed)?;
             nothing_is_left_of_it(&cluster).await?;
             is_guarded(&namespace, false).await?;
@@ -101,12 +108,34 @@ async fn the_command_line_lets_go_as_the_release_does() -> Result<()> {
 }
 
 async fn guards_by_kustomize(cluster: &Cluster, namespace: &Namespace) -> Result<()> {
-    cluster.install_by_kustomize("deploy/kustomize/overlays/high-availability")?;
+    let folder = "deploy/kustomize/overlays/high-availability";
+    cluster.install_by_kustomize(folder, namespace.name())?;
     is_guarded(namespace, true).await?;
     ensure!(pods_in(cluster, SYSTEM_NAMESPACE).await?.len() == 2);
     nobody_notices_a_restart(cluster, namespace).await?;
     namespace.kubectl_atomix(&["uninstall", "--yes"])?;
     Ok(())
+}
+
+/// The other namespaces are none of its business.
+async fn guards_one_namespace(cluster: &Cluster, namespace: &Namespace) -> Result<()> {
+    let elsewhere = cluster.namespace("elsewhere").await?;
+    let served = async {
+        elsewhere.apply(&store("counts", 1, 1)).await?;
+        cluster.install_by_kustomize(kustomize::SINGLE_NAMESPACE, namespace.name())?;
+        is_guarded(namespace, true).await?;
+        namespace
+            .condition("Store", "counts", "Ready", "True", None, SOON)
+            .await?;
+        namespace.kubectl_atomix(&["uninstall", "--yes"])?;
+        is_guarded(&elsewhere, false).await?;
+        let store = elsewhere.get("Store", "counts").await?;
+        let store = store.context("the Store is gone")?;
+        let conditions = &store["status"]["conditions"];
+        ensure!(conditions.is_null(), "it was looked at: {store}");
+        Ok(())
+    };
+    elsewhere.clone().run(served).await
 }
 
 /// A pod that asks for a sidecar is refused rather than made without one, but not where the webhook would

@@ -19,3 +19,4 @@ mod namespaces;
 mod network;
 mod operator_killed;
 mod power;
+mod zones;

@@ -9,7 +9,7 @@ use atomix_e2e::rows::{LIMIT, Row, spread_store};
 use atomix_e2e::stores::STORE;
 use atomix_e2e::wait::{until, until_at_once};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, ResourceExt as _};
 use serde_json::json;
 
@@ -161,16 +161,11 @@ async fn the_operator_is_killed_while_a_lost_disk_is_replaced() -> anyhow::Resul
         let namespace = row.namespace();
         let home = row.nodes().with_operator().await?;
         let load = row.store_under_load(&home).await?;
-        let old = claim(namespace, "data-counts-1").await?;
-        let old = old.context("the node has no disk")?;
+        let old = namespace.disk_of("counts-1").await?;
 
         namespace.kubectl_atomix(&["store", "replace-node", STORE, "counts-1", "--yes"])?;
         kill_operator(row.cluster()).await?;
-        until_at_once("there is another disk", LIMIT, async || {
-            let new = claim(namespace, "data-counts-1").await?;
-            Ok(new.filter(|new| *new != old))
-        })
-        .await?;
+        namespace.another_disk("counts-1", old).await?;
         kill_operator(row.cluster()).await?;
         until("the node with the new disk runs", LIMIT, async || {
             let pods = namespace.storage_pods().await?;
@@ -188,6 +183,71 @@ async fn the_operator_is_killed_while_a_lost_disk_is_replaced() -> anyhow::Resul
         namespace.store_is_whole(3, LIMIT).await?;
         load.is_intact().await
     })
+    .await
+}
+
+#[tokio::test]
+async fn the_operator_is_killed_while_a_lost_majority_is_recovered() -> anyhow::Result<()> {
+    Row::run(
+        "operator killed: recovery of a lost majority",
+        async |row| {
+            let namespace = row.namespace();
+            let home = row.nodes().with_operator().await?;
+            let load = row.store_under_load(&home).await?;
+            namespace.done(&["counter", "set", "by-hand", "42"]).await?;
+            // Copies are milliseconds behind.
+            load.goes_on(50).await?;
+
+            namespace.lose_majority().await?;
+            kill_operator(row.cluster()).await?;
+            let store = namespace.get("Store", STORE).await?;
+            let store = store.context("the Store is gone")?;
+            let partitions = store["spec"]["multiRaft"]["partitions"].as_u64();
+            for partition in 1..=partitions.context("it has partitions")? {
+                recover_beside_a_kill(row, partition).await?;
+            }
+            namespace.store_is_whole(3, LIMIT).await?;
+            // Only a copy that nobody vouches for was left: what the others alone had is lost.
+            load.goes_on(50).await?;
+            let value = namespace.done(&["counter", "get", "by-hand"]).await?;
+            ensure!(value.trim() == "42", "the counter shows {value}");
+            Ok(())
+        },
+    )
+    .await
+}
+
+/// Recovers a partition by the command line, and kills the operator when that has asked it.
+async fn recover_beside_a_kill(row: &Row, partition: u64) -> anyhow::Result<()> {
+    let namespace = row.namespace().clone();
+    let partition = partition.to_string();
+    let recover = move |namespace: &Namespace| {
+        let command = ["store", "recover", STORE, "--yes", "--partition"];
+        namespace.kubectl_atomix(&[command.as_slice(), &[partition.as_str()]].concat())
+    };
+    let first = tokio::task::spawn_blocking({
+        let (namespace, recover) = (namespace.clone(), recover.clone());
+        move || recover(&namespace)
+    });
+    until_at_once("the recovery is asked for, or over", LIMIT, async || {
+        let store = namespace.get("Store", STORE).await?;
+        let annotations =
+            store.context("the Store is gone")?["metadata"]["annotations"].to_string();
+        let is_asked_for = annotations.contains("recover.atomix.io");
+        Ok((is_asked_for || first.is_finished()).then_some(()))
+    })
+    .await?;
+    kill_operator(row.cluster()).await?;
+    // Whether it was told of the end or not, it may be run again.
+    let _told = first.await?;
+    until(
+        "the partition is recovered",
+        LIMIT,
+        async || match recover(&namespace) {
+            Err(error) if error.to_string().contains("has a leader") => Ok(Some(())),
+            said => Ok(Some(said.map(|_| ())?)),
+        },
+    )
     .await
 }
 
@@ -240,11 +300,6 @@ async fn members_lie_on(namespace: &Namespace, node: &str) -> anyhow::Result<()>
 async fn row_plan(namespace: &Namespace) -> anyhow::Result<Option<ConfigMap>> {
     let plans: Api<ConfigMap> = api(namespace);
     Ok(plans.get_opt(&format!("{STORE}-bootstrap")).await?)
-}
-
-async fn claim(namespace: &Namespace, name: &str) -> anyhow::Result<Option<String>> {
-    let claims: Api<PersistentVolumeClaim> = api(namespace);
-    Ok(claims.get_opt(name).await?.and_then(|claim| claim.uid()))
 }
 
 fn api<K>(namespace: &Namespace) -> Api<K>
