@@ -82,12 +82,13 @@ step "operator: resource definitions" test_with_cluster "$CLUSTER_NAME-op" crds
 begin_with_cluster rest "$CLUSTER_NAME-op" namespaced at_rest::
 step "operator: against the real API server" \
     test_with_cluster "$CLUSTER_NAME-op" namespaced --test-threads 8 --skip at_rest::
+step "operator: at rest" finish rest
+# Only now: it serves every namespace, so also those of the other tests' operators. It waits much, and so do
+# the tests of the other cluster.
+begin_with_cluster all_namespaces "$CLUSTER_NAME-op" cluster_wide
 step "cluster" start_cluster "$CLUSTER_NAME"
 step "images" load_images
 step "end to end" test_with_cluster "$CLUSTER_NAME" end_to_end --test-threads 3
-step "operator: at rest" finish rest
-# Only now: it serves every namespace, so also those of the other tests' operators.
-begin_with_cluster all_namespaces "$CLUSTER_NAME-op" cluster_wide
 step "end to end, one by one" test_with_cluster "$CLUSTER_NAME" one_by_one --test-threads 1
 step "operator: all namespaces" finish all_namespaces
 step "cluster: restart and removal" tests/cluster/cleanup_test.sh "$CLUSTER_NAME"
