@@ -257,7 +257,8 @@ those of a shared machine with two cores.
 * **upgrade**: the release of an earlier version, on two kubelets, while an application counts. Its
   pods are not touched, its count is whole, and all storage pods run the new version at the end.
 * **nodes**: on three kubelets. During each row an application counts. A row is ok when the Store is whole
-  again, and the count lies between what was acknowledged and that with all unknown outcomes.
+  again, and the count lies between what was acknowledged and that with all unknown outcomes; where a lost
+  majority is recovered, which gives up what only the lost copies had, a counter that every copy had is whole.
 * **demo**: \`make demo\`, with chart and samples as they are, on two kubelets: a storage pod deleted, scaled to
   5 nodes and back, all pods replaced, the count checked after each.
 

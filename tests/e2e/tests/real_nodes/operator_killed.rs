@@ -207,7 +207,7 @@ async fn the_operator_is_killed_while_a_lost_majority_is_recovered() -> anyhow::
                 recover_beside_a_kill(row, partition).await?;
             }
             namespace.store_is_whole(3, LIMIT).await?;
-            // Only a copy that nobody vouches for was left: what the others alone had is lost.
+            // Not `is_intact`: what only the two lost copies had is given up.
             load.goes_on(50).await?;
             let value = namespace.done(&["counter", "get", "by-hand"]).await?;
             ensure!(value.trim() == "42", "the counter shows {value}");
